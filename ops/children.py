@@ -1,0 +1,67 @@
+"""What every child process of ours needs: a free loopback port and an end that comes no later than its parent's."""
+
+import ctypes
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_FIRST, _BELOW = 20_000, 32_768
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What to pass as `preexec_fn` so that the kernel kills the child when its parent ends, even by SIGKILL.
+
+    Linux only, elsewhere None. The kernel watches the *thread* that started the child: start children from a thread
+    that lives as long as they should.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork, where a lock could be held
+    parent = os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arrange
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on and that stays ours over a restart.
+
+    It lies below the range the kernel hands to outgoing connections: there, a client that keeps knocking on a port
+    without a listener ends up connected to itself, and the restarted server finds its port taken.
+    """
+    upper = _ephemeral_start()
+    lower = _FIRST if upper > _FIRST + 1000 else 1024
+    for _ in range(200):
+        port = random.randrange(lower, upper)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port between {lower} and {upper}")
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different free ports."""
+    ports: dict[int, None] = {}
+    while len(ports) < count:
+        ports[free_port()] = None
+    return list(ports)
+
+
+def _ephemeral_start() -> int:
+    try:
+        start = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _BELOW
+    return min(max(start, 2048), _BELOW)
