@@ -1,0 +1,1 @@
+"""Machinery that two or more packages use; nothing here knows a stage."""

@@ -1,0 +1,102 @@
+"""Connections to RabbitMQ: one for publishing, one for consuming, each with a heartbeat of 10 s.
+
+Apart, because a memory or disk alarm stops everything that a publishing connection writes, acks included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import aio_pika
+from aio_pika.abc import AbstractRobustConnection
+from aio_pika.exceptions import AMQPError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+from yarl import URL
+
+from common.errors import BrokerUnavailable
+from common.logs import get_logger
+
+HEARTBEAT_SECONDS = 10
+CONNECT_SECONDS = 10.0
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+BROKER_ERRORS = (AMQPError, OSError, RuntimeError, TimeoutError)
+"""What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection."""
+
+
+async def bounded(work: Awaitable[T], seconds: float) -> T:
+    """Await an AMQP call for at most `seconds`; every way in which it can fail becomes one error.
+
+    aiormq cancels its callers when a connection dies: a cancellation that nobody asked of this task is the broker's.
+
+    Raises:
+        BrokerUnavailable: it failed or took too long; the outcome is unknown.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerUnavailable("broker: the connection was lost") from None
+    except BROKER_ERRORS as error:
+        raise BrokerUnavailable(f"broker: {type(error).__name__}") from error
+
+
+async def connect(url: str, name: str) -> AbstractRobustConnection:
+    """Connect, waiting with backoff for a broker that is not there yet; reconnects by itself from then on."""
+    told = False
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(BrokerUnavailable), wait=wait_exponential(multiplier=0.2, max=5)
+    ):
+        with attempt:
+            try:
+                return await connect_once(url, name)
+            except BrokerUnavailable as error:
+                if not told:
+                    log.warning("broker.waiting", connection=name, reason=str(error))
+                    told = True
+                raise
+    raise AssertionError("unreachable: retries have no end")
+
+
+async def connect_once(url: str, name: str) -> AbstractRobustConnection:
+    """Connect or fail within 10 s.
+
+    Raises:
+        BrokerUnavailable: no broker there, or it refuses us.
+    """
+    address = URL(url).update_query(heartbeat=HEARTBEAT_SECONDS, name=name)
+    return await bounded(aio_pika.connect_robust(address, timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+
+
+async def close(connection: AbstractRobustConnection | None) -> None:
+    """Close for good; a broker that is away is no reason to wait."""
+    if connection is None:
+        return
+    try:
+        await bounded(connection.close(), 3)
+    except BrokerUnavailable as error:
+        log.debug("broker.close_failed", reason=str(error))
+
+
+async def keep_trying(step: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
+    """Repeat a step until the broker lets it succeed; told once per kind of trouble."""
+    told: set[str] = set()
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(BrokerUnavailable), wait=wait_exponential(multiplier=0.2, max=5)
+    ):
+        with attempt:
+            try:
+                return await step()
+            except BrokerUnavailable as error:
+                if str(error) not in told:
+                    log.warning("broker.waiting", step=what, reason=str(error))
+                    told.add(str(error))
+                raise
+    raise AssertionError("unreachable: retries have no end")

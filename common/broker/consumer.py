@@ -1,0 +1,265 @@
+"""Consuming: the consumer alone settles. A handler returns or raises; the message is acked, delayed or parked.
+
+What a handler raises, and what becomes of the message:
+
+    returns              acked
+    Unavailable          kept and tried again here: nothing is wrong with the message, what we stand on is away
+    Retryable, any bug   a copy goes to the next delay queue, is confirmed, then the message is acked
+    Permanent            a copy goes to the stage's dead queue with the reason, is confirmed, then it is acked
+    CancelledError       never settled: the broker gives it to somebody else when the connection closes
+
+Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitMQ's versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
+
+from common.broker.connection import BROKER_ERRORS, bounded, close, connect, keep_trying
+from common.broker.publisher import Outgoing, Publisher
+from common.broker.retry import RetryPolicy, jittered
+from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
+from common.codec import decode
+from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
+from common.logs import get_logger
+from schemas.messages import REGISTRY, Message
+
+HOLD_SECONDS = 300.0
+"""How long a message is kept while something is away; far below the broker's limit of 30 min for an ack."""
+HANDLER_SECONDS = 120.0
+CALL_SECONDS = 10.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message as it came: `attempt` counts our own retries, from 0."""
+
+    body: bytes
+    headers: Mapping[str, Any]
+    routing_key: str
+    redelivered: bool = False
+
+    @property
+    def attempt(self) -> int:
+        """How often it was retried."""
+        value = self.headers.get("attempt", 0)
+        return value if isinstance(value, int) else 0
+
+    def message(self) -> Message:
+        """The message in it.
+
+        Raises:
+            Permanent: `unreadable_message`, of a kind or version that this program does not know.
+        """
+        kind = REGISTRY.get(str(self.headers.get("schema")))
+        if kind is None:
+            raise Permanent("unreadable_message", "unknown schema")
+        try:
+            return decode(self.body, kind)
+        except BadJson as error:
+            raise Permanent("unreadable_message", error.detail) from error
+
+
+Handler = Callable[[Sequence[Delivery]], Awaitable[None]]
+
+
+class Consumer:
+    """Reads one queue, hands deliveries to the handler in batches, and settles them.
+
+    A batch that fails is handed on again one by one, so that one bad message parks itself and not its neighbours.
+    Redelivered messages run alone from the start.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        stage: Stage,
+        handler: Handler,
+        publisher: Publisher,
+        retry: RetryPolicy,
+        *,
+        batch: int = 1,
+        concurrency: int = 1,
+    ) -> None:
+        self._url = url
+        self._queue = queue
+        self._stage: Stage = stage
+        self._handler = handler
+        self._publisher = publisher
+        self._retry = retry
+        self._batch = batch
+        self._concurrency = concurrency
+        self._inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        self._stopping = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`; then take nothing new, finish what is in hand, and close."""
+        connection: AbstractRobustConnection | None = None
+        workers: list[asyncio.Task[None]] = []
+        try:
+            connection = await connect(self._url, f"consume {self._queue}")
+            cancel = await self._subscribe(connection)
+            workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+            await _first(stop.wait(), *workers)
+            await cancel()
+            self._stopping.set()
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            await close(connection)
+
+    async def _subscribe(self, connection: AbstractRobustConnection) -> Callable[[], Awaitable[None]]:
+        channel = await keep_trying(lambda: bounded(_open(connection), CALL_SECONDS), f"channel for {self._queue}")
+        prefetch = self._batch * self._concurrency * 2
+        await keep_trying(lambda: bounded(channel.set_qos(prefetch_count=prefetch), CALL_SECONDS), "prefetch")
+        # get_queue declares passively: only `gateway setup` creates.
+        queue = await keep_trying(lambda: bounded(channel.get_queue(self._queue), CALL_SECONDS), self._queue)
+        tag = await keep_trying(lambda: bounded(queue.consume(self._inbox.put), CALL_SECONDS), f"consume {self._queue}")
+        log.info("consumer.started", queue=self._queue)
+
+        async def cancel() -> None:
+            try:
+                await bounded(queue.cancel(tag), 3)
+            except BrokerUnavailable as error:
+                log.debug("consumer.cancel_failed", queue=self._queue, reason=str(error))
+
+        return cancel
+
+    async def _work(self) -> None:
+        while batch := await self._next_batch():
+            await self._process(batch)
+
+    async def _next_batch(self) -> list[AbstractIncomingMessage]:
+        """Whatever is there, at most a batch; waits for the first; empty at the end."""
+        if self._inbox.empty():
+            if self._stopping.is_set():
+                return []
+            getting = asyncio.ensure_future(self._inbox.get())
+            await _first(self._stopping.wait(), getting)
+            if not getting.done():
+                getting.cancel()
+                return []
+            batch = [getting.result()]
+        else:
+            batch = [self._inbox.get_nowait()]
+        while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].redelivered:
+            batch.append(self._inbox.get_nowait())
+        return batch
+
+    async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
+        held_since = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(HANDLER_SECONDS):
+                    await self._handler([_delivery(message) for message in batch])
+            except Unavailable as error:
+                if not await self._hold(batch, error, time.monotonic() - held_since):
+                    return
+            except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
+                await self._process_failed(batch, error)
+                return
+            else:
+                await _ack(batch)
+                return
+
+    async def _process_failed(self, batch: list[AbstractIncomingMessage], error: Exception) -> None:
+        if len(batch) > 1:
+            for message in batch:
+                await self._process([message])
+            return
+        if not isinstance(error, Permanent | Retryable):
+            log.error("handler.failed", queue=self._queue, exc_info=error)
+        await self._move(batch[0], self._fate(_delivery(batch[0]), error))
+
+    async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
+        """Wait a little before the next try; False when the batch is no longer ours to try."""
+        log.warning("handler.waiting", queue=self._queue, reason=str(error), messages=len(batch), held=round(held, 1))
+        if held > HOLD_SECONDS:
+            for message in batch:
+                await self._move(message, _copy(_delivery(message), _delivery(message).routing_key, {}))
+            return False
+        pause = min(5.0, 0.2 + held / 4)
+        await _first(asyncio.sleep(pause), self._stopping.wait())
+        return not self._stopping.is_set() and not batch[0].channel.is_closed
+
+    def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
+        if isinstance(error, Permanent):
+            return _copy(delivery, dead_key(self._stage), {"reason": error.reason, "detail": error.detail[:200]})
+        delay = self._retry.delay(delivery.attempt)
+        if delay is None:
+            reason = {"reason": "retries_exhausted", "detail": type(error).__name__}
+            return _copy(delivery, dead_key(self._stage), reason)
+        attempt = {"attempt": delivery.attempt + 1}
+        if self._stage in DELAYED_STAGES:
+            return _copy(delivery, delay_key(self._stage, delay), attempt)
+        return _copy(delivery, f"{self._stage}.retry", attempt)
+
+    async def _move(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
+        """Publish the copy, then ack; if it is not confirmed, give the message back after a pause."""
+        if copy.routing_key.endswith(".retry"):
+            await _first(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
+        try:
+            await self._publisher.publish(copy)
+        except BrokerUnavailable as error:
+            log.warning("consumer.copy_failed", queue=self._queue, reason=str(error))
+            await _first(asyncio.sleep(1.0), self._stopping.wait())
+            await _settle(message.reject(requeue=True))
+        else:
+            log.info("consumer.moved", queue=self._queue, to=copy.routing_key, reason=copy.headers.get("reason"))
+            await _settle(message.ack())
+
+
+async def _open(connection: AbstractRobustConnection) -> Any:
+    return await connection.channel(publisher_confirms=False)
+
+
+def _delivery(message: AbstractIncomingMessage) -> Delivery:
+    return Delivery(message.body, message.headers, message.routing_key or "", bool(message.redelivered))
+
+
+def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> Outgoing:
+    # The broker drops a message that comes back to a queue by dead-lettering alone: its trace must not be copied.
+    kept = {key: value for key, value in delivery.headers.items() if not key.startswith("x-")}
+    return Outgoing(routing_key, delivery.body, headers={**kept, **headers})
+
+
+async def _ack(batch: Sequence[AbstractIncomingMessage]) -> None:
+    for message in batch:
+        await _settle(message.ack())
+
+
+async def _settle(settling: Awaitable[None]) -> None:
+    """Settle; on a connection that died meanwhile the broker has already given the message to somebody else."""
+    try:
+        await bounded(settling, CALL_SECONDS)
+    except (BrokerUnavailable, *BROKER_ERRORS) as error:
+        log.debug("consumer.settle_failed", reason=str(error))
+
+
+async def _first(*waits: Any) -> None:
+    """Wait until one of them is done; those made here are cancelled, tasks given are left alone."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, wait in zip(tasks, waits, strict=True):
+            if task is not wait:
+                task.cancel()
+
+
+def stage_consumer(
+    url: str, stage: Stage, handler: Handler, publisher: Publisher, retry: RetryPolicy, **limits: int
+) -> Consumer:
+    """The consumer of a stage's work queue."""
+    return Consumer(url, queue_name(stage), stage, handler, publisher, retry, **limits)

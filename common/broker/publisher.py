@@ -1,0 +1,129 @@
+"""Publishing: persistent, mandatory, confirmed, bounded in time. Returning means that the broker has the message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aio_pika
+from aio_pika import DeliveryMode
+from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aio_pika.exceptions import DeliveryError
+from pamqp.commands import Basic
+
+from common.broker.connection import bounded, close, connect
+from common.broker.topology import EVENTS, WORK, Stage, dead_key, shard_key
+from common.codec import dumps
+from common.errors import BrokerUnavailable
+from schemas.messages import Message
+
+PUBLISH_SECONDS = 4.0
+"""How long a confirm may take; the ingress answers 503 within 5 s."""
+
+
+class PublishRefused(BrokerUnavailable):
+    """The broker answered, and did not take it: nacked (a queue is full) or unroutable (not set up)."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to publish."""
+
+    routing_key: str
+    body: bytes
+    exchange: str = WORK
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """More AMQP properties: `message_id`, `type`, `content_type`, …"""
+
+
+def outgoing(message: Message, stage: Stage, connection_id: int, *, attempt: int = 0) -> Outgoing:
+    """A message of ours, addressed to the shard of its connection."""
+    return Outgoing(shard_key(stage, connection_id), dumps(message), headers=_headers(message, attempt))
+
+
+def outgoing_dead(message: Message, stage: Stage, reason: str) -> Outgoing:
+    """A message that is parked at once, with its reason."""
+    return Outgoing(dead_key(stage), dumps(message), headers=_headers(message, 0) | {"reason": reason})
+
+
+def _headers(message: Message, attempt: int) -> dict[str, Any]:
+    return {"schema": type(message).__name__, "attempt": attempt}
+
+
+class Publisher:
+    """Publishes to one broker over a connection of its own. Any number of tasks may publish at once."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: AbstractRobustConnection | None = None
+        self._exchanges: dict[str, AbstractExchange] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a publish has a chance: connected now, and the exchanges were there."""
+        connection = self._connection
+        return self._ready.is_set() and connection is not None and connection.connected.is_set()
+
+    def start(self) -> None:
+        """Begin to connect; a broker that is away is waited for in the background."""
+        self._connecting = asyncio.create_task(self._connect(), name=f"connect {self._name}")
+
+    async def wait_ready(self) -> None:
+        """Wait until the first connection stands."""
+        await self._ready.wait()
+
+    async def close(self) -> None:
+        """Close the connection; publishing fails from now on."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        self._ready.clear()
+        await close(self._connection)
+
+    async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
+        """Publish and wait for the broker's confirm.
+
+        Raises:
+            PublishRefused: the broker nacked it, or no queue wants it; it is stored nowhere that counts.
+            BrokerUnavailable: no confirm in `seconds`; the message may or may not be stored.
+        """
+        try:
+            confirmation = await bounded(self._publish(message, seconds), seconds)
+        except BrokerUnavailable as error:
+            if isinstance(error.__cause__, DeliveryError):
+                raise PublishRefused(f"broker refused {message.routing_key}") from error
+            raise
+        if not isinstance(confirmation, Basic.Ack):
+            raise PublishRefused(f"broker did not route {message.routing_key}")
+
+    async def poke(self, routing_key: str) -> None:
+        """Send a wake-up that carries nothing and may get lost."""
+        exchange = self._exchanges.get(WORK)
+        if exchange is None or not self.ready:
+            return
+        message = aio_pika.Message(b"", delivery_mode=DeliveryMode.NOT_PERSISTENT)
+        await bounded(exchange.publish(message, routing_key, mandatory=False, timeout=PUBLISH_SECONDS), PUBLISH_SECONDS)
+
+    async def _publish(self, message: Outgoing, seconds: float) -> Any:
+        exchange = self._exchanges.get(message.exchange)
+        if exchange is None:
+            raise BrokerUnavailable("broker: not connected yet")
+        properties = {"content_type": "application/json", **message.properties}
+        body = aio_pika.Message(
+            message.body, delivery_mode=DeliveryMode.PERSISTENT, headers=dict(message.headers), **properties
+        )
+        return await exchange.publish(body, message.routing_key, mandatory=True, timeout=seconds)
+
+    async def _connect(self) -> None:
+        self._connection = await connect(self._url, self._name)
+        # Without on_return_raises an unroutable message would count as published.
+        channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+        for name in (WORK, EVENTS):
+            self._exchanges[name] = await channel.get_exchange(name, ensure=False)
+        self._ready.set()

@@ -1,0 +1,81 @@
+"""The one JSON codec: strict in (what strangers send), compact and canonical out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from common.errors import BadJson
+from schemas.messages import Json
+
+MAX_DEPTH = 32
+
+T = TypeVar("T")
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_encoder = msgspec.json.Encoder()
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON; members as they come."""
+    return _encoder.encode(value)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted members and no blanks: equal values give equal text."""
+    return _sorted.encode(value).decode()
+
+
+def loads(raw: bytes) -> Json:
+    """Strict JSON: refuses duplicate members, NaN, numbers out of range, depth over 32, lone surrogates.
+
+    Raises:
+        BadJson: with what is wrong, never with the input.
+    """
+    skeleton = _STRING.sub(b"", raw)
+    _refuse_depth(skeleton)
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadJson(_without_input(error)) from None
+    # Outside strings every colon belongs to one member, so a surplus of colons means that a member came twice.
+    if skeleton.count(b":") != _count_members(value):
+        raise BadJson("a member occurs twice")
+    return value
+
+
+def decode(raw: bytes, kind: type[T]) -> T:
+    """A value of a known type, as another process of ours wrote it.
+
+    Raises:
+        BadJson: it is not one.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadJson(_without_input(error)) from None
+
+
+def _refuse_depth(skeleton: bytes) -> None:
+    depth = 0
+    for byte in re.findall(rb"[\[\]{}]", skeleton):
+        depth += 1 if byte in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise BadJson(f"nested deeper than {MAX_DEPTH}")
+
+
+def _count_members(value: Json) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_members, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count_members, value))
+    return 0
+
+
+def _without_input(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return str(error)

@@ -1,0 +1,16 @@
+"""The one maker of ids: time-ordered UUIDs (RFC 9562, version 7)."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+
+def new_id() -> str:
+    """A fresh UUIDv7: 48 bits of Unix milliseconds, then 74 random bits. Unique, sortable by time, not secret."""
+    millis = time.time_ns() // 1_000_000
+    value = (millis & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return str(uuid.UUID(int=value))

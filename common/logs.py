@@ -1,0 +1,113 @@
+"""Logging: structlog, JSON lines on stdout (pretty on a terminal), secrets redacted last.
+
+Log an event name and keys; bind ids with `structlog.contextvars`. Tracebacks show no locals, URLs no query.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import FilteringBoundLogger, Processor
+
+from common.codec import dumps
+from common.settings import LogSettings
+
+_SECRET_KEYS = re.compile(r"token|secret|password|authorization|cookie|sealed|^code$", re.IGNORECASE)
+_SECRET_TEXT = re.compile(r"(?i)(bearer\s+|basic\s+|(?:code|token|secret|password|state)=)[^\s&\"',;]+")
+_USER_INFO = re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@")
+_QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
+_MASK = "[redacted]"
+
+
+def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
+    """Set up structlog and the standard library's logging for this process."""
+    to_terminal = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(to_terminal, Redactor(secrets)),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Both log every reconnect attempt with a traceback; we say it once, in our own words.
+    for chatty in ("aio_pika", "aiormq", "aiohttp.access", "sqlalchemy", "alembic", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty.startswith("aio") else logging.WARNING)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger for a module."""
+    logger: FilteringBoundLogger = structlog.get_logger(name)
+    return logger
+
+
+class Redactor:
+    """The last processor before rendering: masks known secrets, suspicious members and URL queries."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {key: self._member(key, value) for key, value in event.items()}
+
+    def _member(self, key: str, value: Any) -> Any:
+        if _SECRET_KEYS.search(key) and isinstance(value, str):
+            return _MASK
+        return self.clean(value)
+
+    def clean(self, value: Any) -> Any:
+        """The value without secrets, at any depth."""
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, dict):
+            return {key: self._member(str(key), inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean(inner) for inner in value]
+        if isinstance(value, int | float | bool) or value is None:
+            return value
+        return self._text(str(value))
+
+    def _text(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, _MASK)
+        text = _USER_INFO.sub(rf"\1{_MASK}@", text)
+        text = _QUERY.sub(r"\1?…", text)
+        return _SECRET_TEXT.sub(rf"\1{_MASK}", text)
+
+
+def _renderers(to_terminal: bool, redactor: Redactor) -> list[Processor]:
+    if to_terminal:
+        return [
+            structlog.processors.format_exc_info,
+            redactor,
+            ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain_traceback),
+        ]
+    return [
+        ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=20)),
+        redactor,
+        structlog.processors.JSONRenderer(serializer=lambda event, **_: dumps(event).decode()),
+    ]

@@ -1,0 +1,73 @@
+"""Draining a stage's dead queue into the `parked` table, where people see it and can replay it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from common.broker.consumer import Consumer, Delivery
+from common.broker.publisher import Publisher
+from common.broker.retry import RetryPolicy
+from common.broker.topology import Stage, queue_name, shard_key
+from common.codec import loads
+from common.errors import BadJson
+from common.logs import get_logger
+from common.store.engine import Store
+from common.store.parked import Parked, park
+
+log = get_logger(__name__)
+
+
+class ParkingHandler:
+    """Writes dead messages to the store."""
+
+    def __init__(self, store: Store, stage: Stage) -> None:
+        self._store = store
+        self._stage: Stage = stage
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> None:
+        parked = [parked_from(self._stage, delivery) for delivery in deliveries]
+        async with self._store.transaction() as transaction:
+            await park(transaction, parked)
+        for one in parked:
+            log.warning("parked", queue=one.queue, reason=one.reason, connection_id=one.connection_id)
+
+
+def parking_consumer(url: str, stage: Stage, store: Store, publisher: Publisher, retry: RetryPolicy) -> Consumer:
+    """The consumer of a stage's dead queue."""
+    return Consumer(url, f"{queue_name(stage)}.dead", stage, ParkingHandler(store, stage), publisher, retry, batch=50)
+
+
+def parked_from(stage: Stage, delivery: Delivery) -> Parked:
+    """What to remember of a dead message. Pure."""
+    connection_id = _connection_id(delivery.body)
+    return Parked(
+        queue=queue_name(stage),
+        reason=reason_of(delivery.headers),
+        connection_id=connection_id,
+        routing_key=shard_key(stage, connection_id or 0),
+        schema_name=str(delivery.headers.get("schema", "")),
+        body=delivery.body,
+        attempts=delivery.attempt,
+    )
+
+
+def reason_of(headers: Mapping[str, Any]) -> str:
+    """Our own reason, else the broker's (`delivery_limit`: every process that took it died)."""
+    if reason := headers.get("reason"):
+        return str(reason)
+    deaths = headers.get("x-death")
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        return str(deaths[0].get("reason", "unknown"))
+    return "unknown"
+
+
+def _connection_id(body: bytes) -> int | None:
+    try:
+        value = loads(body)
+    except (BadJson, msgspec.MsgspecError):
+        return None
+    found = value.get("connectionId") if isinstance(value, dict) else None
+    return found if isinstance(found, int) and abs(found) < 2**63 else None

@@ -1,0 +1,91 @@
+"""How every process runs: settings → logs → work until SIGTERM → a bounded end.
+
+Exit codes: 0 after SIGTERM or SIGINT, 78 (EX_CONFIG) for wrong settings, 70 (EX_SOFTWARE) for a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from common.errors import SettingsError
+from common.logs import configure, get_logger
+from common.settings import LogSettings, ProcessSettings, load, secret_values
+
+EX_SOFTWARE = 70
+EX_CONFIG = 78
+
+log = get_logger(__name__)
+
+Run = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def main(name: str, sections: Sequence[type[Any]], build: Callable[..., Run]) -> int:
+    """Read the sections, build the process from them, and run it until it is told to stop.
+
+    `build` gets the sections in order and gives the coroutine function that runs until the event is set. The result is
+    the exit code. A process that does not end within `SHUTDOWN_GRACE_SECONDS` is ended hard: what it held goes back to
+    the broker and its leases run out.
+    """
+    try:
+        logs, process, *values = load(LogSettings, ProcessSettings, *sections)
+        configure(logs, secret_values(values))
+        run = build(*values)
+        uvloop.run(_until_signalled(name, run, process.shutdown_grace_seconds))
+    except SettingsError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)  # noqa: T201  # logs are for running processes
+        return EX_CONFIG
+    except KeyboardInterrupt:
+        return 0
+    except Exception:
+        log.exception("process.failed", process=name)
+        return EX_SOFTWARE
+    return 0
+
+
+async def _until_signalled(name: str, run: Run, grace: float) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, name, stop, grace)
+    log.info("process.started", process=name)
+    await run(stop)
+    log.info("process.stopped", process=name)
+
+
+def _on_signal(name: str, stop: asyncio.Event, grace: float) -> None:
+    if stop.is_set():
+        return
+    log.info("process.stopping", process=name)
+    stop.set()
+    # A thread, not a task: it must work also when the loop does not.
+    hard_end = threading.Timer(grace, os._exit, args=(0,))
+    hard_end.daemon = True
+    hard_end.start()
+
+
+async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> None:
+    """Run services together until `stop`; the first that fails stops the others and is raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(service) for service in services]
+        waiter = group.create_task(stop.wait())
+        await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait for that long, or until `stop`; True when it is time to stop."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True

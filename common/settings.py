@@ -1,0 +1,352 @@
+"""Settings from the environment and `.env`: one small class per concern, read once in `__main__`, passed in pieces.
+
+Every name can also be given as `NAME_FILE`, the path of a file that holds the value. The environment beats `.env`.
+Faults name the variable and never show its value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.errors import SettingsError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PLACEHOLDERS = {"changeme", "change-me", "change_me", "placeholder", "todo", "xxx", "..."}
+
+
+def parse_duration(text: object) -> timedelta:
+    """`500ms`, `2s`, `1m`, `6h`, `7d`, `0`: a number with its unit.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(text, timedelta):
+        return text
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(text).strip()):
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    if str(text).strip() == "0":
+        return timedelta(0)
+    raise ValueError("is not a duration; write a number with ms, s, m, h or d, such as 10s")
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("is empty")
+    return value
+
+
+def _real_secret(value: SecretStr) -> SecretStr:
+    clear = value.get_secret_value().strip()
+    if not clear or clear.lower() in _PLACEHOLDERS:
+        raise ValueError("is empty or a placeholder; set a real secret")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise ValueError("is not an http(s) URL")
+    return value.rstrip("/")
+
+
+def _amqp_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+        raise ValueError("is not an amqp:// or amqps:// URL")
+    return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
+        raise ValueError("must begin with sqlite+aiosqlite:/// or postgresql+asyncpg://")
+    return value
+
+
+def _fernet_key(value: SecretStr) -> SecretStr:
+    try:
+        Fernet(value.get_secret_value())
+    except ValueError:
+        raise ValueError("holds something that is not a Fernet key (32 bytes, URL-safe base64)") from None
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_real_secret)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_split), AfterValidator(_not_empty)]
+FernetKeys = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_fernet_key)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    AfterValidator(_not_empty),
+]
+Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_split), AfterValidator(_not_empty)]
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """`NAME`, then `NAME_FILE`, of the environment and then of `.env`; an empty value counts as not set."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        name = field_name.upper()
+        for values in (dict(os.environ), dotenv_values(".env")):
+            if values.get(name):
+                return values[name], name, False
+            if path := values.get(f"{name}_FILE"):
+                return _read_secret_file(name, path), name, False
+        return None, name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, field_name)
+            if value is not None:
+                found[field_name] = value
+        return found
+
+
+def _read_secret_file(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError([f"{name}_FILE: the file cannot be read"]) from None
+
+
+class Section(BaseSettings):
+    """Base of the small classes."""
+
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments (in tests), then the environment."""
+        return init_settings, _Environment(settings_cls)
+
+
+class LogSettings(Section):
+    """How this process logs."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+
+class ProcessSettings(Section):
+    """How this process ends."""
+
+    shutdown_grace_seconds: float = 20.0
+
+
+class BrokerSettings(Section):
+    """The broker between our processes."""
+
+    amqp_url: AmqpUrl
+
+
+class EventBrokerSettings(Section):
+    """The broker for `syncaroo.events`, where it is another one."""
+
+    events_amqp_url: AmqpUrl | None = None
+
+
+class ManagementSettings(Section):
+    """How `setup` sets the broker's policies."""
+
+    amqp_management_url: SecretStr | None = None
+    event_log_age: Duration = timedelta(days=7)
+
+
+class StoreSettings(Section):
+    """The database."""
+
+    database_url: DatabaseUrl = SecretStr("sqlite+aiosqlite:///./gateway.db")
+
+
+class KeySettings(Section):
+    """Keys that encrypt at rest and sign what we issue, newest first."""
+
+    secret_keys: FernetKeys
+
+    def clear(self) -> list[str]:
+        """The keys as text."""
+        return [key.get_secret_value() for key in self.secret_keys]
+
+
+class SiteSettings(Section):
+    """Where we are reached."""
+
+    site_uri: HttpUrl = "http://localhost:8080"
+    api_path: str = "/api/"
+    event_source: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """`API_PATH` as `/api`, or empty for the root."""
+        inner = self.api_path.strip("/")
+        return f"/{inner}" if inner else ""
+
+    @property
+    def source(self) -> str:
+        """CloudEvents `source`."""
+        return self.event_source or self.site_uri
+
+
+class ListenSettings(Section):
+    """Where the ingress listens; with `OPS_PORT` admin and metrics are served there only."""
+
+    http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
+    http_port: int = 8080
+    ops_port: int | None = None
+
+
+class PlatformSettings(Section):
+    """Syncaroo as a client of ours: the guide's `yourClientId`, `yourClientSecret`."""
+
+    platform_client_id: str
+    platform_client_secret: Secrets
+    platform_redirect_uris: Words = ("https://app.syncaroo.com/connection",)
+    access_token_seconds: int = 3600
+    refresh_token_days: int = 90
+    code_seconds: int = 300
+
+    def secrets(self) -> list[str]:
+        """Every secret that is valid now."""
+        return [secret.get_secret_value() for secret in self.platform_client_secret]
+
+
+class WebhookSettings(Section):
+    """How webhooks are judged."""
+
+    webhook_success_status: int = 200
+    webhook_hash_mode: Literal["off", "observe", "enforce"] = "observe"
+    webhook_hash_recipe: str = "hmac-sha256:sorted:hex"
+    webhook_hash_key: SecretStr | None = None
+    sync_attributes: Words = ("locations", "resources", "rates")
+
+    @model_validator(mode="after")
+    def _check(self) -> WebhookSettings:
+        if not 200 <= self.webhook_success_status <= 299:
+            raise ValueError("WEBHOOK_SUCCESS_STATUS: must be from 200 to 299")
+        if not re.fullmatch(
+            r"(hmac-)?(sha256|sha1|md5):(sorted|compact|php|cut):(hex|base64)", self.webhook_hash_recipe
+        ):
+            raise ValueError("WEBHOOK_HASH_RECIPE: is not ALGO:SERIALISATION:ENCODING, such as hmac-sha256:sorted:hex")
+        return self
+
+
+class SyncarooSettings(Section):
+    """Syncaroo's addresses, and where its tokens may go."""
+
+    syncaroo_base_url: HttpUrl = "https://app.syncaroo.com"
+    syncaroo_api_hosts: Words = ("api.syncaroo.com",)
+    syncaroo_allow_http: bool = False
+
+
+class ClientSettings(Section):
+    """We as a client of Syncaroo."""
+
+    syncaroo_client_id: str
+    syncaroo_client_secret: Secret
+
+
+class AdminSettings(Section):
+    """Who may operate: `token`, or `name:token,name:token`."""
+
+    admin_token: Secrets
+
+    def tokens(self) -> list[str]:
+        """The bare tokens."""
+        return [secret.get_secret_value().rsplit(":", 1)[-1] for secret in self.admin_token]
+
+
+class RetrySettings(Section):
+    """The one retry policy: these delays, the last one repeated, for so long."""
+
+    retry_delays: Durations = tuple(map(parse_duration, ("2s", "10s", "1m", "5m", "30m")))
+    retry_for: Duration = timedelta(hours=72)
+
+
+class FetchSettings(Section):
+    """How hard we ask Syncaroo."""
+
+    api_rate_per_second: float = 20.0
+    fetch_concurrency: int = 16
+    target_interval: Duration = timedelta(seconds=1)
+    recheck_after: Duration = timedelta(seconds=60)
+    resync_interval: Duration = timedelta(hours=6)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class Loader:
+    """Reads sections one after another and collects the faults of all, so that a person mends them in one go."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def read(self, section: type[S]) -> S | None:
+        """The section, or None when it has faults."""
+        try:
+            return section()
+        except SettingsError as error:
+            self.faults += error.faults
+        except ValidationError as error:
+            self.faults += [_fault_line(one) for one in error.errors(include_input=False, include_url=False)]
+        return None
+
+
+def load(*sections: type[Any]) -> tuple[Any, ...]:
+    """All sections, in order.
+
+    Raises:
+        SettingsError: with every fault of every section.
+    """
+    loader = Loader()
+    values = tuple(loader.read(section) for section in sections)
+    if loader.faults:
+        raise SettingsError(sorted(set(loader.faults)))
+    return values
+
+
+def _fault_line(error: Any) -> str:
+    name = str(error["loc"][0]).upper() if error["loc"] else ""
+    if error["type"] == "missing":
+        return f"{name}: is required and not set"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
+
+
+def secret_values(sections: Sequence[Any]) -> list[str]:
+    """Every secret held by these sections, for the redaction of logs."""
+    found = []
+    for section in sections:
+        for value in vars(section).values():
+            parts = value if isinstance(value, tuple) else (value,)
+            found += [part.get_secret_value() for part in parts if isinstance(part, SecretStr)]
+    return found

@@ -1,0 +1,227 @@
+"""Transactions, the store's clock and the store's sequence.
+
+Writing transactions on SQLite are serialised by `flock` on a side file, then `BEGIN IMMEDIATE`: without the first,
+writers of several processes starve each other; without the second, updates get lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, CursorResult, Executable, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from common.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+LOCK_SECONDS = 5.0
+POOL_SIZE = 10
+
+_PASSING_STATES = ("08", "40", "53", "55", "57", "58")
+"""SQLSTATE classes that pass by themselves: connection, rollback, resources, locks, shutdown, system."""
+
+
+class Transaction:
+    """One transaction. Statements raise `StoreUnavailable` when the store is away; other errors are bugs."""
+
+    def __init__(self, connection: AsyncConnection, *, postgres: bool) -> None:
+        self._connection = connection
+        self.postgres = postgres
+
+    async def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
+        """Run one Core statement; a list of `values` is an executemany."""
+        return await self._connection.execute(statement, values)
+
+    async def execute_sync(self, ask: Callable[[Connection], T]) -> T:
+        """Run a function that needs SQLAlchemy's synchronous connection."""
+        return await self._connection.run_sync(ask)
+
+    async def rows(self, statement: Executable, values: Any = None) -> Sequence[Any]:
+        """All rows of a query."""
+        return (await self.execute(statement, values)).fetchall()
+
+    async def row(self, statement: Executable, values: Any = None) -> Any | None:
+        """The first row of a query, or None."""
+        return (await self.execute(statement, values)).first()
+
+    async def now(self) -> datetime:
+        """The store's clock (aware UTC): the only one whose readings are compared."""
+        if not self.postgres:
+            return datetime.now(UTC)
+        moment: datetime = (await self._connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return moment.astimezone(UTC)
+
+    async def number(self) -> int:
+        """The next number of the store's sequence."""
+        return (await self.numbers(1))[0]
+
+    async def numbers(self, count: int) -> list[int]:
+        """The next `count` numbers, ascending."""
+        if self.postgres:
+            query = text("SELECT nextval('number') FROM generate_series(1, :count)")
+            return [row[0] for row in await self.rows(query, {"count": count})]
+        query = text("UPDATE sequence SET value = value + :count WHERE name = 'number' RETURNING value")
+        last: int = (await self.execute(query, {"count": count})).scalar_one()
+        return list(range(last - count + 1, last + 1))
+
+
+class Store:
+    """A database. Nothing connects before the first transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.postgres = self.url.get_backend_name() == "postgresql"
+        self._engine = _postgres_engine(url) if self.postgres else _sqlite_engine(url)
+        self._lock = None if self.postgres else FileLock(f"{self.url.database}.lock")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction that may write; commits at the end, rolls back on any error.
+
+        Raises:
+            StoreUnavailable: the store is away, locked for over 5 s, full or read-only.
+        """
+        async with self._locked(), self._begun({}) as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """A transaction that only reads: on SQLite it waits for no writer.
+
+        Raises:
+            StoreUnavailable: as above.
+        """
+        async with self._begun({"gateway_reading": True}) as transaction:
+            yield transaction
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        if self._lock is None:
+            yield
+            return
+        async with self._lock.held(LOCK_SECONDS):
+            yield
+
+    @asynccontextmanager
+    async def _begun(self, options: dict[str, Any]) -> AsyncIterator[Transaction]:
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(**options)
+                async with connection.begin():
+                    yield Transaction(connection, postgres=self.postgres)
+        except (SQLAlchemyError, OSError) as error:
+            if is_passing(error):
+                raise StoreUnavailable(f"store: {type(error).__name__}") from error
+            raise
+
+
+class FileLock:
+    """An exclusive lock between tasks and processes on one host; freed by the kernel when its holder dies."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._tasks = asyncio.Lock()
+
+    @asynccontextmanager
+    async def held(self, seconds: float) -> AsyncIterator[None]:
+        """Hold it.
+
+        Raises:
+            StoreUnavailable: nobody let go of it for `seconds`.
+        """
+        try:
+            async with asyncio.timeout(seconds) as budget:
+                async with self._tasks:
+                    descriptor = await self._acquire()
+                    budget.reschedule(None)
+                    try:
+                        yield
+                    finally:
+                        os.close(descriptor)
+        except TimeoutError as error:
+            raise StoreUnavailable("store: locked by another process") from error
+        except OSError as error:
+            raise StoreUnavailable(f"store: {error.strerror}") from error
+
+    async def _acquire(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while not try_flock(descriptor):  # noqa: ASYNC110  # the kernel wakes nobody: other processes hold it
+                await asyncio.sleep(0.002)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def try_flock(descriptor: int) -> bool:
+    """Lock the open file for this process, if nobody else holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the store's trouble passes by itself: away, locked, deadlocked, full, shutting down."""
+    if isinstance(error, OSError | TimeoutError | PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_PASSING_STATES)
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url, hide_parameters=True, pool_size=POOL_SIZE, max_overflow=0)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "busy_timeout=5000", "foreign_keys=ON", "synchronous=FULL"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        reading = connection.get_execution_options().get("gateway_reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres_engine(url: str) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=5,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 30,
+            "server_settings": {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"},
+        },
+    )

@@ -1,0 +1,66 @@
+"""Appending to the `event` table: in the transaction of the change that an event tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from common.codec import dumps
+from common.ids import new_id
+from common.store.engine import Transaction
+from schemas.events import EventData, ListingChanged
+from schemas.tables import EventRow, table_of
+
+_event = table_of(EventRow)
+
+
+async def append_events(
+    transaction: Transaction, events: Sequence[EventData], *, cause: msgspec.Struct | None = None
+) -> None:
+    """Write the events in order; they leave through the relay once the transaction has committed."""
+    if not events:
+        return
+    now = await transaction.now()
+    positions = await transaction.numbers(len(events))
+    cause_text = None if cause is None else dumps(cause).decode()
+    rows = [
+        {**_columns(event), "event_id": new_id(), "position": position, "cause": cause_text, "created_at": now}
+        for event, position in zip(events, positions, strict=True)
+    ]
+    await transaction.execute(_event.insert(), rows)
+
+
+def subject_of(event: EventData) -> str:
+    """CloudEvents `subject`: `99/resources/7843`, the connection, or `grant`."""
+    if isinstance(event, ListingChanged):
+        return f"{event.connection_id}/{event.attribute_type}/{event.item_id}"
+    connection_id = getattr(event, "connection_id", None)
+    return "grant" if connection_id is None else str(connection_id)
+
+
+def headers_of(event: EventData) -> dict[str, str]:
+    """The AMQP headers that subscribers may bind or filter on; one without a value is left out."""
+    names = {
+        "connectionId": "connection_id",
+        "locationId": "location_id",
+        "resourceId": "resource_id",
+        "attributeType": "attribute_type",
+        "change": "change",
+    }
+    values = {header: getattr(event, member, None) for header, member in names.items()}
+    return {header: str(value) for header, value in values.items() if value is not None}
+
+
+def _columns(event: EventData) -> dict[str, Any]:
+    return {
+        "connection_id": getattr(event, "connection_id", 0),
+        "type": type(event).TYPE,
+        "subject": subject_of(event),
+        "listing_id": getattr(event, "listing_id", None),
+        "version": getattr(event, "version", None),
+        "data": dumps(event).decode(),
+        "headers": dumps(headers_of(event)).decode(),
+        "published_at": None,
+    }

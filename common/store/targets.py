@@ -1,0 +1,126 @@
+"""Making targets wanted: by webhooks, resyncs and doubts. Claiming them is the fetch worker's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from sqlalchemy import and_, case, select, true, update
+
+from common.identity import place_of
+from common.store.engine import Transaction
+from common.store.insert import greatest, insert
+from schemas.messages import Mapping, Reason
+from schemas.tables import TargetRow, table_of
+
+WEBHOOK, SECOND_LOOK, RESYNC = 0, 1, 2
+"""Priorities: the smaller is claimed first."""
+
+_target = table_of(TargetRow)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A URL that is wanted, and why; `mapping` holds what is known of the platform's own ids."""
+
+    connection_id: int
+    url: str
+    mapping: Mapping
+    reason: Reason
+    delivery_id: str | None = None
+
+
+async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
+    """Make targets wanted; a known target keeps its back-off. Gives each one's number, in order.
+
+    Rows are locked in one order, so that two batches never wait for each other in a circle.
+    """
+    numbers = await transaction.numbers(len(wanted))
+    latest = {(one.connection_id, one.url): (one, number) for one, number in zip(wanted, numbers, strict=True)}
+    for key in sorted(latest):
+        one, number = latest[key]
+        await transaction.execute(_upsert(transaction, one, number))
+    return numbers
+
+
+async def want_known(
+    transaction: Transaction, connection_id: int, reason: Reason, location_id: str | None = None
+) -> int:
+    """Make every known target of the connection (or of one of its locations) wanted, and the collections in which
+    they lie, behind all webhooks. Gives the number of targets.
+    """
+    where = _target.c.connection_id == connection_id
+    if location_id is not None:
+        where = and_(where, _target.c.location_id == location_id)
+    rows = await transaction.rows(select(_target.c.url, _target.c.location_id).where(where).order_by(_target.c.url))
+    nothing = Mapping()
+    known = {row.url: Wanted(connection_id, row.url, nothing, reason) for row in rows}
+    for row in rows:
+        for url in collections_around(row.url):
+            mapping = Mapping(location_id=row.location_id)
+            known.setdefault(url, Wanted(connection_id, url, mapping, reason))
+    await want(transaction, list(known.values()))
+    return len(known)
+
+
+async def look_again(transaction: Transaction, connection_id: int, url: str, at: datetime) -> None:
+    """Ask once more at `at`, unless it is wanted before."""
+    await transaction.execute(
+        update(_target)
+        .where(_target.c.connection_id == connection_id, _target.c.url == url)
+        .where(_target.c.wanted <= _target.c.answered)
+        .values(recheck_at=at)
+    )
+
+
+def collections_around(url: str) -> list[str]:
+    """The collections that a resync reads for a known URL: the one an item lies in, and the ones below a location.
+
+    Never `/v1/locations` itself: the token is the platform's, and nothing says that the list is filtered.
+    """
+    place = place_of(url)
+    if place.noun is None:
+        return []
+    paths = []
+    if place.noun == "locations" and place.segment:
+        paths.append(f"{place.path}/resources")
+    if place.noun == "resources" and place.segment:
+        paths.append(f"{place.path}/rates")
+    if place.noun != "locations":
+        paths.append(place.scope)
+    parts = urlsplit(url)
+    return [urlunsplit((parts.scheme, parts.netloc, path, "", "")) for path in paths]
+
+
+def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
+    by_webhook = one.reason == "webhook"
+    priority = WEBHOOK if by_webhook else RESYNC
+    told = {name: value for name, value in _mapping_values(one).items() if value is not None}
+    values: dict[str, Any] = {"wanted": number, "priority": priority, "reason": one.reason}
+    if by_webhook:
+        values |= {"asked": number, "delivery_id": one.delivery_id}
+    row = {"connection_id": one.connection_id, "url": one.url, "host": urlsplit(one.url).netloc.lower(), **told}
+    due = _target.c.wanted > _target.c.answered
+    stays_urgent = and_(due, _target.c.priority < priority)
+    kept = {name: case((stays_urgent, _target.c[name]), else_=values[name]) for name in ("priority", "reason")}
+    most = greatest(transaction)
+    change = values | kept | told | {"wanted": most(_target.c.wanted, number), "parked": False}
+    if by_webhook:
+        change["asked"] = most(_target.c.asked, number)
+        # A parked target starts afresh; one that is failing keeps its back-off.
+        change["attempts"] = case((_target.c.parked == true(), 0), else_=_target.c.attempts)
+    statement = insert(transaction, _target).values(**row, **values, parked=False, started=0, answered=0, attempts=0)
+    return statement.on_conflict_do_update(index_elements=["connection_id", "url"], set_=change)
+
+
+def _mapping_values(one: Wanted) -> dict[str, str | None]:
+    mapping = one.mapping
+    return {
+        "attribute_type": mapping.attribute_type,
+        "resource_type": mapping.resource_type,
+        "location_id": mapping.location_id,
+        "resource_id": mapping.resource_id,
+    }

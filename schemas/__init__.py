@@ -1,0 +1,1 @@
+"""What flows between processes (messages, events) and what the store keeps (tables)."""
