@@ -1,0 +1,53 @@
+"""`python -m sandbox`: the stand-in alone, from flags, until SIGTERM or Ctrl-C (exit 0)."""
+
+import argparse
+import os
+import socket
+
+import msgspec
+from aiohttp import web
+
+from sandbox.app import create_app
+from sandbox.config import SandboxConfig
+
+
+def parser() -> argparse.ArgumentParser:
+    """One flag per field of SandboxConfig; the environment's SANDBOX_… of the same name is its default."""
+    made = argparse.ArgumentParser(prog="sandbox", description="A stand-in Syncaroo for one platform.")
+    for field in msgspec.structs.fields(SandboxConfig):
+        flag = "--" + field.name.replace("_", "-")
+        default = os.environ.get("SANDBOX_" + field.name.upper())
+        shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        is_switch = isinstance(field.default, bool)
+        action = argparse.BooleanOptionalAction if is_switch else None
+        extra = {"action": action} if action else {"metavar": type(field.default).__name__.upper()}
+        made.add_argument(flag, default=default, help=f"default: {shown!r}", **extra)
+    return made
+
+
+def config_of(arguments: list[str] | None = None) -> SandboxConfig:
+    """The configuration; a wrong value ends the program with argparse's message."""
+    flags = parser()
+    given = {name: value for name, value in vars(flags.parse_args(arguments)).items() if value is not None}
+    if "confirm_uris" in given:
+        given["confirm_uris"] = given["confirm_uris"].split(",")
+    named = {
+        msgspec.structs.fields(SandboxConfig)[i].encode_name: n for i, n in enumerate(SandboxConfig.__struct_fields__)
+    }
+    try:
+        return msgspec.convert({e: given[n] for e, n in named.items() if n in given}, SandboxConfig, strict=False)
+    except msgspec.ValidationError as error:
+        flags.error(str(error))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    config = config_of(arguments)
+    listening = socket.create_server((config.host, config.port))
+    if config.port == 0:
+        config = msgspec.structs.replace(config, port=listening.getsockname()[1])
+    print(f"stand-in Syncaroo at {config.url}, for the platform at {config.platform_url}", flush=True)
+    web.run_app(create_app(config), sock=listening, print=None, access_log=None, handle_signals=True)
+
+
+if __name__ == "__main__":
+    main()
