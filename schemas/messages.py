@@ -44,6 +44,15 @@ class WebhookReceived(Message, frozen=True, kw_only=True):
     received_at: datetime
 
 
+class UnusableWebhook(Message, frozen=True, kw_only=True):
+    """A webhook that was accepted and tells no target; its `body`, whatever it says, is kept for a person."""
+
+    delivery_id: str
+    connection_id: int
+    body: Json
+    received_at: datetime
+
+
 class ResyncWanted(Message, frozen=True, kw_only=True):
     """Every known target of the connection (or of one of its locations) is wanted again."""
 
@@ -119,6 +128,7 @@ REGISTRY: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
         WebhookReceived,
+        UnusableWebhook,
         ResyncWanted,
         PageFetched,
         ItemGone,
