@@ -1,0 +1,21 @@
+"""The bearer token of a request, and the answer to a missing or wrong one (RFC 6750)."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from ingress.problems import problem
+
+
+def bearer_token(request: web.Request) -> str | None:
+    """The token of the one `Authorization: Bearer` header; None without one, with another scheme, or with several."""
+    headers = request.headers.getall(hdrs.AUTHORIZATION, [])
+    if len(headers) != 1:
+        return None
+    scheme, _, token = headers[0].strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def unauthorized(detail: str) -> web.Response:
+    """401, with the challenge that says how to do better."""
+    return problem(401, "/problems/invalid-token", "Invalid token", detail, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})

@@ -1,0 +1,81 @@
+"""Who is using the browser: an encrypted cookie, and the token that ties a form to it.
+
+A session holds a user (`USER`) and an operator (`ADMIN`), each when signed in. Nothing of it is kept on the server.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from aiohttp import web
+from aiohttp_session import Session, get_session, new_session
+from aiohttp_session.cookie_storage import EncryptedCookieStorage
+from cryptography.fernet import Fernet, MultiFernet
+
+from common.codec import dumps, loads
+from common.crypto import Signer, same_secret
+
+Role = Literal["user", "admin"]
+USER: Role = "user"
+ADMIN: Role = "admin"
+_ROLES: tuple[Role, ...] = (USER, ADMIN)
+
+CSRF_FIELD = "csrf"
+SESSION_SECONDS = 12 * 3600
+
+
+class SessionCookie(EncryptedCookieStorage):
+    """The cookie: encrypted with the newest of the keys, read with any of them, unreadable ones ignored."""
+
+    def __init__(self, keys: Sequence[str], *, secure: bool) -> None:
+        derived = [Fernet(urlsafe_b64encode(key)) for key in Signer(keys, "session-cookie").all_signatures(b"fernet")]
+        super().__init__(
+            derived[0],
+            cookie_name="__Host-gateway" if secure else "gateway",
+            max_age=SESSION_SECONDS,
+            secure=secure,
+            httponly=True,
+            samesite="Lax",
+            encoder=lambda value: dumps(value).decode(),
+            decoder=lambda text: loads(text.encode()),
+        )
+        self._fernet = MultiFernet(derived)  # type: ignore[assignment]  # the same two methods
+
+    def load_cookie(self, request: web.Request) -> str | None:
+        """The cookie's text; one that cannot be ours counts as none."""
+        cookie = super().load_cookie(request)
+        return cookie if cookie and cookie.isascii() else None
+
+
+async def sign_in(request: web.Request, role: Role, name: str) -> None:
+    """Start a fresh session for this role; nothing but the other role's sign-in is carried over."""
+    old = await get_session(request)
+    fresh = await new_session(request)
+    for other in _ROLES:
+        if other in old:
+            fresh[other] = old[other]
+    fresh[role] = name
+
+
+def signed_in(session: Session, role: Role) -> str | None:
+    """Who is signed in in this role."""
+    name = session.get(role)
+    return name if isinstance(name, str) else None
+
+
+def csrf_token(session: Session) -> str:
+    """The token that every form of this session carries in a hidden field `csrf`."""
+    token = session.get(CSRF_FIELD)
+    if not isinstance(token, str):
+        token = secrets.token_urlsafe(32)
+        session[CSRF_FIELD] = token
+    return token
+
+
+def check_csrf(session: Session, form: Mapping[str, str]) -> bool:
+    """Whether the form was ours and of this session."""
+    expected = session.get(CSRF_FIELD)
+    return isinstance(expected, str) and same_secret(form.get(CSRF_FIELD, ""), expected)
