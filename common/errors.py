@@ -4,7 +4,8 @@
     ├── Retryable(retry_after)           try again later
     │   ├── Unavailable                  what we stand on is away; waiting mends it, nothing is wrong with the work
     │   │   ├── BrokerUnavailable
-    │   │   └── StoreUnavailable
+    │   │   ├── StoreUnavailable
+    │   │   └── GrantUnavailable         Syncaroo gives us no valid token now
     │   └── UpstreamFailed               Syncaroo answered with trouble that passes
     ├── Permanent(reason)                never again like this: park it, refuse it
     │   ├── BadJson
@@ -42,6 +43,10 @@ class BrokerUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The database is down, locked, full or read-only."""
+
+
+class GrantUnavailable(Unavailable):
+    """There is no valid token for Syncaroo's API now: being renewed, or a person must authorise us again."""
 
 
 class UpstreamFailed(Retryable):

@@ -80,12 +80,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PageFetched(Message, frozen=True, kw_only=True):
-    """One page of an answer. `shape`: `item` from the item's own URL, `list` from a collection."""
+    """One page of an answer. `shape`: `item` from the item's own URL, `list` from a collection, `whole` a list whose
+    items carry no ids and which is one listing (all its pages together)."""
 
     connection_id: int
     source: Source
     mapping: Mapping
-    shape: Literal["item", "list"]
+    shape: Literal["item", "list", "whole"]
     items: list[Json]
     page: int
     recheck: bool = False

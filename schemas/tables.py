@@ -126,6 +126,8 @@ class ListingRow(SQLModel, table=True):
     version: int = _big(0)
     began: int = _big(0)
     ended: int = _big(0)
+    asked: int = _big(0)
+    """Number of the latest webhook that an answer to it has answered."""
     unmapped: int = _big(0)
     """Number of the webhook that unmapped it; 0: mapped."""
     deleted: bool = Field(default=False, nullable=False)

@@ -105,6 +105,11 @@ class Store:
         async with self._begun({"gateway_reading": True}) as transaction:
             yield transaction
 
+    async def session(self) -> AsyncConnection:
+        """A connection for what lasts longer than a transaction (advisory locks); autocommits, the caller closes it."""
+        connection = await self._engine.connect()
+        return await connection.execution_options(isolation_level="AUTOCOMMIT")
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()

@@ -135,6 +135,7 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("began", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("ended", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("asked", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("unmapped", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("changed_at", UtcDateTime(), nullable=True),

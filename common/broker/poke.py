@@ -1,0 +1,31 @@
+"""Listening for wake-ups: transient messages that carry nothing and may get lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aio_pika.abc import AbstractIncomingMessage
+
+from common.broker.connection import bounded, close, connect, keep_trying
+from common.broker.topology import WORK
+
+
+async def listen(url: str, routing_key: str, wake: Callable[[], object], stop: asyncio.Event) -> None:
+    """Call `wake` for every poke on `syncaroo.work` until `stop`."""
+    connection = await connect(url, f"listen {routing_key}")
+
+    async def on_poke(_: AbstractIncomingMessage) -> None:
+        wake()
+
+    async def subscribe() -> None:
+        channel = await bounded(connection.channel(), 10)
+        queue = await bounded(channel.declare_queue(exclusive=True, auto_delete=True), 10)
+        await bounded(queue.bind(WORK, routing_key), 10)
+        await bounded(queue.consume(on_poke, no_ack=True), 10)
+
+    try:
+        await keep_trying(subscribe, f"listen {routing_key}")
+        await stop.wait()
+    finally:
+        await close(connection)

@@ -1,0 +1,1 @@
+"""Webhooks in, targets driven to answered, pages out to reconcile."""

@@ -1,0 +1,1 @@
+"""Answers in, listings brought to the truth, one event per difference out."""

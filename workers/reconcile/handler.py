@@ -1,0 +1,156 @@
+"""Reconcile's flow: an answer → one decision per listing → listing and event rows in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+
+from common.broker.consumer import Delivery
+from common.broker.topology import queue_name, shard_key
+from common.codec import dumps
+from common.errors import Permanent
+from common.identity import own_id
+from common.logs import get_logger
+from common.store.parked import Parked
+from schemas.events import EventData
+from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched, Reason
+from schemas.messages import Mapping as PlatformIds
+from workers.reconcile.rules import (
+    Answer,
+    Listing,
+    Outcome,
+    decide,
+    event_of,
+    listing_for,
+    mapping_for,
+    unmap,
+)
+from workers.reconcile.store import Decide, ListingStore
+
+log = get_logger(__name__)
+
+
+class ReconcileHandler:
+    """Brings listings to what Syncaroo answered; `wake_relay` is called when there is something to publish."""
+
+    def __init__(
+        self, store: ListingStore, wake_relay: Callable[[], Awaitable[None]], recheck_after: timedelta
+    ) -> None:
+        self._store = store
+        self._wake_relay = wake_relay
+        self._recheck_after = recheck_after
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            message = delivery.message()
+            match message:
+                case PageFetched():
+                    outcomes = await self._page(message)
+                case ItemGone():
+                    outcomes = await self._gone(message)
+                case ListingUnmapped():
+                    outcomes = await self._unmapped(message)
+                case _:
+                    raise Permanent("unreadable_message", "not for this queue")
+            await self._tell(message.connection_id, outcomes)
+
+    async def _page(self, page: PageFetched) -> dict[str, Outcome]:
+        good, bad = _sorted_items(page)
+        candidates: dict[str, tuple[Listing, Decide]] = {}
+        for item in good:
+            listing = listing_for(page.connection_id, page.source.url, item, page.shape, page.mapping.attribute_type)
+            candidates[listing.listing_id] = (listing, partial(decide, answer=_answer(page, item, listing)))
+        source = page.source
+        second_look = None
+        if source.reason == "webhook" and not page.recheck and self._recheck_after:
+            second_look = (source.url, self._recheck_after)
+        return await self._store.apply(
+            candidates,
+            partial(_tell, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),
+            source,
+            second_look=second_look,
+            bad=[_parked(page, item) for item in bad],
+        )
+
+    async def _gone(self, gone: ItemGone) -> dict[str, Outcome]:
+        source = gone.source
+        answer = Answer(None, "item", source.began, source.ended, source.asked, PlatformIds(), source.url)
+        known = await self._store.at(gone.connection_id, source.url)
+        return await self._store.apply(
+            {one.listing_id: (one, partial(decide, answer=answer)) for one in known},
+            partial(_tell, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
+            source,
+        )
+
+    async def _unmapped(self, unmapped: ListingUnmapped) -> dict[str, Outcome]:
+        known = await self._store.at(unmapped.connection_id, unmapped.url)
+        # One that was never seen is remembered too, so that a resync does not bring it in.
+        known = known or [listing_for(unmapped.connection_id, unmapped.url, None, "item", None)]
+        return await self._store.apply(
+            {one.listing_id: (one, partial(unmap, number=unmapped.number)) for one in known},
+            partial(_tell, reason="unmapped", delivery_id=unmapped.delivery_id, fetched_at=unmapped.received_at),
+            None,
+        )
+
+    async def _tell(self, connection_id: int, outcomes: dict[str, Outcome]) -> None:
+        changed = [outcome for outcome in outcomes.values() if outcome.change]
+        for outcome in changed:
+            listing = outcome.listing
+            with structlog.contextvars.bound_contextvars(connection_id=connection_id):
+                log.info(
+                    "listing.changed", listing_id=listing.listing_id, change=outcome.change, version=listing.version
+                )
+        if changed:
+            await self._wake_relay()
+
+
+def _sorted_items(page: PageFetched) -> tuple[list[Json], list[Json]]:
+    """Items that can be listings, and those that cannot."""
+    if page.shape == "whole":
+        return [page.items], []
+    good = [item for item in page.items if isinstance(item, dict) and (page.shape == "item" or own_id(item))]
+    return good, [
+        item for item in page.items if not (isinstance(item, dict) and (page.shape == "item" or own_id(item)))
+    ]
+
+
+def _answer(page: PageFetched, item: Json, listing: Listing) -> Answer:
+    source = page.source
+    return Answer(
+        item=item,
+        shape=page.shape,
+        began=source.began,
+        ended=source.ended,
+        asked=source.asked,
+        mapping=mapping_for(page.mapping, page.shape, listing.attribute_type),
+        own_url=listing.own_url,
+    )
+
+
+def _tell(
+    before: Listing, outcome: Outcome, *, reason: Reason, delivery_id: str | None, fetched_at: datetime
+) -> EventData:
+    return event_of(before, outcome, reason=reason, delivery_id=delivery_id, fetched_at=fetched_at)
+
+
+def _parked(page: PageFetched, item: Json) -> Parked:
+    alone = PageFetched(
+        connection_id=page.connection_id,
+        source=page.source,
+        mapping=page.mapping,
+        shape=page.shape,
+        items=[item],
+        page=page.page,
+    )
+    return Parked(
+        queue=queue_name("reconcile"),
+        reason="bad_item",
+        connection_id=page.connection_id,
+        routing_key=shard_key("reconcile", page.connection_id),
+        schema_name=type(alone).__name__,
+        body=dumps(alone),
+        attempts=0,
+    )

@@ -1,0 +1,191 @@
+"""What an answer makes of a listing. Pure: one comparison decides the order, one function the change.
+
+Later-begun wins. Two requests that overlapped in time and differ prove nothing about which is newer: the item's own
+URL is asked once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from common.codec import canonical
+from common.identity import Place, item_id_of, listing_id_of, place_of
+from schemas.events import Change, ListingChanged, PatchOperation
+from schemas.messages import Json, Mapping, Reason
+from workers.reconcile.patch import changed_fields, patch_between
+
+Writer = Literal["item", "list", "whole"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the store knows: `body` None is deleted or never seen (version 0)."""
+
+    connection_id: int
+    listing_id: str
+    scope: str
+    item_id: str
+    own_path: str
+    own_url: str | None = None
+    attribute_type: str = ""
+    location_id: str | None = None
+    resource_id: str | None = None
+    resource_type: str | None = None
+    body: Json = None
+    written_by: Writer | None = None
+    version: int = 0
+    began: int = 0
+    ended: int = 0
+    asked: int = 0
+    unmapped: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether it exists in Syncaroo, as far as we know."""
+        return self.version > 0 and self.body is not None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item of an answer; `item` None: it is gone (404, or it says so)."""
+
+    item: Json
+    shape: Writer
+    began: int
+    ended: int
+    asked: int
+    mapping: Mapping
+    own_url: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The listing afterwards, what happened to it, and whether it must be asked again."""
+
+    listing: Listing
+    change: Change | None = None
+    doubt: bool = False
+
+
+def decide(known: Listing, answer: Answer) -> Outcome:
+    """What the answer makes of the listing."""
+    if answer.began == known.began:
+        return Outcome(known)  # the same message again
+    after = _applied(known, answer)
+    differs = canonical(after.body) != canonical(known.body)
+    overlapped = answer.began <= known.ended and known.began <= answer.ended
+    doubt = overlapped and differs
+    if answer.began < known.began:
+        return Outcome(known, doubt=doubt)
+    if known.unmapped and answer.asked <= known.unmapped:
+        return Outcome(replace(known, began=answer.began, ended=answer.ended))
+    after = replace(after, unmapped=0)
+    change = _change(known, after)
+    return Outcome(replace(after, version=after.version + 1) if change else after, change, doubt)
+
+
+def unmap(known: Listing, number: int) -> Outcome:
+    """`action: unmapped`: gone for us, until a later webhook for it."""
+    if known.asked > number or known.unmapped >= number:
+        return Outcome(known)
+    after = replace(known, unmapped=number, body=None)
+    change = _change(known, after)
+    return Outcome(replace(after, version=after.version + 1) if change else after, change)
+
+
+def new_listing(connection_id: int, place: Place, item_id: str, attribute_type: str | None) -> Listing:
+    """A listing that nobody has seen yet."""
+    return Listing(
+        connection_id=connection_id,
+        listing_id=listing_id_of(connection_id, place.scope, item_id),
+        scope=place.scope,
+        item_id=item_id,
+        own_path=place.item_path(item_id),
+        attribute_type=place.noun or attribute_type or "unknown",
+    )
+
+
+def listing_for(connection_id: int, url: str, item: Json, shape: Writer, attribute_type: str | None) -> Listing:
+    """The identity of an item found at a URL."""
+    place = place_of(url)
+    listing = new_listing(connection_id, place, item_id_of(item, place), attribute_type)
+    # Read alone, its own URL is the one that was asked, whatever id the item carries.
+    return listing if shape == "list" else replace(listing, own_path=place.path, own_url=url)
+
+
+def mapping_for(mapping: Mapping, shape: Writer, attribute_type: str) -> Mapping:
+    """Which of the webhook's ids hold for each item: a resource's own id does not hold for every resource in a list."""
+    if shape == "list" and attribute_type == "resources":
+        return Mapping(
+            attribute_type=mapping.attribute_type, resource_type=None, location_id=mapping.location_id, resource_id=None
+        )
+    return mapping
+
+
+def says_deleted(item: Json) -> bool:
+    """Whether the item itself says that it is no more."""
+    return isinstance(item, dict) and (item.get("deleted") is True or str(item.get("status")).lower() == "deleted")
+
+
+def event_of(
+    before: Listing, outcome: Outcome, *, reason: Reason, delivery_id: str | None, fetched_at: datetime
+) -> ListingChanged:
+    """The event that tells the change."""
+    after, change = outcome.listing, outcome.change
+    assert change is not None
+    updated = change == "updated"
+    patch: list[PatchOperation] = patch_between(before.body, after.body) if updated else []
+    return ListingChanged(
+        listing_id=after.listing_id,
+        connection_id=after.connection_id,
+        attribute_type=after.attribute_type,
+        item_id=after.item_id,
+        location_id=after.location_id,
+        resource_id=after.resource_id,
+        resource_type=after.resource_type,
+        change=change,
+        reason=reason,
+        version=after.version,
+        changed_fields=changed_fields(before.body, after.body) if updated else [],
+        patch=patch,
+        previous=None if change == "created" else before.body,
+        current=after.body,
+        delivery_id=None if reason in ("resync", "hand") else delivery_id,
+        fetched_at=fetched_at,
+    )
+
+
+def _applied(known: Listing, answer: Answer) -> Listing:
+    mapping = answer.mapping
+    body, writer = _body(known, answer)
+    return replace(
+        known,
+        body=body,
+        written_by=writer,
+        began=answer.began,
+        ended=answer.ended,
+        asked=max(known.asked, answer.asked),
+        own_url=answer.own_url or known.own_url,
+        location_id=mapping.location_id or known.location_id,
+        resource_id=mapping.resource_id or known.resource_id,
+        resource_type=mapping.resource_type or known.resource_type,
+    )
+
+
+def _body(known: Listing, answer: Answer) -> tuple[Json, Writer | None]:
+    """A list may hold summaries: it changes only the members it has in a body that the item's own URL wrote."""
+    if answer.item is None or says_deleted(answer.item):
+        return None, known.written_by
+    if answer.shape == "list" and known.written_by == "item" and isinstance(known.body, dict):
+        return {**known.body, **answer.item}, "item"
+    return answer.item, answer.shape
+
+
+def _change(before: Listing, after: Listing) -> Change | None:
+    if after.body is None:
+        return "deleted" if before.live else None
+    if not before.live:
+        return "created"
+    return "updated" if canonical(before.body) != canonical(after.body) else None

@@ -1,0 +1,179 @@
+"""Listings in the store: one transaction per page, rows locked in one order, bulk writes, events beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import bindparam, func, or_, select, update
+
+from common.codec import canonical, decode
+from common.identity import listing_id_of, place_of
+from common.store.engine import Store, Transaction
+from common.store.events import append_events
+from common.store.insert import insert
+from common.store.parked import Parked, park
+from common.store.targets import Wanted, look_again, want
+from schemas.events import EventData
+from schemas.messages import Mapping as PlatformIds
+from schemas.messages import Source
+from schemas.tables import ListingRow, table_of
+from workers.reconcile.rules import Listing, Outcome
+
+_listing = table_of(ListingRow)
+
+Decide = Callable[[Listing], Outcome]
+Tell = Callable[[Listing, Outcome], EventData]
+
+
+class ListingStore:
+    """The reconcile worker's view of the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def apply(
+        self,
+        candidates: Mapping[str, tuple[Listing, Decide]],
+        tell: Tell,
+        source: Source | None,
+        *,
+        second_look: tuple[str, timedelta] | None = None,
+        bad: Sequence[Parked] = (),
+    ) -> dict[str, Outcome]:
+        """Decide about each listing under its lock and write what changed, in one transaction.
+
+        `candidates`: by listing id, the listing as it would be if it is new, and the decision. `second_look`: the
+        target to ask once more after so long, if nothing changed. `bad`: items that park themselves.
+        """
+        async with self._store.transaction() as transaction:
+            known = await self._lock(transaction, [listing for listing, _ in candidates.values()])
+            outcomes = {one: candidates[one][1](known[one]) for one in sorted(candidates)}
+            await self._write(transaction, known, outcomes)
+            changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
+            await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
+            await self._ask_again(transaction, [outcome.listing for outcome in outcomes.values() if outcome.doubt])
+            if second_look and not changed and candidates:
+                connection_id = next(iter(candidates.values()))[0].connection_id
+                now = await transaction.now()
+                await look_again(transaction, connection_id, second_look[0], now + second_look[1])
+            if bad:
+                await park(transaction, bad)
+        return outcomes
+
+    async def at(self, connection_id: int, url: str) -> list[Listing]:
+        """The listings whose own URL this is."""
+        place = place_of(url)
+        derived = listing_id_of(connection_id, place.scope, place.segment or place.scope.rsplit("/", 1)[-1])
+        async with self._store.reading() as transaction:
+            rows = await transaction.rows(
+                select(_listing)
+                .where(_listing.c.connection_id == connection_id)
+                .where(or_(_listing.c.own_path == place.path, _listing.c.listing_id == derived))
+            )
+        return [_value(row) for row in rows]
+
+    async def _lock(self, transaction: Transaction, listings: Sequence[Listing]) -> dict[str, Listing]:
+        """The rows as they are, locked in the order of their ids; missing ones are inserted first, empty."""
+        if not listings:
+            return {}
+        ordered = sorted(listings, key=lambda listing: listing.listing_id)
+        placeholders = insert(transaction, _listing).on_conflict_do_nothing()
+        await transaction.execute(placeholders, [_placeholder(listing) for listing in ordered])
+        rows = await transaction.rows(
+            select(_listing)
+            .where(_listing.c.connection_id == ordered[0].connection_id)
+            .where(_listing.c.listing_id.in_([listing.listing_id for listing in ordered]))
+            .order_by(_listing.c.listing_id)
+            .with_for_update()
+        )
+        return {row.listing_id: _value(row) for row in rows}
+
+    async def _write(
+        self, transaction: Transaction, known: dict[str, Listing], outcomes: Mapping[str, Outcome]
+    ) -> None:
+        rows = [_columns(outcome) for one, outcome in outcomes.items() if outcome.listing != known[one]]
+        if not rows:
+            return
+        now = await transaction.now()
+        statement = (
+            update(_listing)
+            .where(
+                _listing.c.connection_id == bindparam("key_connection"), _listing.c.listing_id == bindparam("key_id")
+            )
+            .values({name: bindparam(name) for name in rows[0] if not name.startswith(("key_", "at"))})
+            .values(changed_at=func.coalesce(bindparam("at", type_=_listing.c.changed_at.type), _listing.c.changed_at))
+        )
+        await transaction.execute(statement, [{**row, "at": now if row["at"] else None} for row in rows])
+
+    async def _ask_again(self, transaction: Transaction, doubtful: Sequence[Listing]) -> None:
+        wanted = [
+            Wanted(one.connection_id, one.own_url, PlatformIds(), "resync")
+            for one in doubtful
+            if one.own_url is not None
+        ]
+        await want(transaction, wanted)
+
+
+def _placeholder(listing: Listing) -> dict[str, Any]:
+    return {
+        "connection_id": listing.connection_id,
+        "listing_id": listing.listing_id,
+        "scope": listing.scope,
+        "item_id": listing.item_id,
+        "own_path": listing.own_path,
+        "own_url": listing.own_url,
+        "attribute_type": listing.attribute_type,
+        "version": 0,
+        "began": 0,
+        "ended": 0,
+        "asked": 0,
+        "unmapped": 0,
+        "deleted": False,
+    }
+
+
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    listing = outcome.listing
+    return {
+        "key_connection": listing.connection_id,
+        "key_id": listing.listing_id,
+        "at": outcome.change is not None,
+        "own_path": listing.own_path,
+        "own_url": listing.own_url,
+        "attribute_type": listing.attribute_type,
+        "location_id": listing.location_id,
+        "resource_id": listing.resource_id,
+        "resource_type": listing.resource_type,
+        "body": None if listing.body is None else canonical(listing.body),
+        "written_by": listing.written_by,
+        "version": listing.version,
+        "began": listing.began,
+        "ended": listing.ended,
+        "asked": listing.asked,
+        "unmapped": listing.unmapped,
+        "deleted": listing.version > 0 and listing.body is None,
+    }
+
+
+def _value(row: Any) -> Listing:
+    return Listing(
+        connection_id=row.connection_id,
+        listing_id=row.listing_id,
+        scope=row.scope,
+        item_id=row.item_id,
+        own_path=row.own_path,
+        own_url=row.own_url,
+        attribute_type=row.attribute_type,
+        location_id=row.location_id,
+        resource_id=row.resource_id,
+        resource_type=row.resource_type,
+        body=None if row.body is None else decode(row.body.encode(), Any),
+        written_by=row.written_by,
+        version=row.version,
+        began=row.began,
+        ended=row.ended,
+        asked=row.asked,
+        unmapped=row.unmapped,
+    )

@@ -1,0 +1,67 @@
+"""The reconcile worker's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+
+from common.broker.consumer import stage_consumer
+from common.broker.publisher import Publisher
+from common.broker.retry import RetryPolicy
+from common.broker.topology import RELAY_POKE
+from common.errors import BrokerUnavailable
+from common.parking import parking_consumer
+from common.process import Run, until_stopped
+from common.settings import (
+    BrokerSettings,
+    FetchSettings,
+    RetrySettings,
+    SiteSettings,
+    StoreSettings,
+    SyncarooSettings,
+)
+from common.store.engine import Store
+from common.store.setup import wait_for_store
+from workers.reconcile.handler import ReconcileHandler
+from workers.reconcile.store import ListingStore
+
+SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, FetchSettings, RetrySettings)
+
+CONCURRENCY = 4
+
+
+def build(
+    broker: BrokerSettings,
+    store_settings: StoreSettings,
+    site: SiteSettings,
+    syncaroo: SyncarooSettings,
+    fetch: FetchSettings,
+    retry_settings: RetrySettings,
+) -> Run:
+    """The worker, ready to run until it is stopped."""
+    url = broker.amqp_url.get_secret_value()
+    retry = RetryPolicy(retry_settings.retry_delays, retry_settings.retry_for)
+
+    async def run(stop: asyncio.Event) -> None:
+        store = Store(store_settings.database_url.get_secret_value())
+        publisher = Publisher(url, "reconcile publishes")
+
+        async def wake_relay() -> None:
+            try:
+                await publisher.poke(RELAY_POKE)
+            except BrokerUnavailable:
+                return  # the relay looks by itself every second
+
+        publisher.start()
+        try:
+            await wait_for_store(store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source})
+            handler = ReconcileHandler(ListingStore(store), wake_relay, fetch.recheck_after)
+            await until_stopped(
+                stop,
+                stage_consumer(url, "reconcile", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),
+                parking_consumer(url, "reconcile", store, publisher, retry).run(stop),
+            )
+        finally:
+            await publisher.close()
+            await store.close()
+
+    return run

@@ -1,0 +1,1 @@
+"""Event rows in, CloudEvents on `syncaroo.events` out: one relay is active, the others stand by."""
