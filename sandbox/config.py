@@ -39,7 +39,7 @@ class SandboxConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     """About so many rates per room."""
 
     # the API
-    page_size: int = 25
+    page_size: int = 4
     single: Single = Single.LIST
     summaries: bool = False
     """Lists hold fewer members than the item's own URL."""

@@ -1,7 +1,7 @@
 """Syncaroo as OAuth provider: `GET /api/authorize` for the platform's admin, `POST /api/token` for its token worker.
 
-Exactly the guide's fields, no more and no fewer. Codes and refresh tokens work once; a refused request is a violation in the
-records, a used token presented again only when the answer that used it up had been delivered.
+Exactly the guide's fields. Codes and refresh tokens work once; a refused request is a violation in
+the records, a used token presented again only if the answer that used it up was delivered.
 """
 
 import asyncio
