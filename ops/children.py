@@ -11,6 +11,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _FIRST, _BELOW = 20_000, 32_768
+_DICE = random.SystemRandom()  # a test that seeds `random` must not get the ports of the one before
 
 
 def die_with_parent() -> Callable[[], None] | None:
@@ -41,7 +42,7 @@ def free_port() -> int:
     upper = _ephemeral_start()
     lower = _FIRST if upper > _FIRST + 1000 else 1024
     for _ in range(200):
-        port = random.randrange(lower, upper)
+        port = _DICE.randrange(lower, upper)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -27,6 +27,7 @@ _DIRECTORIES = (
 )
 _MORE_PATH = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/lib/erlang/bin:/usr/local/lib/erlang/bin"
 _NAME = "gateway@localhost"  # unique per epmd, and the epmd is our own
+_MEMORY = "512MB"
 _HELLO = b"AMQP\x00\x00\x09\x01"
 
 
@@ -143,6 +144,14 @@ class PrivateNode:
         """
         self.ctl("eval", "[dets:sync(T) || T <- dets:all()].")
 
+    def starve(self) -> None:
+        """Raises the memory alarm: whoever publishes is blocked, consumers go on."""
+        self.ctl("set_vm_memory_high_watermark", "absolute", "1000")
+
+    def feed(self) -> None:
+        """Ends what `starve()` began."""
+        self.ctl("set_vm_memory_high_watermark", "absolute", _MEMORY)
+
     def ctl(self, *arguments: str) -> str:
         """rabbitmqctl on this node → what it printed. Raises CalledProcessError when it refuses."""
         done = self._run_ctl("-q", *arguments)
@@ -208,7 +217,7 @@ class PrivateNode:
             "log.console = true",
             "log.console.level = warning",
             "log.file = false",
-            "vm_memory_high_watermark.absolute = 512MB",
+            f"vm_memory_high_watermark.absolute = {_MEMORY}",
             "disk_free_limit.absolute = 50MB",
         ]
         if self.management is not None:

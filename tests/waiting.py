@@ -1,0 +1,38 @@
+"""Waiting by deadline, the only way tests wait."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+
+
+@overload
+async def until(check: Callable[[], Awaitable[T | None]], timeout: float = 10.0, what: str = "") -> T: ...
+@overload
+async def until(check: Callable[[], T | None], timeout: float = 10.0, what: str = "") -> T: ...
+async def until(check: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+    """Asks `check` (plain or async) again and again → its first answer that is true.
+
+    An AssertionError counts as "not yet", so that `check` may assert. After `timeout` seconds it fails with `what`,
+    the last answer and the last assertion.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.005
+    while True:
+        said: object
+        try:
+            answer = check()
+            value = await answer if inspect.isawaitable(answer) else answer
+        except AssertionError as error:
+            said = error
+        else:
+            if value:
+                return value
+            said = repr(value)
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or getattr(check, '__name__', 'check')}: {said}")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
