@@ -117,12 +117,14 @@ class CodeReceived(Message, frozen=True, kw_only=True):
 
 
 class PairObtained(Message, frozen=True, kw_only=True):
-    """A token pair whose commit failed; `rt_version` is the version that it succeeds."""
+    """A token pair whose commit failed; `rt_version` is the version that it succeeds, `attempt_id` whose code gave it.
+
+    It does not say how long it is valid: its age is unknown without comparing two clocks, so it is renewed at once.
+    """
 
     rt_version: int
     sealed_pair: str
-    lifetime_seconds: int
-    obtained_at: datetime
+    attempt_id: str | None = None
 
 
 REGISTRY: dict[str, type[Message]] = {

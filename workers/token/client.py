@@ -1,0 +1,78 @@
+"""Syncaroo's token endpoint: one POST, no redirect, no retry, an answer read up to a cap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+
+from workers.token.rules import NoReply, Reply
+
+TOTAL_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+LARGEST_ANSWER = 64 * 1024
+
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+class TokenClient:
+    """Posts the guide's forms; each over a connection of its own, so that no reused one dies under a token."""
+
+    def __init__(self, *, base_url: str, client_id: str, client_secret: str, redirect_uri: str) -> None:
+        self._url = f"{base_url}/api/token"
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._redirect_uri = redirect_uri
+
+    def __repr__(self) -> str:
+        return f"TokenClient({self._url})"
+
+    async def exchange(self, code: str) -> Reply | NoReply:
+        """Trade an authorization code for a pair (guide: Getting Syncaroo API Access Tokens)."""
+        return await self._post(
+            {
+                "clientId": self._client_id,
+                "redirectUri": self._redirect_uri,
+                "clientSecret": self._client_secret,
+                "code": code,
+                "grantType": "authorization_code",
+            }
+        )
+
+    async def refresh(self, refresh_token: str) -> Reply | NoReply:
+        """Trade a single-use refresh token for the next pair (guide: Refreshing access tokens)."""
+        return await self._post(
+            {
+                "clientId": self._client_id,
+                "clientSecret": self._client_secret,
+                "refreshToken": refresh_token,
+                "grantType": "refresh_token",
+            }
+        )
+
+    async def _post(self, form: Mapping[str, str]) -> Reply | NoReply:
+        try:
+            async with self._session() as session, session.post(self._url, data=form, allow_redirects=False) as answer:
+                return Reply(answer.status, await _capped(answer))
+        except _NEVER_SENT as error:
+            return NoReply(type(error).__name__, sent=False)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return NoReply(type(error).__name__, sent=True)
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
+            headers={"Accept": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+
+async def _capped(answer: aiohttp.ClientResponse) -> bytes:
+    """The body; one byte over the cap at most, then it is no JSON any more."""
+    read = bytearray()
+    async for chunk in answer.content.iter_chunked(8192):
+        read += chunk
+        if len(read) > LARGEST_ANSWER:
+            return b""
+    return bytes(read)

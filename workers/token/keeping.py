@@ -1,0 +1,98 @@
+"""Keeping a pair that was obtained: in the grant row, or else on the broker until the row can be written."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+from common.broker.publisher import Outgoing, outgoing
+from common.crypto import TokenCipher
+from common.errors import BrokerUnavailable, StoreUnavailable
+from common.logs import get_logger
+from schemas.messages import PairObtained
+from workers.token.rules import Obtained, pack, refresh_after
+from workers.token.store import Claim, GrantStore
+
+SHARD = 0
+"""The grant belongs to no connection; its messages share one shard."""
+
+log = get_logger(__name__)
+
+Clock = Callable[[], float]
+
+
+class Publishes(Protocol):
+    """What is needed of the publisher."""
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm; raises `BrokerUnavailable`."""
+
+
+class PairKeeper:
+    """Does not return before the pair is safe."""
+
+    def __init__(
+        self, store: GrantStore, publisher: Publishes, cipher: TokenCipher, *, clock: Clock = time.monotonic
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._cipher = cipher
+        self._clock = clock
+
+    async def keep(self, claim: Claim, obtained: Obtained, asked_at: float, attempt_id: str | None = None) -> None:
+        """Commit the pair; while the store does not take it, publish it encrypted; both again until one holds.
+
+        `asked_at`: this process's monotonic clock right before the request, from which the lifetime counts.
+        """
+        sealed = self._cipher.seal(pack(obtained.pair))
+        message = PairObtained(rt_version=claim.rt_version, sealed_pair=sealed, attempt_id=attempt_id)
+        pause = 0.2
+        while not await self._committed(message, obtained.lifetime, asked_at):
+            if await self._published(message):
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def restore(self, message: PairObtained) -> None:
+        """Commit a pair that came over the broker; its age is not known, so it is only used to get the next one.
+
+        Raises:
+            StoreUnavailable: still.
+        """
+        kept = await self._store.keep(
+            message.rt_version,
+            message.sealed_pair,
+            valid_for=timedelta(0),
+            refresh_in=timedelta(0),
+            attempt_id=message.attempt_id,
+        )
+        log.info("grant.restored" if kept else "grant.obsolete_pair", rt_version=message.rt_version)
+
+    async def _committed(self, message: PairObtained, lifetime: timedelta, asked_at: float) -> bool:
+        left = lifetime - timedelta(seconds=self._clock() - asked_at)
+        try:
+            kept = await self._store.keep(
+                message.rt_version,
+                message.sealed_pair,
+                valid_for=left,
+                refresh_in=refresh_after(left, random.random()),  # noqa: S311  # spreads load, guards nothing
+                attempt_id=message.attempt_id,
+            )
+        except StoreUnavailable as error:
+            log.error("grant.pair_not_stored", reason=str(error), rt_version=message.rt_version)
+            return False
+        log.info("grant.renewed" if kept else "grant.obsolete_pair", rt_version=message.rt_version)
+        return True
+
+    async def _published(self, message: PairObtained) -> bool:
+        try:
+            await self._publisher.publish(outgoing(message, "token", SHARD))
+        except BrokerUnavailable as error:
+            log.error("grant.pair_not_published", reason=str(error), rt_version=message.rt_version)
+            return False
+        log.warning("grant.pair_published", rt_version=message.rt_version)
+        return True

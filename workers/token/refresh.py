@@ -1,0 +1,162 @@
+"""Renewing the pair before it expires, unattended: look, lease, present once, keep what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.broker.retry import RetryPolicy, jittered
+from common.crypto import TokenCipher
+from common.errors import Permanent, StoreUnavailable
+from common.logs import get_logger
+from common.process import pause
+from workers.token.keeping import Clock, PairKeeper
+from workers.token.rules import LEASE, Look, NoReply, Obtained, Pair, Refused, Reply, Unknown, Watch, classify, unpack
+from workers.token.store import Claim, GrantStore
+
+log = get_logger(__name__)
+
+
+class RefreshesTokens(Protocol):
+    """What is needed of the client."""
+
+    async def refresh(self, refresh_token: str) -> Reply | NoReply:
+        """Present the token once; bounded in time, never raises."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the loop waits, in seconds."""
+
+    poll: float = 1.0
+    settle: float = 8.0
+    """After a start or trouble with the store, this long an unfinished attempt of somebody is left alone: its pair may
+    be on its way through the queue, whose consumers try at least every 5 s."""
+    last: float = 12.0
+    """What is under way when told to stop may take this long: a request (10 s) and its commit."""
+    remind: float = 60.0
+    """How often trouble that only a person can end is logged."""
+
+
+class Refresher:
+    """The loop. Any number run, in any number of processes; the lease lets one act at a time."""
+
+    def __init__(
+        self,
+        store: GrantStore,
+        client: RefreshesTokens,
+        keeper: PairKeeper,
+        cipher: TokenCipher,
+        retry: RetryPolicy,
+        *,
+        pace: Pace | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._keeper = keeper
+        self._cipher = cipher
+        self._retry = retry
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._watch = Watch()
+        self._steady_since: float | None = None
+        self._reminded_at = float("-inf")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then what is under way is finished, or given up after 12 s."""
+        while not stop.is_set():
+            await self._finished(asyncio.create_task(self._step()), stop)
+            await pause(stop, self._pace.poll)
+
+    async def _finished(self, step: asyncio.Task[None], stop: asyncio.Event) -> None:
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([step, stopping], return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(self._pace.last):
+                await step
+        except TimeoutError:
+            log.error("grant.given_up")
+        finally:
+            stopping.cancel()
+            step.cancel()
+
+    async def _step(self) -> None:
+        try:
+            await self.refresh_if_due()
+        except StoreUnavailable as error:
+            if self._steady_since is not None or self._is_time_to_remind():
+                log.warning("grant.waiting_for_store", reason=str(error))
+            self._steady_since = None
+
+    async def refresh_if_due(self) -> None:
+        """One look at the row, and one request when it is time.
+
+        Raises:
+            StoreUnavailable: whatever was not written is made up for: the lease runs out.
+        """
+        look = await self._store.look()
+        if self._steady_since is None:
+            self._steady_since = self._clock()
+        if not self._watch.is_due(look, self._clock()) or not self._may_take_over(look):
+            return
+        pair = self._opened(look)
+        if pair is None:
+            return
+        began = self._clock()
+        claim = await self._store.claim_refresh(look)
+        if claim is not None:
+            await self._present(claim, pair, began)
+
+    async def _present(self, claim: Claim, pair: Pair, leased_at: float) -> None:
+        asked_at = self._clock()
+        if asked_at - leased_at > LEASE.total_seconds() / 2:
+            log.warning("grant.lease_too_old")
+            await self._store.release(claim)
+            return
+        reply = await self._client.refresh(pair.refresh_token)
+        match classify(reply):
+            case Obtained() as obtained:
+                await self._keeper.keep(claim, obtained, asked_at)
+            case Refused(detail):
+                await self._lose(claim, detail)
+            case Unknown() as unknown:
+                await self._put_off(claim, unknown)
+
+    async def _lose(self, claim: Claim, detail: str) -> None:
+        if await self._store.lose(claim, detail):
+            log.error(
+                "grant.needs_authorisation", reason=detail, mend="an admin has to open /connect and authorise again"
+            )
+        else:
+            log.info("grant.refused_but_renewed", reason=detail)
+
+    async def _put_off(self, claim: Claim, unknown: Unknown) -> None:
+        delay = jittered(self._retry.nth(claim.look.attempts))
+        say = log.error if unknown.our_fault else log.warning
+        say("grant.not_renewed", reason=unknown.detail, attempt=claim.look.attempts, again_in=delay.total_seconds())
+        await self._store.put_off(claim, delay, unknown.detail, sent=unknown.sent)
+
+    def _may_take_over(self, look: Look) -> bool:
+        if look.intent is None:
+            return True
+        assert self._steady_since is not None
+        return self._clock() - self._steady_since >= self._pace.settle
+
+    def _opened(self, look: Look) -> Pair | None:
+        assert look.sealed_pair is not None
+        try:
+            return unpack(self._cipher.open(look.sealed_pair))
+        except Permanent as error:
+            if self._is_time_to_remind():
+                log.error("grant.unreadable", reason=str(error), mend="put the key that sealed it back in SECRET_KEYS")
+            return None
+
+    def _is_time_to_remind(self) -> bool:
+        now = self._clock()
+        if now - self._reminded_at < self._pace.remind:
+            return False
+        self._reminded_at = now
+        return True

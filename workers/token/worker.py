@@ -1,0 +1,92 @@
+"""The token worker's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+
+from common.broker.consumer import stage_consumer
+from common.broker.publisher import Publisher
+from common.broker.retry import RetryPolicy
+from common.crypto import TokenCipher
+from common.errors import SettingsError
+from common.parking import parking_consumer
+from common.process import Run, until_stopped
+from common.settings import (
+    BrokerSettings,
+    ClientSettings,
+    KeySettings,
+    RetrySettings,
+    SiteSettings,
+    StoreSettings,
+    SyncarooSettings,
+)
+from common.store.engine import Store
+from common.store.setup import wait_for_store
+from workers.token.client import TokenClient
+from workers.token.handler import TokenHandler
+from workers.token.keeping import PairKeeper
+from workers.token.refresh import Refresher
+from workers.token.store import GrantStore
+
+SECTIONS = (
+    BrokerSettings,
+    StoreSettings,
+    KeySettings,
+    SiteSettings,
+    SyncarooSettings,
+    ClientSettings,
+    RetrySettings,
+)
+
+CONCURRENCY = 4
+"""More than one, so that a pair on its way to the store does not wait behind a code; the lease keeps them apart."""
+
+
+def build(
+    broker: BrokerSettings,
+    store_settings: StoreSettings,
+    keys: KeySettings,
+    site: SiteSettings,
+    syncaroo: SyncarooSettings,
+    ourselves: ClientSettings,
+    retry_settings: RetrySettings,
+) -> Run:
+    """The worker, ready to run until it is stopped.
+
+    Raises:
+        SettingsError: our secret and tokens would travel in clear.
+    """
+    if syncaroo.syncaroo_base_url.startswith("http:") and not syncaroo.syncaroo_allow_http:
+        raise SettingsError(
+            ["SYNCAROO_BASE_URL: must be https (SYNCAROO_ALLOW_HTTP=true permits http, for the sandbox)"]
+        )
+    url = broker.amqp_url.get_secret_value()
+    retry = RetryPolicy(retry_settings.retry_delays, retry_settings.retry_for)
+    cipher = TokenCipher(keys.clear())
+    client = TokenClient(
+        base_url=syncaroo.syncaroo_base_url,
+        client_id=ourselves.syncaroo_client_id,
+        client_secret=ourselves.syncaroo_client_secret.get_secret_value(),
+        redirect_uri=f"{site.site_uri}/confirm",
+    )
+
+    async def run(stop: asyncio.Event) -> None:
+        store = Store(store_settings.database_url.get_secret_value())
+        publisher = Publisher(url, "token publishes")
+        grants = GrantStore(store)
+        keeper = PairKeeper(grants, publisher, cipher)
+        publisher.start()
+        try:
+            await wait_for_store(store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source})
+            handler = TokenHandler(grants, client, keeper, cipher, retry)
+            await until_stopped(
+                stop,
+                stage_consumer(url, "token", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),
+                parking_consumer(url, "token", store, publisher, retry).run(stop),
+                Refresher(grants, client, keeper, cipher, retry).run(stop),
+            )
+        finally:
+            await publisher.close()
+            await store.close()
+
+    return run
