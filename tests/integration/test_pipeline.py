@@ -1,0 +1,202 @@
+"""Webhook to event on a real broker and both databases: fetch, reconcile and relay together."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from ops.broker import Vhost
+from schemas.messages import ResyncWanted
+from schemas.tables import TargetRow
+from tests.pipeline import authorise, pipeline
+from tests.waiting import until
+
+ROOM = "/v1/locations/5/resources/7"
+ROOMS = "/v1/locations/5/resources"
+
+
+async def test_a_webhook_becomes_one_event_as_the_contract_shows_it(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7", "capacity": 10}
+        delivery_id = await run.webhook(ROOM, resource_id="7843", resource_type="meeting-room")
+        await until(lambda: run.events, what="the event")
+        event, message = run.events[0], run.messages[0]
+        data = event["data"]
+        assert event["specversion"] == "1.0"
+        assert event["type"] == message.routing_key == message.type == "listing.changed"
+        assert event["subject"] == "99/resources/7"
+        assert event["dataschema"] == "http://localhost:8080/schemas/listing.changed/1"
+        assert message.message_id == event["id"]
+        assert message.content_type == "application/cloudevents+json"
+        assert message.delivery_mode == 2
+        assert message.headers == {
+            "connectionId": "99", "locationId": "1198", "resourceId": "7843", "attributeType": "resources",
+            "change": "created",
+        }  # fmt: skip
+        assert {name: value for name, value in data.items() if name not in ("listingId", "fetchedAt")} == {
+            "connectionId": 99, "attributeType": "resources", "itemId": "7", "locationId": "1198",
+            "resourceId": "7843", "resourceType": "meeting-room", "change": "created", "reason": "webhook",
+            "version": 1, "changedFields": [], "patch": [], "previous": None,
+            "current": {"ID": "7", "capacity": 10}, "deliveryId": delivery_id,
+        }  # fmt: skip
+
+
+async def test_an_update_carries_patch_and_fields_and_an_unchanged_answer_is_silent(
+    vhost: Vhost, database_url: str
+) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": 7, "capacity": 10, "name": "Blue"}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        await run.webhook(ROOM)
+        await until(lambda: len(run.api.calls) == 2, what="the second fetch")
+        run.api.pages[ROOM] = {"ID": 7, "capacity": 12, "name": "Blue"}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 2)
+        data = run.events[1]["data"]
+        assert (data["change"], data["version"], data["changedFields"]) == ("updated", 2, ["capacity"])
+        assert data["patch"] == [{"op": "replace", "path": "/capacity", "value": 12}]
+        assert data["previous"] == {"ID": 7, "capacity": 10, "name": "Blue"}
+
+
+async def test_an_item_its_list_and_a_resync_meet_in_one_listing(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7", "capacity": 10, "text": "long"}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        run.api.pages[ROOMS] = [{"ID": 7, "capacity": 11}, {"ID": 8, "capacity": 4}]
+        await run.webhook(ROOMS)
+        await until(lambda: len(run.events) == 3)
+        bodies = await run.bodies()
+        assert bodies[ROOM] == {"ID": 7, "capacity": 11, "text": "long"}, "a list may hold a summary"
+        assert bodies[f"{ROOMS}/8"] == {"ID": 8, "capacity": 4}
+
+
+async def test_a_removed_item_is_deleted_and_comes_back_with_its_version(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7"}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        del run.api.pages[ROOM]
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 2)
+        run.api.pages[ROOM] = {"ID": "7", "again": True}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 3)
+        told = [(one["data"]["change"], one["data"]["reason"], one["data"]["version"]) for one in run.events]
+        assert told == [("created", "webhook", 1), ("deleted", "gone", 2), ("created", "webhook", 3)]
+
+
+async def test_absence_from_a_complete_walk_is_confirmed_at_the_items_own_url(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOMS] = [{"ID": "7"}, {"ID": "8"}, {"ID": "9"}]
+        run.api.pages[f"{ROOMS}/8"] = {"ID": "8"}
+        await run.webhook(ROOMS)
+        await until(lambda: len(run.events) == 3)
+        run.api.pages[ROOMS] = [{"ID": "7"}]  # 8 is only missing from the list, 9 is gone
+        await run.webhook(ROOMS)
+        await until(lambda: len(run.events) == 4)
+        assert (run.events[3]["data"]["change"], run.events[3]["data"]["itemId"]) == ("deleted", "9")
+        await until(lambda: f"{ROOMS}/8" in run.api.calls)
+        assert set(await run.bodies()) == {ROOM, f"{ROOMS}/8"}
+
+
+async def test_unmapped_holds_against_a_resync_until_a_later_webhook(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7"}
+        run.api.pages[ROOMS] = [{"ID": "7"}]
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        await run.webhook(ROOM, action="unmapped")
+        await until(lambda: len(run.events) == 2)
+        assert (run.events[1]["data"]["change"], run.events[1]["data"]["reason"]) == ("deleted", "unmapped")
+        calls = len(run.api.calls)
+        await run.send(ResyncWanted(connection_id=99))
+        await until(lambda: len(run.api.calls) >= calls + 2, what="the resync of the item and its collection")
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 3)
+        assert (run.events[2]["data"]["change"], run.events[2]["data"]["version"]) == ("created", 3)
+
+
+async def test_a_thousand_webhooks_over_twenty_targets_cost_few_calls(vhost: Vhost, database_url: str) -> None:
+    """The states of the burst's end come out, whatever the number of webhooks."""
+    async with pipeline(vhost.url, database_url, target_interval=timedelta(seconds=1)) as run:
+
+        async def change(number: int) -> None:
+            path = f"{ROOMS}/{number % 20}"
+            run.api.pages[path] = {"ID": str(number % 20), "state": number}
+            await run.webhook(path)
+
+        await asyncio.gather(*map(change, range(1000)))
+
+        async def all_out() -> bool:
+            bodies = await run.bodies()
+            return len(bodies) == 20 and all(bodies[path] == page for path, page in run.api.pages.items())
+
+        await until(all_out, timeout=30)
+        assert len(run.api.calls) <= 60
+        await until(lambda: {tuple(sorted(one.items())) for one in run.replayed().values()} == _states(run.api.pages))
+
+
+def _states(pages: dict[str, dict[str, object]]) -> set[object]:
+    return {tuple(sorted(page.items())) for page in pages.values()}
+
+
+async def test_pages_are_walked_to_the_end_with_links_as_they_were_given(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        link = f"{ROOMS}?cursor=a%2Fb"
+        run.api.pages[ROOMS] = {
+            "data": [{"ID": 1}],
+            "pages": {"count": 2, "current": 1, "next": run.base_url + link},
+        }
+        run.api.pages[link] = {"data": [{"ID": 2}], "pages": {"count": 2, "current": 2, "next": ""}}
+        await run.webhook(ROOMS)
+        await until(lambda: len(run.events) == 2)
+        assert run.api.calls == [ROOMS, link]
+
+
+async def test_a_list_without_ids_is_one_listing(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        path = f"{ROOM}/availability"
+        run.api.pages[path] = [{"start": "2026-01-01"}, {"start": "2026-01-02"}]
+        await run.webhook(path, attribute_type="availability")
+        await until(lambda: run.events)
+        data = run.events[0]["data"]
+        assert data["current"] == [{"start": "2026-01-01"}, {"start": "2026-01-02"}]
+        assert (data["itemId"], data["attributeType"]) == ("availability", "availability")
+
+
+@pytest.mark.parametrize("statuses", [[503], [429], [500, 503]])
+async def test_trouble_that_passes_is_tried_again(vhost: Vhost, database_url: str, statuses: list[int]) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7"}
+        run.api.failures[ROOM] = list(statuses)
+        await run.webhook(ROOM)
+        await until(lambda: run.events)
+        assert await run.parked() == []
+
+
+async def test_what_is_final_is_parked_with_its_reason_and_blocks_nobody(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.failures[ROOM] = [403]
+        run.api.pages[f"{ROOMS}/8"] = {"ID": "8"}
+        evil = {"count": 2, "current": 1, "next": "http://127.0.0.2:1/x"}
+        run.api.pages[ROOMS] = {"data": [{"ID": 9}], "pages": evil}
+        for path in (ROOM, ROOMS, f"{ROOMS}/8"):
+            await run.webhook(path)
+        await until(lambda: len(run.events) == 2)
+        assert await until(run.parked) and await run.parked() == ["forbidden_host", "refused"]
+
+
+async def test_a_refused_token_is_renewed_once_and_the_new_one_used(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.token = "access-2"
+        run.api.pages[ROOM] = {"ID": "7"}
+        await run.webhook(ROOM)
+        await until(lambda: run.api.calls)
+        await authorise(run, "access-2", version=2)
+        await until(lambda: run.events)
+        assert len(run.api.calls) == 2
+        assert [row.attempts for row in await run.rows(TargetRow)] == [0]

@@ -1,0 +1,205 @@
+"""The stages behind the queues, running in this process against a real broker and a real database.
+
+Syncaroo's API is a hand-written fake that checks its caller: it refuses a wrong token and counts every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aio_pika
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from common.broker.publisher import Publisher, outgoing
+from common.broker.topology import EVENTS, declare, event_queues, work_queues
+from common.codec import canonical, loads
+from common.crypto import TokenCipher
+from common.ids import new_id
+from common.settings import (
+    BrokerSettings,
+    EventBrokerSettings,
+    FetchSettings,
+    KeySettings,
+    RetrySettings,
+    SiteSettings,
+    StoreSettings,
+    SyncarooSettings,
+)
+from common.store.engine import Store
+from schemas.messages import Mapping, Message, WebhookReceived
+from schemas.tables import GrantRow, ListingRow, ParkedRow, table_of
+from workers.fetch import worker as fetch_worker
+from workers.reconcile import worker as reconcile_worker
+from workers.relay import worker as relay_worker
+
+SHORT_DELAYS = (timedelta(milliseconds=100), timedelta(milliseconds=300))
+
+
+@dataclass
+class FakeApi:
+    """`pages[path]` is the `data` of an answer, or a whole answer; `failures[path]` are statuses that come first."""
+
+    pages: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, list[int]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    token: str = "access-1"
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.calls.append(request.path_qs)
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.json_response({"error": "invalid_token"}, status=401)
+        if waiting := self.failures.get(request.path):
+            return web.Response(status=waiting.pop(0))
+        found = self.pages.get(request.path_qs)
+        if found is None:
+            return web.json_response({"error": "not found"}, status=404)
+        if isinstance(found, dict) and "data" in found:
+            return web.json_response(found)
+        pages = {"count": 1, "current": 1, "next": None}
+        return web.json_response({"data": found if isinstance(found, list) else [found], "pages": pages})
+
+
+@dataclass
+class Pipeline:
+    """What a test drives and looks at."""
+
+    api: FakeApi
+    base_url: str
+    publisher: Publisher
+    store: Store
+    cipher: TokenCipher
+    events: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
+
+    async def send(self, message: Message, connection_id: int = 99) -> None:
+        await self.publisher.publish(outgoing(message, "fetch", connection_id))
+
+    async def webhook(self, path: str, *, action: str | None = None, **mapping: str) -> str:
+        delivery_id = new_id()
+        await self.send(
+            WebhookReceived(
+                delivery_id=delivery_id,
+                connection_id=99,
+                url=self.base_url + path,
+                mapping=Mapping(**{"location_id": "1198", **mapping}),
+                action=action,
+                received_at=datetime.now(UTC),
+            )
+        )
+        return delivery_id
+
+    async def rows(self, table: type[Any]) -> list[Any]:
+        async with self.store.reading() as transaction:
+            return list(await transaction.rows(table_of(table).select()))
+
+    async def bodies(self) -> dict[str, Any]:
+        """Live listings by their own path."""
+        return {row.own_path: loads(row.body.encode()) for row in await self.rows(ListingRow) if row.body is not None}
+
+    async def parked(self) -> list[str]:
+        return sorted(row.reason for row in await self.rows(ParkedRow))
+
+    def replayed(self) -> dict[str, Any]:
+        """The state that a consumer arrives at from the events alone, refusing gaps."""
+        state: dict[str, Any] = {}
+        versions: dict[str, int] = {}
+        for event in self.events:
+            data = event["data"]
+            assert data["version"] == versions.get(data["listingId"], 0) + 1, "a gap or a duplicate"
+            versions[data["listingId"]] = data["version"]
+            state[data["listingId"]] = data["current"]
+        return state
+
+
+@asynccontextmanager
+async def pipeline(amqp_url: str, database_url: str, **settings: Any) -> AsyncIterator[Pipeline]:
+    """Fetch, reconcile and relay, until the end of the block."""
+    stop = asyncio.Event()
+    key = Fernet.generate_key().decode()
+    connection = await aio_pika.connect(amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        await declare(channel, [*work_queues(SHORT_DELAYS), *event_queues()])
+        api = FakeApi()
+        server = TestServer(_app(api))
+        await server.start_server()
+        publisher = Publisher(amqp_url, "test")
+        publisher.start()
+        store = Store(database_url)
+        cipher = TokenCipher([key])
+        base_url = str(server.make_url("")).rstrip("/")
+        found = Pipeline(api, base_url, publisher, store, cipher)
+        await authorise(found)
+        await _record(channel, found)
+        runs = _build(amqp_url, database_url, key, f"{server.host}:{server.port}", settings)
+        tasks = [asyncio.create_task(run(stop)) for run in runs]
+        try:
+            await publisher.wait_ready()
+            yield found
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+            await publisher.close()
+            await store.close()
+            await server.close()
+
+
+async def authorise(target: Pipeline, token: str = "access-1", version: int = 1) -> None:
+    """Put a token pair into the store, as the token worker does."""
+    values = {
+        "account": "syncaroo",
+        "state": "active",
+        "sealed_pair": target.cipher.seal(canonical({"accessToken": token, "refreshToken": "r"}).encode()),
+        "rt_version": version,
+        "expires_at": datetime.now(UTC) + timedelta(minutes=10),
+        "attempts": 0,
+    }
+    grant = table_of(GrantRow)
+    async with target.store.transaction() as transaction:
+        await transaction.execute(grant.delete())
+        await transaction.execute(grant.insert().values(values))
+
+
+def _app(api: FakeApi) -> web.Application:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", api.answer)
+    return app
+
+
+async def _record(channel: aio_pika.abc.AbstractChannel, target: Pipeline) -> None:
+    queue = await channel.declare_queue(exclusive=True)
+    await queue.bind(EVENTS, "listing.changed")
+
+    async def on_event(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        target.messages.append(message)
+        target.events.append(loads(message.body))
+
+    await queue.consume(on_event, no_ack=True)
+
+
+def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: dict[str, Any]) -> list[Any]:
+    broker = BrokerSettings(amqp_url=SecretStr(amqp_url))
+    store = StoreSettings(database_url=SecretStr(database_url))
+    site = SiteSettings()
+    syncaroo = SyncarooSettings(syncaroo_api_hosts=(api_host,), syncaroo_allow_http=True)
+    quick = {
+        "target_interval": timedelta(milliseconds=200),
+        "recheck_after": timedelta(0),
+        "api_rate_per_second": 500.0,
+    }
+    fetch = FetchSettings(**{**quick, **settings})
+    retry = RetrySettings(retry_delays=SHORT_DELAYS)
+    keys = KeySettings(secret_keys=(SecretStr(key),))
+    return [
+        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, retry),
+        reconcile_worker.build(broker, store, site, syncaroo, fetch, retry),
+        relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo),
+    ]
