@@ -233,10 +233,12 @@ class Stack:
 
         Also when any process ended meanwhile: waiting on would be in vain.
         """
-        last = "no ingress was started"
+        last = ""
         try:
             async with asyncio.timeout(timeout), aiohttp.ClientSession() as session:
+                self._complain_of_the_dead()
                 for child in self._of_role("ingress"):
+                    last = f"{self.url_of(child.name)} has not answered"
                     while True:
                         self._complain_of_the_dead()
                         last = await _readiness(session, self.url_of(child.name))
