@@ -187,7 +187,11 @@ async def test_what_is_final_is_parked_with_its_reason_and_blocks_nobody(vhost: 
         for path in (ROOM, ROOMS, f"{ROOMS}/8"):
             await run.webhook(path)
         await until(lambda: len(run.events) == 2)
-        assert await until(run.parked) and await run.parked() == ["forbidden_host", "refused"]
+
+        async def both_parked() -> bool:
+            return await run.parked() == ["forbidden_host", "refused"]
+
+        await until(both_parked)
 
 
 async def test_a_refused_token_is_renewed_once_and_the_new_one_used(vhost: Vhost, database_url: str) -> None:
