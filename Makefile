@@ -1,0 +1,52 @@
+# Every target does its own set-up: `make demo` and `make test` need Python >= 3.11 and make, nothing else.
+# Written for GNU make 3.81 too, which is what macOS has.
+
+# The first of these that runs and is new enough; say PYTHON=... to choose another.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+LOCK := ops/requirements-dev.lock
+BIN := .venv/bin
+# More words for pytest: make test ARGS="-k token"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo up setup test lint format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.complete ## the whole story in a minute, on a real broker: webhooks become events
+	@$(BIN)/gateway demo
+
+up: .venv/.complete ## the same parts, left running until Ctrl-C
+	@$(BIN)/gateway up
+
+setup: .venv/.complete ## migrate the store and declare the topology, as .env or the environment says
+	@$(BIN)/gateway setup
+
+test: .venv/.complete ## all tests (ARGS="-k token" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.complete ## format, rules, import direction, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: .venv/.complete ## format the code and mend what can be mended by machine
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: .venv/.complete ## newest versions that pyproject.toml allows, into both locks
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links -o ops/requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --extra dev -c ops/requirements.lock -o $(LOCK) pyproject.toml
+
+.venv: .venv/.complete ## the virtual environment, from the lock
+
+.venv/.complete: $(LOCK)
+	@sh ops/venv.sh "$(PYTHON)" $(LOCK)
+
+clean: ## remove the virtual environment and all that tools left behind
+	rm -rf .venv .work build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
