@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Single(StrEnum):
-    """How a single item's `data` is answered; the guide shows a list, a lone object is likely (GUIDE-NOTES)."""
+    """How a single item's `data` is answered; the guide shows a list, a lone object is as likely."""
 
     LIST = "list"
     OBJECT = "object"
@@ -75,7 +75,7 @@ class SandboxConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     hash_key: str = ""
     """Empty: `platform_client_secret`."""
     later_schema: bool = False
-    """Add `syncarooId`, `action` and `actionCallback` (GUIDE-NOTES)."""
+    """Add `syncarooId`, `action` and `actionCallback`, as later webhooks have."""
     blank: Blank = Blank.NULL
     webhook_timeout: float = 10.0
     concurrency: int = 16

@@ -1,6 +1,6 @@
 """The webhook's `hash` by any recipe `ALGO:SERIALISATION:ENCODING`: pure functions over the body without `hash`.
 
-Syncaroo publishes none (GUIDE-NOTES); the recipes are our own contract's (3.5).
+Syncaroo publishes none; these are the ones that webhook senders commonly use.
 """
 
 import base64
