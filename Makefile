@@ -30,6 +30,7 @@ test: .venv/.complete ## all tests (ARGS="-k token" for some)
 lint: .venv/.complete ## format, rules, import direction, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
 
 format: .venv/.complete ## format the code and mend what can be mended by machine
