@@ -1,0 +1,215 @@
+"""`GET /connect` sends an admin to Syncaroo's consent page, `GET /confirm` takes the code to the token worker."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from typing import Protocol
+
+from aiohttp import hdrs, web
+from aiohttp_session import Session, get_session
+
+from common.broker.publisher import Outgoing, outgoing
+from common.clock import monotonic_seconds
+from common.crypto import TokenCipher, same_secret
+from common.errors import BrokerUnavailable
+from common.logs import get_logger
+from common.settings import AdminSettings, ClientSettings, KeySettings, SiteSettings, SyncarooSettings
+from common.signed_text import SignedText
+from common.store.engine import Store
+from ingress.connect.login import AdminLogin
+from ingress.connect.rules import (
+    CodeCame,
+    Declined,
+    View,
+    authorize_url,
+    declined_view,
+    read_callback,
+    view_of,
+)
+from ingress.connect.store import ConnectStore
+from ingress.oauth.rules import origin_of
+from ingress.oauth.throttle import Throttle
+from ingress.pages.forms import read_form
+from ingress.pages.render import error_page, page, render, security_headers
+from ingress.pages.session import ADMIN, check_csrf, csrf_token, sign_in, signed_in
+from ingress.parameters import BadInput, singles
+from schemas.messages import CodeReceived
+
+BINDING = "connect"
+"""Where the session keeps the secret that its states are bound to."""
+SHARD = 0
+
+log = get_logger(__name__)
+
+
+class Publishes(Protocol):
+    """What is needed of the publisher."""
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm; raises `BrokerUnavailable`."""
+
+
+class ConnectHandler:
+    """Both pages. Needs an application that `setup_pages` was called for.
+
+    Where the admin is sent, and where Syncaroo is told to send them back to, come from settings alone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publishes,
+        site: SiteSettings,
+        keys: KeySettings,
+        syncaroo: SyncarooSettings,
+        ourselves: ClientSettings,
+        admin: AdminSettings,
+    ) -> None:
+        self._attempts = ConnectStore(store)
+        self._publisher = publisher
+        self._cipher = TokenCipher(keys.clear())
+        self._states = SignedText(keys.clear(), "connect-state", "connect_")
+        self._base_url = syncaroo.syncaroo_base_url
+        self._client_id = ourselves.syncaroo_client_id
+        self._redirect_uri = f"{site.site_uri}/confirm"
+        self._login = AdminLogin(admin, Throttle(monotonic_seconds))
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, without trailing slashes."""
+        return [
+            web.get("/connect", self.connect, allow_head=False),
+            web.post("/connect", self.log_in),
+            web.get("/confirm", self.confirm, allow_head=False),
+        ]
+
+    @page
+    async def connect(self, request: web.Request) -> web.Response:
+        """On to Syncaroo, or first the login."""
+        session = await get_session(request)
+        if signed_in(session, ADMIN) is None:
+            return self._login_page(request, session)
+        state = self._states.sign(await self._attempts.begin(), _mark(_binding(session)))
+        return _redirect(302, authorize_url(self._base_url, self._client_id, self._redirect_uri, state))
+
+    @page
+    async def log_in(self, request: web.Request) -> web.Response:
+        """The admin's token; a right one leads back to `connect`."""
+        form = await read_form(request)
+        session = await get_session(request)
+        address = request.remote or ""
+        if wait := math.ceil(self._login.wait(address)):
+            message = f"Too many wrong tokens. Please try again in {wait} seconds."
+            return self._login_page(request, session, message, 429, {hdrs.RETRY_AFTER: str(wait)})
+        if not check_csrf(session, form):
+            return self._login_page(
+                request, session, "This page was too old, or cookies are off. Please try again.", 400
+            )
+        name = self._login.attempt(form.get("password", ""), address)
+        if name is None:
+            log.warning("admin.login_refused", address=address)
+            return self._login_page(request, session, "This is not the admin token.", 401)
+        log.info("admin.logged_in", name=name, address=address)
+        await sign_in(request, ADMIN, name)
+        return _redirect(303, "/connect")
+
+    @page
+    async def confirm(self, request: web.Request) -> web.Response:
+        """Back from Syncaroo. The same link may be opened again and again: it shows how its attempt stands."""
+        session = await get_session(request)
+        match read_callback(singles(request.query.items())):
+            case Declined() as declined:
+                return await self._decline(request, session, declined)
+            case CodeCame() as came:
+                return await self._confirm(request, session, came)
+
+    async def _confirm(self, request: web.Request, session: Session, came: CodeCame) -> web.Response:
+        attempt_id = self._attempt_of(session, came.state)
+        if attempt_id is None:
+            raise _wrong_state()
+        if await self._attempts.use(attempt_id) and not await self._published(attempt_id, came.code):
+            return error_page(request, 503, await self._undone(attempt_id), {hdrs.RETRY_AFTER: "5"})
+        attempt = await self._attempts.used(attempt_id)
+        if attempt is None:
+            raise _wrong_state()
+        return _view_page(request, view_of(attempt))
+
+    async def _decline(self, request: web.Request, session: Session, declined: Declined) -> web.Response:
+        attempt_id = self._attempt_of(session, declined.state)
+        if attempt_id is None:
+            return _view_page(request, declined_view(declined.error), 400)
+        log.warning("connect.declined", attempt_id=attempt_id)
+        await self._attempts.decline(attempt_id, declined.error)
+        return _view_page(request, declined_view(declined.error))
+
+    async def _published(self, attempt_id: str, code: str) -> bool:
+        message = CodeReceived(attempt_id=attempt_id, sealed_code=self._cipher.seal(code.encode()))
+        try:
+            await self._publisher.publish(outgoing(message, "token", SHARD))
+        except BrokerUnavailable as error:
+            log.error("connect.code_not_published", attempt_id=attempt_id, reason=str(error))
+            return False
+        log.info("connect.code_received", attempt_id=attempt_id)
+        return True
+
+    async def _undone(self, attempt_id: str) -> str:
+        """Make the link usable again, and say so. If the code did get through, the attempt's outcome is shown then."""
+        await self._attempts.unuse(attempt_id)
+        return (
+            "The authorization could not be handed on, because the message broker does not answer. "
+            "Reload this page in a few seconds; if that does not help, start again at /connect."
+        )
+
+    def _attempt_of(self, session: Session, state: str) -> str | None:
+        """The attempt that the state names, when it was signed by us, for this session."""
+        parts = self._states.read(state)
+        binding = session.get(BINDING)
+        if parts is None or len(parts) != 2 or not isinstance(binding, str) or signed_in(session, ADMIN) is None:
+            return None
+        attempt_id, mark = parts
+        return attempt_id if same_secret(mark, _mark(binding)) else None
+
+    def _login_page(
+        self,
+        request: web.Request,
+        session: Session,
+        message: str = "",
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> web.Response:
+        return render(
+            request,
+            "connect_login.html",
+            {"csrf": csrf_token(session), "message": message},
+            status=status,
+            # Browsers apply form-action to the whole chain of redirects, and this one ends at Syncaroo.
+            form_origins=[origin_of(self._base_url)],
+            headers=headers,
+        )
+
+
+def _binding(session: Session) -> str:
+    binding = session.get(BINDING)
+    if not isinstance(binding, str):
+        binding = session[BINDING] = secrets.token_urlsafe(32)
+    return str(binding)
+
+
+def _mark(binding: str) -> str:
+    """What a state says about its session: enough to recognise it, too little to use it."""
+    return hashlib.sha256(binding.encode()).hexdigest()[:32]
+
+
+def _wrong_state() -> BadInput:
+    return BadInput(
+        "this link is not valid here (too old, or begun in another browser): please start again at /connect"
+    )
+
+
+def _view_page(request: web.Request, view: View, status: int = 200) -> web.Response:
+    return render(request, "confirm.html", {"view": view}, status=status)
+
+
+def _redirect(status: int, location: str) -> web.Response:
+    return web.Response(status=status, headers={hdrs.LOCATION: location, **security_headers()})
