@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -23,6 +23,7 @@ EX_SOFTWARE = 70
 EX_CONFIG = 78
 
 log = get_logger(__name__)
+T = TypeVar("T")
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -79,6 +80,18 @@ async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None
         waiter = group.create_task(stop.wait())
         await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
+
+
+async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work, or None when `stop` came first: then the work is cancelled."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:

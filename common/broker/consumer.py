@@ -28,6 +28,7 @@ from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, q
 from common.codec import decode
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.logs import get_logger
+from common.process import done_before
 from schemas.messages import REGISTRY, Message
 
 HOLD_SECONDS = 300.0
@@ -106,8 +107,12 @@ class Consumer:
         connection: AbstractRobustConnection | None = None
         workers: list[asyncio.Task[None]] = []
         try:
-            connection = await connect(self._url, f"consume {self._queue}")
-            cancel = await self._subscribe(connection)
+            connection = await done_before(stop, connect(self._url, f"consume {self._queue}"))
+            if connection is None:
+                return
+            cancel = await done_before(stop, self._subscribe(connection))
+            if cancel is None:
+                return
             workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
             await _first(stop.wait(), *workers)
             await cancel()

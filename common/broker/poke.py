@@ -9,11 +9,14 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from common.broker.connection import bounded, close, connect, keep_trying
 from common.broker.topology import WORK
+from common.process import done_before
 
 
 async def listen(url: str, routing_key: str, wake: Callable[[], object], stop: asyncio.Event) -> None:
     """Call `wake` for every poke on `syncaroo.work` until `stop`."""
-    connection = await connect(url, f"listen {routing_key}")
+    connection = await done_before(stop, connect(url, f"listen {routing_key}"))
+    if connection is None:
+        return
 
     async def on_poke(_: AbstractIncomingMessage) -> None:
         wake()
@@ -25,7 +28,7 @@ async def listen(url: str, routing_key: str, wake: Callable[[], object], stop: a
         await bounded(queue.consume(on_poke, no_ack=True), 10)
 
     try:
-        await keep_trying(subscribe, f"listen {routing_key}")
+        await done_before(stop, keep_trying(subscribe, f"listen {routing_key}"))
         await stop.wait()
     finally:
         await close(connection)

@@ -77,10 +77,11 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-async def wait_for_store(store: Store, facts: dict[str, str]) -> None:
+async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
     """Wait until the store answers and has our schema; then check that it belongs to this environment.
 
-    A store that is away or not migrated yet is waited for with backoff, told once per kind of trouble.
+    A store that is away or not migrated yet is waited for with backoff, told once per kind of trouble; then True, so
+    that a caller can tell that it was not stopped before.
 
     Raises:
         SettingsError: the store has a newer schema, or remembers another environment.
@@ -98,6 +99,7 @@ async def wait_for_store(store: Store, facts: dict[str, str]) -> None:
                     told.add(str(error))
                     log.warning("store.waiting", reason=str(error))
                 raise
+    return True
 
 
 async def _check_schema(store: Store) -> None:

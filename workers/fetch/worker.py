@@ -11,7 +11,7 @@ from common.crypto import TokenCipher
 from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.parking import parking_consumer
-from common.process import Run, pause, until_stopped
+from common.process import Run, done_before, pause, until_stopped
 from common.settings import (
     BrokerSettings,
     FetchSettings,
@@ -68,9 +68,9 @@ def build(
         publisher.start()
         try:
             async with api:
-                await wait_for_store(
-                    store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
-                )
+                facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
+                if not await done_before(stop, wait_for_store(store, facts)):
+                    return
                 fetcher = Fetcher(targets, api, publisher, TokenCipher(keys.clear()), retry)
                 mark = MarkHandler(targets, publisher, allowed, wake.set)
                 await until_stopped(

@@ -10,7 +10,7 @@ from common.broker.retry import RetryPolicy
 from common.broker.topology import RELAY_POKE
 from common.errors import BrokerUnavailable
 from common.parking import parking_consumer
-from common.process import Run, until_stopped
+from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
     FetchSettings,
@@ -53,7 +53,9 @@ def build(
 
         publisher.start()
         try:
-            await wait_for_store(store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source})
+            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
+            if not await done_before(stop, wait_for_store(store, facts)):
+                return
             handler = ReconcileHandler(ListingStore(store), wake_relay, fetch.recheck_after)
             await until_stopped(
                 stop,

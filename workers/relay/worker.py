@@ -7,7 +7,7 @@ import asyncio
 from common.broker.poke import listen
 from common.broker.publisher import Publisher
 from common.broker.topology import RELAY_POKE
-from common.process import Run, until_stopped
+from common.process import Run, done_before, until_stopped
 from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, SyncarooSettings
 from common.store.engine import Store
 from common.store.leader import Leadership
@@ -35,7 +35,9 @@ def build(
         wake = asyncio.Event()
         publisher.start()
         try:
-            await wait_for_store(store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source})
+            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
+            if not await done_before(stop, wait_for_store(store, facts)):
+                return
             relay = Relay(EventStore(store), publisher, Leadership(store, "relay"), site.source, wake)
             await until_stopped(stop, relay.run(stop), listen(work_url, RELAY_POKE, wake.set, stop))
         finally:

@@ -10,7 +10,7 @@ from common.broker.retry import RetryPolicy
 from common.crypto import TokenCipher
 from common.errors import SettingsError
 from common.parking import parking_consumer
-from common.process import Run, until_stopped
+from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
     ClientSettings,
@@ -77,7 +77,9 @@ def build(
         keeper = PairKeeper(grants, publisher, cipher)
         publisher.start()
         try:
-            await wait_for_store(store, {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source})
+            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
+            if not await done_before(stop, wait_for_store(store, facts)):
+                return
             handler = TokenHandler(grants, client, keeper, cipher, retry)
             await until_stopped(
                 stop,
