@@ -13,7 +13,8 @@ def bearer_token(request: web.Request) -> str | None:
     if len(headers) != 1:
         return None
     scheme, _, token = headers[0].strip().partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    token = token.strip()
+    return token if scheme.lower() == "bearer" and token and token.isascii() else None
 
 
 def unauthorized(detail: str) -> web.Response:

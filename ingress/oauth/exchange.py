@@ -52,7 +52,7 @@ def answering_rfc6749(method: Method[S]) -> Method[S]:
         except web.HTTPUnsupportedMediaType:
             return _error(400, "invalid_request", "The body must be application/x-www-form-urlencoded.")
         except Unavailable as error:
-            detail = "We cannot do this right now. Try again with the same values: nothing was used up."
+            detail = "We cannot do this right now. Try again with the same values."
             return _error(503, "temporarily_unavailable", detail, retry_after(error))
 
     return answer

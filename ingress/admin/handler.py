@@ -1,0 +1,73 @@
+"""The operator's addresses, composed, each behind the operator's token."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from common.crypto import any_secret
+from common.settings import AdminSettings
+from common.store.engine import Store
+from ingress.admin.answers import answer
+from ingress.admin.connections import ConnectionEndpoints
+from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
+from ingress.admin.listings import ListingEndpoints
+from ingress.admin.store import AdminStore
+from ingress.admin.users import UserEndpoints
+from ingress.bearer import bearer_token, unauthorized
+from ingress.passwords import Passwords
+
+ROOT = "/admin/v1"
+
+
+class AdminHandler:
+    """Everything under `/admin/v1`."""
+
+    def __init__(self, store: Store, broker: Broker, settings: AdminSettings, passwords: Passwords) -> None:
+        self._store = AdminStore(store)
+        self._broker = broker
+        self._tokens = settings.tokens()
+        self._users = UserEndpoints(self._store, passwords)
+        self._connections = ConnectionEndpoints(self._store)
+        self._listings = ListingEndpoints(self._store)
+        self._dead_letters = DeadLetterEndpoints(self._store, broker)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, without trailing slashes."""
+        return [web.route(method, f"{ROOT}/{path}", self._guarded(act)) for method, path, act in self._table()]
+
+    def _table(self) -> list[tuple[str, str, Handler]]:
+        users, connections, listings, dead = self._users, self._connections, self._listings, self._dead_letters
+        return [
+            ("PUT", "users/{userId}", users.put),
+            ("GET", "users/{userId}", users.get),
+            ("DELETE", "users/{userId}", users.delete),
+            ("GET", "users/{userId}/locations", users.get_locations),
+            ("PUT", "users/{userId}/locations", users.put_locations),
+            ("PUT", "users/{userId}/locations/{locationId}", users.put_location),
+            ("DELETE", "users/{userId}/locations/{locationId}", users.delete_location),
+            ("GET", "connections", connections.list),
+            ("GET", "connections/{connectionId}", connections.get),
+            ("DELETE", "connections/{connectionId}", connections.delete),
+            ("POST", "connections/{connectionId}/resync", connections.resync),
+            ("GET", "listings", listings.list),
+            ("GET", "listings/{listingId}", listings.get),
+            ("GET", "listings/{listingId}/history", listings.history),
+            ("GET", "dead-letters", dead.list),
+            ("POST", "dead-letters/{id}/replay", dead.replay),
+            ("DELETE", "dead-letters/{id}", dead.delete),
+            ("GET", "status", self._status),
+        ]
+
+    def _guarded(self, act: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not any_secret(bearer_token(request) or "", self._tokens):
+                return unauthorized("Send one of the operators' tokens as Authorization: Bearer.")
+            return await act(request)
+
+        return guarded
+
+    async def _status(self, request: web.Request) -> web.Response:
+        counts = await self._store.counts()
+        return answer({**msgspec.structs.asdict(counts), "broker": self._broker.ready})
