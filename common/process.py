@@ -74,12 +74,16 @@ def _on_signal(name: str, stop: asyncio.Event, grace: float) -> None:
 
 
 async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> None:
-    """Run services together until `stop`; the first that fails stops the others and is raised."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(service) for service in services]
-        waiter = group.create_task(stop.wait())
-        await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+    """Run services together until `stop`; the first that fails stops the others and is raised, as it was."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service) for service in services]
+            waiter = group.create_task(stop.wait())
+            await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+    except BaseExceptionGroup as group_error:
+        # Bare, so that wrong settings found on the way still end the process as wrong settings.
+        raise group_error.exceptions[0] from None
 
 
 async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aio_pika
 from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractExchange, AbstractRobustConnection
-from aio_pika.exceptions import DeliveryError
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
 from pamqp.commands import Basic
 
 from common.broker.connection import bounded, close, connect
@@ -102,6 +102,17 @@ class Publisher:
         if not isinstance(confirmation, Basic.Ack):
             raise PublishRefused(f"broker did not route {message.routing_key}")
 
+    async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
+        """Ask the broker whether it answers and these queues are there.
+
+        Raises:
+            BrokerUnavailable: it does not answer, or one is missing: `gateway setup` has not run.
+        """
+        connection = self._connection
+        if connection is None or not self.ready:
+            raise BrokerUnavailable("broker: not connected")
+        await bounded(_look_for(connection, queues), seconds)
+
     async def poke(self, routing_key: str) -> None:
         """Send a wake-up that carries nothing and may get lost."""
         exchange = self._exchanges.get(WORK)
@@ -127,3 +138,19 @@ class Publisher:
         for name in (WORK, EVENTS):
             self._exchanges[name] = await channel.get_exchange(name, ensure=False)
         self._ready.set()
+
+
+async def _look_for(connection: AbstractRobustConnection, queues: Sequence[str]) -> None:
+    # A channel of the transport: the robust kind would try for ever to reopen after the 404 of a missing queue.
+    transport = connection.transport
+    if transport is None:
+        raise BrokerUnavailable("broker: not connected")
+    channel = await transport.connection.channel()
+    try:
+        for queue in queues:
+            await channel.queue_declare(queue, passive=True)
+    except ChannelNotFoundEntity as error:
+        raise BrokerUnavailable("broker: a queue is missing; run `gateway setup`") from error
+    finally:
+        if not channel.is_closed:
+            await channel.close()
