@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     for field in msgspec.structs.fields(SandboxConfig):
         flag = "--" + field.name.replace("_", "-")
         default = os.environ.get("SANDBOX_" + field.name.upper())
-        shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        shown = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
         is_switch = isinstance(field.default, bool)
         action = argparse.BooleanOptionalAction if is_switch else None
         extra = {"action": action} if action else {"metavar": type(field.default).__name__.upper()}
@@ -31,11 +31,9 @@ def config_of(arguments: list[str] | None = None) -> SandboxConfig:
     given = {name: value for name, value in vars(flags.parse_args(arguments)).items() if value is not None}
     if "confirm_uris" in given:
         given["confirm_uris"] = given["confirm_uris"].split(",")
-    named = {
-        msgspec.structs.fields(SandboxConfig)[i].encode_name: n for i, n in enumerate(SandboxConfig.__struct_fields__)
-    }
+    named = {f.encode_name: given[f.name] for f in msgspec.structs.fields(SandboxConfig) if f.name in given}
     try:
-        return msgspec.convert({e: given[n] for e, n in named.items() if n in given}, SandboxConfig, strict=False)
+        return msgspec.convert(named, SandboxConfig, strict=False)
     except msgspec.ValidationError as error:
         flags.error(str(error))
 

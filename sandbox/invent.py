@@ -1,6 +1,7 @@
 """Invents locations, resources and rates as unlike each other as real ones: pure functions of a `Random`.
 
-The shapes are ours, after what management systems really send: one thing said in several ways, members missing, long and foreign texts.
+The shapes are ours, after what management systems really send: one thing said in several ways,
+members missing, long and foreign texts.
 """
 
 from random import Random

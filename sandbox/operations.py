@@ -4,6 +4,7 @@ A change flows: lag, when ordered → world → records → webhooks to whom it 
 """
 
 import asyncio
+import contextlib
 from itertools import cycle, islice
 from random import Random
 
@@ -12,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from sandbox.platform import Platform
 from sandbox.state import Connection, Sandbox
 from sandbox.webhooks import Telling
-from sandbox.world import Change
+from sandbox.world import Change, UnknownItemError
 
 
 class ChangeOrder(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -117,7 +118,8 @@ class Operations:
     async def _live(self, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            await self.change(ChangeOrder(kind="random", wait=False))
+            with contextlib.suppress(UnknownItemError):  # nothing is left to change
+                await self.change(ChangeOrder(kind="random", wait=False))
 
     async def quiet(self) -> None:
         """Stop living; return when nothing is under way."""

@@ -1,17 +1,25 @@
 """The stand-in Syncaroo as a server: strict as the guide, the same for the same seed, broken on order."""
 
+import asyncio
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
+import aiohttp
 import pytest
 from pytest_aiohttp import AiohttpServer
 
 from sandbox import hashing
+from sandbox.__main__ import config_of
 from sandbox.config import Single
+from sandbox.driver import SandboxDriver
 from sandbox.records import fingerprint
 from sandbox.world import CHANGES, World
 from tests.component.sandbox_parts import Stand, Start, authorize_query, exchange_form, refresh_form, stands
 from tests.guide import transcript
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -384,6 +392,55 @@ async def test_hand_made_webhooks(start: Start) -> None:
     assert "Authorization" not in stand.platform.webhooks[0][0]
 
 
+async def test_the_front_page_shows_and_changes(start: Start) -> None:
+    stand = await start()
+    await stand.confirmed()
+    async with stand.http.post(f"{stand.url}/actions/price") as answer:
+        page = await answer.text()
+        assert (answer.status, str(answer.url)) == (200, f"{stand.url}/")
+    assert "confirmed" in page
+    assert "Bearer" not in page
+    async with stand.http.post(
+        f"{stand.url}/actions/connect", data={"connectionId": "100"}, allow_redirects=False
+    ) as answer:
+        assert answer.headers["Location"].startswith(f"{stand.config.auth_uri}?connectionId=100&")
+
+
+async def test_it_lives_until_it_is_told_to_be_quiet(start: Start) -> None:
+    stand = await start(change_every=0.01)
+
+    async def changes() -> int:
+        return len((await stand.driver.records()).changes)
+
+    await until(changes)
+    await stand.driver.quiet()
+    assert await changes() == await changes()
+
+
+# the process
+
+
+def test_flags_and_environment_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_PAGE_SIZE", "7")
+    made = config_of(["--port", "1234", "--summaries", "--single", "object", "--confirm-uris", "https://a,https://b"])
+    assert (made.page_size, made.port, made.summaries, made.single) == (7, 1234, True, Single.OBJECT)
+    assert made.allowed_confirm_uris == ("https://a", "https://b")
+    with pytest.raises(SystemExit):
+        config_of(["--port", "no number"])
+
+
+async def test_sigterm_ends_the_process_with_0() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sandbox", "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    said = (await process.stdout.readline()).decode()
+    async with SandboxDriver(said.split()[3].rstrip(",")) as driver:
+        assert (await until(lambda: _config(driver)))["seed"] == 1
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+
+
 # the world
 
 
@@ -411,6 +468,13 @@ def test_the_world_is_as_odd_as_real_ones() -> None:
     assert any("syncarooId" in d for d in data)
     assert any("price" in d and "currency" not in d for d in data)
     assert len(data) > 1000
+
+
+async def _config(driver: SandboxDriver) -> dict[str, Any]:
+    try:
+        return await driver.config()
+    except aiohttp.ClientError:
+        return {}
 
 
 def _history(seed: int) -> list[tuple[str, str]]:
