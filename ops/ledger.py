@@ -1,0 +1,299 @@
+"""The checker: what Syncaroo sent and was asked, what subscribers got and what the store holds, added up.
+
+Pure. It orders by the stand-in's one counter and by versions, never by clocks, and shares no rule with the gateway: a
+listing is matched with the world by the end of its own URL. Calls do not show their connection, so what one connection
+lost of a URL that another has read shows as stale. Take the evidence at quiescence; a webhook that was lost on purpose
+must have been made good by a resync before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from common.codec import canonical
+from sandbox.records import CallRecord, Snapshot, TokenRecord, WebhookRecord
+from sandbox.truth import Truth
+
+Json = Mapping[str, Any]
+Key = tuple[int, str, str]
+"""Connection, kind in the plural, the item's id: ids of the stand-in's world are unique."""
+
+SHOWN = 20
+_CONCLUSIVE = frozenset({200, 404, 410})
+_SPOILT = frozenset({"api_status", "api_redirect", "api_html", "api_reset", "api_truncate"})
+"""Faults after which the caller has no answer, whatever status is in the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was seen from outside: `events` are CloudEvents in the order of their arrival, duplicates included;
+    `listings` and `dead_letters` are the items of the admin API."""
+
+    records: Snapshot
+    world: Truth
+    events: Sequence[Json]
+    listings: Sequence[Json]
+    dead_letters: Sequence[Json] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The sum. Numbers are what happened; each tuple names its members for a person."""
+
+    webhooks_accepted: int
+    webhooks_refused: int
+    api_calls: int
+    events: int
+    """Different ones."""
+    duplicates: tuple[str, ...]
+    """Events that came more than once: allowed (at least once)."""
+    parked: tuple[str, ...]
+    """Dead letters: allowed, a person sees them."""
+    lost: tuple[str, ...]
+    """Accepted webhooks without a fetch that began after them, and not parked."""
+    gaps: tuple[str, ...]
+    """Versions of a listing that no event told."""
+    clashes: tuple[str, ...]
+    """Versions that two different events told."""
+    phantoms: tuple[str, ...]
+    """Events that tell what the store does not know, or no change at all, or a change from what was not so."""
+    replay_differs: tuple[str, ...]
+    """Listings for which the events, applied in the order of versions, do not give the stored state."""
+    stale: tuple[str, ...]
+    """Listings that are missing, left over, or differ from the world."""
+    overlapping: tuple[str, ...]
+    """Requests for Syncaroo's tokens that were under way at the same time."""
+    violations: tuple[str, ...]
+    """What the stand-in saw that the guide does not allow."""
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether nothing is wrong: duplicates and parked ones are not."""
+        return not any(found for _, found in self._faults())
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 0 when it adds up, else 1."""
+        return 0 if self.adds_up else 1
+
+    def lines(self) -> list[str]:
+        """`name: number`, one each."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return [f"{name}: {value if isinstance(value, int) else len(value)}" for name, value in values]
+
+    def faults(self) -> list[str]:
+        """What does not add up, member by member, at most 20 of a kind."""
+        shown = []
+        for name, found in self._faults():
+            shown += [f"{name}: {one}" for one in found[:SHOWN]]
+            if len(found) > SHOWN:
+                shown.append(f"{name}: and {len(found) - SHOWN} more")
+        return shown
+
+    def _faults(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        allowed = {"duplicates", "parked"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and field.name not in allowed:
+                yield field.name, value
+
+
+def audit(evidence: Evidence) -> Ledger:
+    """Add the evidence up."""
+    records = evidence.records
+    accepted = [one for one in records.webhooks if _accepted(one)]
+    told = [event for event in evidence.events if event["type"] == "listing.changed"]
+    changes = _by_listing(told)
+    stored = {str(listing["listingId"]): listing for listing in evidence.listings}
+    return Ledger(
+        webhooks_accepted=len(accepted),
+        webhooks_refused=sum(not one.lost and not _accepted(one) for one in records.webhooks),
+        api_calls=len(records.calls),
+        events=len({event["id"] for event in evidence.events}),
+        duplicates=_sorted(_duplicates(evidence.events)),
+        parked=_sorted(f"{one['queue']} {one['reason']} {one['id']}" for one in evidence.dead_letters),
+        lost=tuple(_lost(accepted, records.calls, evidence.dead_letters)),
+        gaps=_sorted(_gaps(changes, stored)),
+        clashes=_sorted(_clashes(changes)),
+        phantoms=_sorted(_phantoms(changes, stored)),
+        replay_differs=_sorted(_replay_differs(changes, stored)),
+        stale=_sorted(_stale(evidence.world, evidence.listings)),
+        overlapping=_sorted(_overlapping(records.tokens)),
+        violations=tuple(f"#{one.order} {one.text}" for one in records.violations),
+    )
+
+
+# --- webhooks and calls
+
+
+def _accepted(webhook: WebhookRecord) -> bool:
+    return webhook.status is not None and 200 <= webhook.status < 300
+
+
+def _lost(accepted: Iterable[WebhookRecord], calls: Iterable[CallRecord], dead: Sequence[Json]) -> Iterator[str]:
+    asked_last: dict[str, int] = defaultdict(int)
+    for call in calls:
+        if _conclusive(call):
+            asked_last[call.url] = max(asked_last[call.url], call.order_began)
+    accepted = list(accepted)
+    parked = _parked_until(accepted, dead)
+    for one in accepted:
+        if asked_last[one.url] > one.order_sent or parked.get(_where(one), 0) >= one.order_sent:
+            continue
+        if one.delivery_id is None or one.delivery_id not in {_delivery(letter) for letter in dead}:
+            yield f"#{one.order_sent} connection {one.connection_id} {one.url} (delivery {one.delivery_id})"
+
+
+def _conclusive(call: CallRecord) -> bool:
+    return call.status in _CONCLUSIVE and not _SPOILT.intersection(call.fault.split())
+
+
+def _where(webhook: WebhookRecord) -> tuple[int, str]:
+    return webhook.connection_id, webhook.url
+
+
+def _parked_until(accepted: Iterable[WebhookRecord], dead: Sequence[Json]) -> dict[tuple[int, str], int]:
+    """By connection and URL, the latest webhook that is parked: those before it for the same target are one with it."""
+    sent = {one.delivery_id: one for one in accepted if one.delivery_id}
+    until: dict[tuple[int, str], int] = {}
+    for letter in dead:
+        if latest := sent.get(_delivery(letter) or ""):
+            until[_where(latest)] = max(until.get(_where(latest), 0), latest.order_sent)
+    return until
+
+
+def _delivery(letter: Json) -> str | None:
+    """The delivery that a dead letter is about; pages carry it in their source."""
+    body = letter.get("body")
+    if not isinstance(body, Mapping):
+        return None
+    found = body.get("deliveryId") or (body.get("source") or {}).get("deliveryId")
+    return None if found is None else str(found)
+
+
+def _overlapping(tokens: Iterable[TokenRecord]) -> Iterator[str]:
+    """Requests whose end nobody saw count as a moment: who sent them may be dead."""
+    ends = 0
+    for one in sorted(tokens, key=lambda one: one.order_began):
+        if one.order_began < ends:
+            yield f"#{one.order_began} {one.grant_type} began before the request before it had ended"
+        ends = max(ends, one.order_ended or 0)
+
+
+# --- events
+
+
+def _duplicates(events: Iterable[Json]) -> Iterator[str]:
+    for event_id, count in Counter(str(event["id"]) for event in events).items():
+        yield from [event_id] * (count - 1)
+
+
+def _by_listing(events: Iterable[Json]) -> dict[str, dict[int, dict[str, Json]]]:
+    """listingId → version → event id → data."""
+    found: dict[str, dict[int, dict[str, Json]]] = defaultdict(lambda: defaultdict(dict))
+    for event in events:
+        data = event["data"]
+        found[str(data["listingId"])][int(data["version"])].setdefault(str(event["id"]), data)
+    return found
+
+
+Changes = Mapping[str, Mapping[int, Mapping[str, Json]]]
+
+
+def _gaps(changes: Changes, stored: Mapping[str, Json]) -> Iterator[str]:
+    for listing_id in changes.keys() | stored.keys():
+        told = changes.get(listing_id, {})
+        last = max([*told, int(stored.get(listing_id, {}).get("version", 0))])
+        yield from (f"{listing_id} version {version}" for version in range(1, last + 1) if version not in told)
+
+
+def _clashes(changes: Changes) -> Iterator[str]:
+    for listing_id, versions in changes.items():
+        for version, by_id in versions.items():
+            if len(by_id) > 1:
+                yield f"{listing_id} version {version}: events {', '.join(sorted(by_id))}"
+
+
+def _phantoms(changes: Changes, stored: Mapping[str, Json]) -> Iterator[str]:
+    for listing_id, versions in changes.items():
+        known = int(stored.get(listing_id, {}).get("version", 0))
+        before: Any = None
+        for version in sorted(versions):
+            for event_id, data in versions[version].items():
+                name = f"{listing_id} version {version} (event {event_id})"
+                if version > known:
+                    yield f"{name}: the store has version {known}"
+                elif mistake := _mistake(data, before, follows=version == 1 or version - 1 in versions):
+                    yield f"{name}: {mistake}"
+            before = next(iter(versions[version].values()))["current"]
+
+
+def _mistake(data: Json, before: Any, *, follows: bool) -> str:
+    """Why an event tells no change; empty when it does. `before`: what the version before said."""
+    previous, current = data["previous"], data["current"]
+    if canonical(previous) == canonical(current):
+        return "previous and current are the same"
+    if follows and canonical(previous) != canonical(before):
+        return "previous is not what the version before said"
+    kind = "deleted" if current is None else "created" if previous is None else "updated"
+    return "" if data["change"] == kind else f"change says {data['change']}, its members say {kind}"
+
+
+def _replay_differs(changes: Changes, stored: Mapping[str, Json]) -> Iterator[str]:
+    for listing_id in changes.keys() | stored.keys():
+        versions, listing = changes.get(listing_id), stored.get(listing_id)
+        replayed = None if not versions else next(iter(versions[max(versions)].values()))["current"]
+        held = None if listing is None or listing["deleted"] else listing["current"]
+        if canonical(replayed) != canonical(held):
+            yield f"{listing_id}: {_summary(replayed)} by the events, {_summary(held)} in the store"
+
+
+def _summary(value: Any) -> str:
+    text = canonical(value)
+    return "nothing" if value is None else text if len(text) <= 100 else f"{text[:100]}…"
+
+
+# --- the store and the world
+
+
+def _stale(world: Truth, listings: Iterable[Json]) -> Iterator[str]:
+    held = {_key_of(listing): listing["current"] for listing in listings if not listing["deleted"]}
+    for connection, urls in world.expected.items():
+        for url in urls:
+            if _key_at(int(connection), url) not in held:
+                yield f"connection {connection} {url}: is missing"
+    true = {_key_at(0, url)[1:]: (url, item) for url, item in world.items.items()}
+    for key, current in held.items():
+        if key[1:] not in true:
+            yield f"connection {key[0]} {key[1]} {key[2]}: is no more"
+            continue
+        url, item = true[key[1:]]
+        if canonical(item) != canonical(current):
+            yield f"connection {key[0]} {url}: differs in {', '.join(_differing(item, current))}"
+
+
+def _key_of(listing: Json) -> Key:
+    return int(listing["connectionId"]), str(listing["attributeType"]), str(listing["itemId"])
+
+
+def _key_at(connection_id: int, url: str) -> Key:
+    """`…/resources/7` → connection, `resources`, `7`."""
+    noun, item_id = url.rsplit("/", 2)[1:]
+    return connection_id, noun, item_id
+
+
+def _differing(one: Any, other: Any) -> list[str]:
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return ["kind"]
+    return sorted(
+        name
+        for name in one.keys() | other.keys()
+        if name not in one or name not in other or canonical(one[name]) != canonical(other[name])
+    )
+
+
+def _sorted(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(found))
