@@ -194,10 +194,10 @@ def _before_use(sandbox: Sandbox, record: TokenRecord) -> web.Response | None:
 
 
 def _after_use(sandbox: Sandbox, record: TokenRecord, body: dict[str, object]) -> web.Response | None:
-    if _strikes(sandbox, record, "token_drop"):
+    if _strikes(sandbox, record, "token_drop", keeps=False):
         record.outcome = "dropped"
         return json_answer(body)
-    if fault := _strikes(sandbox, record, "token_status"):
+    if fault := _strikes(sandbox, record, "token_status", keeps=False):
         return breakage.refusal(fault)
     if _strikes(sandbox, record, "token_html"):
         return breakage.html()
