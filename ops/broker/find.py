@@ -91,7 +91,7 @@ def _at(url: str, name: str, environment: Mapping[str, str], say: Say) -> Broker
         let_in(url)
     except NotHere as error:
         raise NoBroker(f"AMQP_URL is set, but {error}.") from error
-    admin = _admin_of(url, environment)
+    admin = admin_of(url, environment)
     named = unquote(urlsplit(url).path.removeprefix("/")) not in ("", "/")
     shown = without_password(url)
     broker = Broker(url, "AMQP_URL", f"RabbitMQ of AMQP_URL: {shown}", admin, admin.base)
@@ -108,7 +108,7 @@ def _at(url: str, name: str, environment: Mapping[str, str], say: Say) -> Broker
     return broker
 
 
-def _admin_of(url: str, environment: Mapping[str, str]) -> ByManagement:
+def admin_of(url: str, environment: Mapping[str, str]) -> ByManagement:
     """The management API that belongs to an AMQP address: `AMQP_MANAGEMENT_URL`, else its host and user, port 15672."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")

@@ -1,0 +1,136 @@
+"""A client of the admin API (`/admin/v1/…`), for the commands and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+
+from common.codec import dumps, loads
+from common.errors import BadJson, GatewayError
+
+TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+PAGE = 500
+
+
+class AdminRefused(GatewayError):
+    """The admin API did not do what was asked; the text says what and why."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AdminApi:
+    """`async with AdminApi("http://localhost:8080", token) as admin: …`; every call may raise AdminRefused."""
+
+    def __init__(self, base_url: str, token: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._token = token
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        self._http = aiohttp.ClientSession(timeout=TIMEOUT, headers=headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._http is not None
+        await self._http.close()
+
+    async def put_user(self, user_id: str, login: str, password: str) -> None:
+        """Create the user, or change them."""
+        body = {"userId": user_id, "login": login, "password": password}
+        await self._call("PUT", f"users/{_quoted(user_id)}", body)
+
+    async def put_locations(self, user_id: str, locations: dict[str, Any]) -> None:
+        """The user's listings on the platform, as check_connection shows them; absent ones become `deleted`."""
+        await self._call("PUT", f"users/{_quoted(user_id)}/locations", locations)
+
+    async def status(self) -> dict[str, Any]:
+        """How things stand: grant, counts, broker."""
+        return await self._object("GET", "status")
+
+    async def listings(self, **filters: Any) -> list[dict[str, Any]]:
+        """All of them, page after page; filters are the API's own, such as `connectionId`."""
+        return [item async for item in self._items("listings", filters)]
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [item async for item in self._items("connections", {})]
+
+    async def resync(self, connection_id: int) -> None:
+        """Have every known target of the connection read again."""
+        await self._call("POST", f"connections/{connection_id}/resync")
+
+    async def dead_letters(self, queue: str | None = None) -> list[dict[str, Any]]:
+        """What could not be processed, oldest first."""
+        return [item async for item in self._items("dead-letters", {"queue": queue} if queue else {})]
+
+    async def replay(self, letter_id: str) -> None:
+        """Put a dead letter back where it came from."""
+        await self._call("POST", f"dead-letters/{_quoted(letter_id)}/replay")
+
+    async def drop(self, letter_id: str) -> None:
+        """Forget a dead letter for good."""
+        await self._call("DELETE", f"dead-letters/{_quoted(letter_id)}")
+
+    async def _items(self, path: str, filters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        after: str | None = None
+        while True:
+            query = {**filters, "limit": PAGE} | ({"after": after} if after else {})
+            page = await self._object("GET", path, query={name: str(value) for name, value in query.items()})
+            for item in page["items"]:
+                yield item
+            after = page["next"]
+            if after is None:
+                return
+
+    async def _object(self, method: str, path: str, *, query: dict[str, str] | None = None) -> dict[str, Any]:
+        value = await self._call(method, path, query=query)
+        if not isinstance(value, dict):
+            raise AdminRefused(f"{method} {path}: the answer of {self.base_url} is not the admin API's")
+        return value
+
+    async def _call(self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None) -> Any:
+        assert self._http is not None, "used outside its context"
+        url = f"{self.base_url}/admin/v1/{path}"
+        data = None if body is None else dumps(body)
+        headers = None if body is None else {"Content-Type": "application/json"}
+        try:
+            async with self._http.request(
+                method, url, params=query, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise AdminRefused(
+                f"The ingress at {self.base_url} does not answer ({type(error).__name__}). Is it running? "
+                "SITE_URI, or --url, says where it is looked for."
+            ) from None
+        if answer.status >= 300:
+            raise AdminRefused(_words(method, path, answer.status, content), answer.status)
+        return _parsed(content)
+
+
+def _quoted(segment: str) -> str:
+    return quote(segment, safe="")
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return loads(content) if content else None
+    except BadJson:
+        return None
+
+
+def _words(method: str, path: str, status: int, content: bytes) -> str:
+    problem = _parsed(content)
+    detail = problem.get("detail") or problem.get("title") if isinstance(problem, dict) else None
+    if status == 401:
+        detail = "ADMIN_TOKEN is not one that the running ingress knows"
+    return f"{method} /admin/v1/{path}: {status}" + (f", {detail}" if detail else "")

@@ -1,0 +1,45 @@
+"""The `gateway` command: one small module per command in `ops.commands`, errors in words and exit codes here.
+
+Exit codes: 0 done, 1 refused or not reachable, 2 wrong words on the command line, 78 wrong settings, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from common.errors import GatewayError, SettingsError
+from common.process import EX_CONFIG
+from ops.commands import db, dead_letters, demo, keys, listings, portal, resync, sandbox, setup, status, topology
+from ops.terminal import err
+
+app = typer.Typer(
+    name="gateway",
+    help="Sets up, tries out and operates the Syncaroo gateway. Settings come from the environment and .env.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for module in (setup, demo, sandbox, topology, portal, status, listings, resync, dead_letters, db, keys):
+    module.add_to(app)
+
+
+def main() -> None:
+    """The console script."""
+    for library in ("aio_pika", "aiormq"):  # they warn of what we report in our own words
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    try:
+        app()
+    except SettingsError as error:
+        for fault in error.faults:
+            err.print(fault, markup=False)
+        sys.exit(EX_CONFIG)
+    except GatewayError as error:
+        err.print(str(error), markup=False, style="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

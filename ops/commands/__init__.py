@@ -1,0 +1,1 @@
+"""The commands of `gateway`: each module has `add_to(app)`."""
