@@ -1,0 +1,121 @@
+"""Webhook in, event out, through all processes: fields, no event without a change, few calls for many webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.acceptance.world import World, world
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONNECTION = 99
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(directory: Path, amqp_url: str, sqlite_url: str) -> AsyncIterator[World]:
+    """One gateway for the module; every test leaves it running and quiet."""
+    async with world(directory, amqp_url=amqp_url, database_url=sqlite_url, sandbox=["--rates=2"]) as made:
+        await made.onboard(CONNECTION)
+        yield made
+
+
+async def test_a_webhook_becomes_an_event_with_every_field(gateway: World) -> None:
+    rate_url = next(url for url in (await gateway.sandbox.world()).items if "/rates/" in url)
+    known = {listing["itemId"]: listing for listing in await gateway.admin.listings(attributeType="rates")}
+    done = await gateway.sandbox.change("price", rate_url, value=1234)
+    await gateway.ledger()
+    record = (await gateway.sandbox.records()).webhooks[-1]
+    message, event = gateway.messages[-1], gateway.events[-1]
+    data = event["data"]
+    source = gateway.stack.environment["SITE_URI"]
+
+    kind, rate = done.url.rsplit("/", 2)[1:]
+    assert event == {
+        "specversion": "1.0", "id": event["id"], "source": source, "type": "listing.changed",
+        "subject": f"{CONNECTION}/{kind}/{rate}", "time": event["time"], "datacontenttype": "application/json",
+        "dataschema": f"{source}/schemas/listing.changed/1", "data": data,
+    }  # fmt: skip
+    before = known[rate]
+    assert data == {
+        "listingId": before["listingId"], "connectionId": CONNECTION, "attributeType": "rates", "itemId": rate,
+        "locationId": record.location_id, "resourceId": record.resource_id, "resourceType": data["resourceType"],
+        "change": "updated", "reason": "webhook", "version": before["version"] + 1, "changedFields": ["price"],
+        "patch": [{"op": "replace", "path": "/price", "value": 1234}],
+        "previous": before["current"], "current": before["current"] | {"price": 1234},
+        "deliveryId": record.delivery_id, "fetchedAt": data["fetchedAt"],
+    }  # fmt: skip
+    assert record.location_id
+    assert data["resourceType"]
+    assert message.headers == {
+        "connectionId": str(CONNECTION), "locationId": record.location_id, "resourceId": record.resource_id,
+        "attributeType": "rates", "change": "updated",
+    }  # fmt: skip
+    assert (message.routing_key, message.type, message.message_id) == (
+        "listing.changed",
+        "listing.changed",
+        event["id"],
+    )
+    assert (message.content_type, message.delivery_mode) == ("application/cloudevents+json", 2)
+
+
+async def test_what_is_asked_again_and_has_not_changed_is_no_event(gateway: World) -> None:
+    events, before = len(gateway.events), (await gateway.sandbox.records()).order
+    await gateway.sandbox.burst(20, 20, connection_id=CONNECTION)
+    await gateway.ledger()
+    records = await gateway.sandbox.records(after=before)
+    assert len(records.webhooks) == 20
+    assert len(records.calls) >= 20
+    assert len(gateway.events) == events
+
+
+async def test_a_thousand_webhooks_over_twenty_targets_cost_few_calls(gateway: World) -> None:
+    """All twenty change before the burst and in the middle of it; the last state of each comes out."""
+    start = (await gateway.sandbox.records()).order
+    targets = list((await gateway.sandbox.world()).items)[:20]
+    for _ in range(2):
+        await asyncio.gather(*(_change(gateway, url) for url in targets))
+        await gateway.sandbox.burst(500, 20, connection_id=CONNECTION, concurrency=50)
+    await gateway.ledger()
+
+    records = await gateway.sandbox.records(after=start)
+    hooks = [hook for hook in records.webhooks if not hook.lost]
+    assert Counter(hook.status for hook in hooks) == {200: 1000}
+    assert {hook.url for hook in hooks} == set(targets)
+    calls = [call for call in records.calls if call.url in targets]
+    assert 20 <= len(calls) <= 60
+
+
+async def _change(gateway: World, url: str) -> None:
+    await gateway.sandbox.change("price" if "/rates/" in url else "rename", url, webhook=False)
+
+
+async def test_webhooks_are_taken_while_the_store_is_locked(gateway: World) -> None:
+    """Nobody can write until the workers complain; what was accepted meanwhile comes out afterwards."""
+    path = gateway.stack.environment["DATABASE_URL"].partition("///")[2]
+    targets = list((await gateway.sandbox.world()).items)[:20]
+    locker = sqlite3.connect(path, isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    try:
+        start = (await gateway.sandbox.records()).order
+        logged = len(gateway.stack.logs("fetch-1"))
+        await asyncio.gather(*(_change(gateway, url) for url in targets))
+        await gateway.sandbox.burst(100, 20, connection_id=CONNECTION)
+        await until(lambda: "waiting" in gateway.stack.logs("fetch-1")[logged:], what="fetch feels the lock")
+        await gateway.sandbox.burst(100, 20, connection_id=CONNECTION)
+        records = await gateway.sandbox.records(after=start)
+        assert Counter(hook.status for hook in records.webhooks if not hook.lost) == {200: 200}
+        assert not records.calls
+    finally:
+        locker.rollback()
+        locker.close()
+    await gateway.ledger()
+    records = await gateway.sandbox.records(after=start)
+    assert {call.url for call in records.calls} == set(targets)

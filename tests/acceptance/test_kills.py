@@ -1,0 +1,275 @@
+"""Processes are ended, killed, and killed at every point of `tests.kill.points`, under load: nothing is lost.
+
+It all happens once, in `killed`, several gateways side by side, because leases (15 and 20 s) can only be waited out;
+the tests then look at what came of it. `-k` with a point's or process's name plays that one alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from ops.stack import WORKERS
+from sandbox.driver import DriverError
+from tests.acceptance.world import World, world
+from tests.fixtures.broker import Vhosts
+from tests.kill.points import POINTS, Point
+from tests.waiting import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+CONNECTION, SECOND_CONNECTION = 99, 100
+PROCESSES = (*WORKERS, "ingress")
+OF_THE_GRANT = ("callback.exchanged", "refresh.intent", "refresh.sent", "refresh.answered", "refresh.committed")
+"""Points that hold the lease of the one grant: each on a gateway of its own."""
+DEATH_SECONDS = 45.0
+
+
+@dataclass
+class Killed:
+    """What came of it: `codes` by process and signal or by point, whether the `markers` were there, what `failed`."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+    markers: dict[str, bool] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def group(self, *names: str) -> Iterator[None]:
+        """What fails in the block is the failure of these, not the end of everything."""
+        try:
+            yield
+        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError) as error:
+            for name in names:
+                self.failed.setdefault(name, f"{type(error).__name__}: {error}")
+
+    async def end(self, made: World, role: str) -> None:
+        """SIGTERM, and again; SIGKILL, and again."""
+        [name] = made.stack.names(role)
+        self.codes[f"{role} TERM"] = await made.stack.terminate(name)
+        await made.stack.restart(name)
+        await _at_work(made, name, lives=2)
+        self.codes[f"{role} KILL"] = await made.stack.kill(name)
+        await made.stack.restart(name)
+        await _at_work(made, name, lives=3)
+
+    async def die_at(self, made: World, point: Point, and_do: Callable[[], Coroutine[object, object, None]]) -> None:
+        """The role runs through the entry point until it has died there. `and_do` is what leads to the point."""
+        stack, marker = made.stack, made.stack.directory / f"{point.name}.reached"
+        for name in stack.names(point.role):
+            await stack.terminate(name)
+        settings = {"KILL_POINT": point.name, "KILL_MARKER": str(marker), "HTTP_PORT": stack.environment["HTTP_PORT"]}
+        command = ["-m", "tests.kill.entry", point.role]
+        [name] = await stack.start(point.role, command=command, settings=settings)
+        await _at_work(made, name, lives=1)
+        doing = asyncio.create_task(and_do())
+        try:
+            self.codes[point.name] = await stack.wait(name, DEATH_SECONDS)
+        finally:
+            await doing
+            self.markers[point.name] = marker.exists()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one gateway lives."""
+
+    directory: Path
+    amqp_url: str
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "gateway.db"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite+aiosqlite:///{self.database}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def killed(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts) -> Killed:
+    """Everything that the selected tests want killed, has been."""
+    wanted = _selected(request)
+    run = Killed()
+    pool = [vhosts.take() for _ in range(5)]
+    places = [Place(directory / str(number), vhost.url) for number, vhost in enumerate(pool)]
+    for place in places:
+        place.directory.mkdir()
+    sides = [("callback.exchanged", "refresh.committed"), ("refresh.intent",), ("refresh.sent",), ("refresh.answered",)]
+    rest = wanted.difference(OF_THE_GRANT)
+    plays = [_all_stages(run, places[0], rest)] if rest else []
+    plays += [
+        _grant(run, place, points)
+        for place, names in zip(places[1:], sides, strict=True)
+        if (points := [POINTS[name] for name in names if name in wanted])
+    ]
+    await asyncio.gather(*plays)
+    for vhost in pool:
+        vhosts.give_back(vhost)
+    return run
+
+
+def _selected(request: pytest.FixtureRequest) -> set[str]:
+    params = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    return {str(value) for one in params if one is not None for value in one.params.values()}
+
+
+# --- the plays
+
+
+async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
+    """Workers first, and the sum must be right by itself; then the ingress, who leaves callers without an answer."""
+    points = [point for point in POINTS.values() if point.name in wanted]
+    settings, flags = {"ACCESS_TOKEN_SECONDS": "8"}, ["--rates=4", "--page-size=2", "--locations=4"]
+    with run.group(*wanted):
+        async with world(
+            place.directory, amqp_url=place.amqp_url, database_url=place.database_url, settings=settings, sandbox=flags
+        ) as made:
+            await made.onboard(CONNECTION)
+            theirs = {name for name in wanted if _role(name) == "ingress"}
+            if ours := wanted.difference(theirs):
+                with run.group(*ours):
+                    async with made.load(CONNECTION):
+                        for role in WORKERS:
+                            if role in wanted:
+                                await run.end(made, role)
+                        lanes = {role: [point for point in points if point.role == role] for role in WORKERS}
+                        await asyncio.gather(*(_lane(run, made, role, lane) for role, lane in lanes.items()))
+                    await made.ledger(40)
+            if theirs:
+                with run.group(*theirs):
+                    async with made.load(CONNECTION):
+                        if "ingress" in wanted:
+                            await run.end(made, "ingress")
+                        await _lane(run, made, "ingress", [point for point in points if point.role == "ingress"])
+                    await made.ledger(allow=["stale", "violations"])
+                    for connection in await made.admin.connections():
+                        await made.admin.resync(connection["connectionId"])
+                    await made.ledger(allow=["violations"])
+
+
+async def _lane(run: Killed, made: World, role: str, points: list[Point]) -> None:
+    """A role dies at point after point, and then lives."""
+    for point in points:
+        with run.group(point.name):
+            await run.die_at(made, point, lambda point=point: _lead_to(made, point))  # type: ignore[misc]
+    if points:
+        for name in made.stack.names(role):
+            await made.stack.terminate(name)
+        [name] = await made.stack.start(role, settings={"HTTP_PORT": made.stack.environment["HTTP_PORT"]})
+        await _at_work(made, name, lives=1)
+        if any(point.name == "provider.code_redeemed" for point in points):
+            await made.connect(SECOND_CONNECTION)
+
+
+async def _lead_to(made: World, point: Point) -> None:
+    """What the load does not bring about by itself: another user's connection."""
+    if point.name == "provider.code_redeemed":
+        with suppress(AssertionError, aiohttp.ClientError):
+            await made.connect(SECOND_CONNECTION)
+
+
+async def _grant(run: Killed, place: Place, points: list[Point]) -> None:
+    """The token worker dies while it gets tokens: a live pair comes of it, or one call for a person, who mends it."""
+    with run.group(*(point.name for point in points)):
+        async with world(
+            place.directory,
+            amqp_url=place.amqp_url,
+            database_url=place.database_url,
+            sandbox=["--token-seconds=6"],
+            roles=["ingress"],
+        ) as made:
+            for point in points:
+                await _die_with_the_grant(run, made, place, point)
+
+
+async def _die_with_the_grant(run: Killed, made: World, place: Place, point: Point) -> None:
+    if point.name == "callback.exchanged":
+        await run.die_at(made, point, lambda: _authorise(made))
+        await made.stack.start("token")
+        await made.authorise(timeout=40)
+        return
+    if not made.stack.names("token"):
+        await made.stack.start("token")
+        await made.authorise()
+    if point.name == "refresh.sent":
+        await made.sandbox.fault("token_slow", seconds=3)
+        await made.sandbox.fault("token_drop", consume=True)
+    await run.die_at(made, point, _nothing)
+    died = (await made.sandbox.records()).order
+    await made.stack.start("token")
+    outcome = await until(lambda: _outcome(made, place, died), 45, what="a live pair, or a call for a person")
+    if outcome == "lost":
+        assert point.name in ("refresh.sent", "refresh.answered"), "only there the pair is at risk"
+        await made.authorise()
+    assert _calls_for_a_person(place) == (outcome == "lost")
+    assert not (await made.sum()).overlapping
+
+
+async def _outcome(made: World, place: Place, died: int) -> str:
+    if _calls_for_a_person(place):
+        return "lost"
+    issued = [one for one in (await made.sandbox.records(after=died)).tokens if one.outcome == "issued"]
+    return "live" if issued and await made.has_grant() else ""
+
+
+def _calls_for_a_person(place: Place) -> int:
+    """Events that say `needs_authorisation`, whether somebody listens or not."""
+    with sqlite3.connect(place.database) as store:
+        rows = store.execute("SELECT data FROM event WHERE type = 'grant.changed'").fetchall()
+    store.close()
+    return sum("needs_authorisation" in data for (data,) in rows)
+
+
+async def _authorise(made: World) -> None:
+    with suppress(AssertionError):
+        await made.authorise(timeout=0)
+
+
+async def _nothing() -> None:
+    return
+
+
+async def _at_work(made: World, name: str, lives: int) -> None:
+    """Returns when the process runs for the so-manieth time, the ingress also answers."""
+    await until(lambda: made.stack.logs(name).count("process.started") >= lives, 20, what=f"{name} to start")
+    if name.startswith("ingress"):
+        await until(lambda: _answers(made.stack.url), 20, what=f"{name} to answer")
+
+
+async def _answers(url: str) -> bool:
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"{url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+def _role(point: str) -> str:
+    return POINTS[point].role if point in POINTS else point
+
+
+# --- what came of it
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(killed: Killed, process: str) -> None:
+    assert process not in killed.failed, killed.failed[process]
+    assert killed.codes[f"{process} TERM"] == 0
+    assert killed.codes[f"{process} KILL"] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("point", sorted(POINTS))
+async def test_a_process_dies_at_a_point_and_nothing_is_lost(killed: Killed, point: str) -> None:
+    assert point not in killed.failed, killed.failed[point]
+    assert killed.markers[point], "the point was reached"
+    assert killed.codes[point] == -signal.SIGKILL

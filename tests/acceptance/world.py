@@ -1,0 +1,233 @@
+"""A whole gateway as real processes, onboarded through its real pages, watched from outside, added up by the checker.
+
+`async with world(...)` starts everything; `World.onboard()` plays user and admin; `World.ledger()` waits until the sum
+is right and gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiohttp
+
+from common.broker.topology import EVENTS
+from common.codec import dumps, loads
+from ops.admin import AdminApi
+from ops.demo.browser import Browser
+from ops.demo.story import platform_locations
+from ops.ledger import Evidence, Ledger, audit
+from ops.stack import WORKERS, Stack, environment, sandbox_arguments
+from sandbox.driver import DriverError, SandboxDriver
+from tests.waiting import until
+
+QUICK: Mapping[str, str] = {
+    "API_RATE_PER_SECOND": "200",
+    "RECHECK_AFTER": "0",
+    "RESYNC_INTERVAL": "0",
+    "RETRY_DELAYS": "500ms,1s",
+}
+"""No second looks, no resyncs by themselves, so that calls can be counted; trouble is over soon."""
+
+USER, LOGIN, PASSWORD = "user-1", "ada", "correct horse battery staple"
+ALLOW = ("decision", "allow")
+LONG = 2
+RECORDER = "test.recorder"
+
+
+@dataclass
+class World:
+    """Everything that runs, and what was heard: `messages` as they came on `syncaroo.events`, `events` their bodies."""
+
+    stack: Stack
+    sandbox: SandboxDriver
+    admin: AdminApi
+    messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+
+    async def onboard(self, connection_id: int = 99) -> None:
+        """The admin connects us to Syncaroo, a user connects themselves, and the first burst is through."""
+        await self.authorise()
+        await self.connect(connection_id)
+        await self.ledger()
+
+    async def authorise(self, timeout: float = 20.0) -> None:
+        """The admin's way through /connect; returns when the grant is active."""
+        async with Browser() as browser:
+            page = await browser.open(f"{self.stack.url}/connect")
+            page = await browser.submit(page, password=self.stack.environment["ADMIN_TOKEN"])
+            page = await browser.submit(page, button=ALLOW)
+            assert page.status == 200, page
+        await until(self.has_grant, timeout, what="the grant")
+
+    async def has_grant(self) -> bool:
+        """Whether our access to Syncaroo is active."""
+        return bool((await self.admin.status())["grant"]["state"] == "active")
+
+    async def connect(self, connection_id: int) -> None:
+        """The user's way from Syncaroo to the consent page and back; returns when Syncaroo calls it confirmed."""
+        await self.admin.put_user(USER, LOGIN, PASSWORD)
+        await self.admin.put_locations(USER, platform_locations(await self.sandbox.world()))
+        async with Browser() as browser:
+            page = await browser.open(await self.sandbox.connect(connection_id))
+            page = await browser.submit(page, text=LOGIN, password=PASSWORD)
+            page = await browser.submit(page, button=ALLOW)
+        connection = (await self.sandbox.connections())[connection_id]
+        assert connection.state == "confirmed", page
+
+    async def ledger(self, timeout: float = 30.0, *, allow: Sequence[str] = ()) -> Ledger:
+        """Quiet first, then again and again until the sum is right; members in `allow` may be wrong."""
+        await self.sandbox.quiet()
+
+        async def adds_up() -> Ledger:
+            found = await self.sum()
+            faults = [fault for fault in found.faults() if not fault.startswith(tuple(allow))]
+            assert not faults, "\n".join([*found.lines(), *faults])
+            return found
+
+        return await until(adds_up, timeout, what="the ledger adds up")
+
+    async def sum(self) -> Ledger:
+        """As it is now."""
+        return audit(
+            Evidence(
+                records=await self.sandbox.records(),
+                world=await self.sandbox.world(),
+                events=list(self.events),
+                listings=await self.admin.listings(),
+                dead_letters=await self.admin.dead_letters(),
+            )
+        )
+
+    @asynccontextmanager
+    async def load(self, connection_id: int = 99, *, per_second: float = 20.0) -> AsyncIterator[Load]:
+        """Syncaroo's world changes all the time, each change with its webhook, until the end of the block."""
+        load = Load(self, connection_id)
+        stop = asyncio.Event()
+        running = asyncio.create_task(load.run(stop, 1 / per_second))
+        try:
+            yield load
+        finally:
+            stop.set()
+            await running
+
+
+@dataclass
+class Load:
+    """Changes of prices and names, a new room now and then, lists of several pages, webhooks that tell no target."""
+
+    world: World
+    connection_id: int
+    sent: int = 0
+
+    async def run(self, stop: asyncio.Event, pause: float) -> None:
+        for number in count():
+            if stop.is_set():
+                return
+            await self._one(number)
+            self.sent += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+
+    async def _one(self, number: int) -> None:
+        sandbox = self.world.sandbox
+        match number % 20:
+            case 9:
+                url = await self._long_list(number // 20)
+                await sandbox.webhook(self.connection_id, webhook_body(self.connection_id, url, "rates"), url=url)
+            case 14:
+                await sandbox.webhook(self.connection_id, webhook_body(self.connection_id, None, "rates"))
+            case 4:
+                await sandbox.change("rename", wait=False)
+            case 19:
+                await sandbox.change("room", wait=False)
+            case _:
+                await sandbox.change("price", wait=False)
+
+    async def _long_list(self, number: int) -> str:
+        """One list of rates after another, of those with several pages."""
+        lists = (await self.world.sandbox.world()).collections
+        long = sorted(url for url in lists if url.endswith("/rates") and len(lists[url]) > LONG)
+        return long[number % len(long)]
+
+
+def webhook_body(connection_id: int, url: str | None, attribute_type: str) -> str:
+    """A webhook as the guide prints it, without a hash."""
+    meta = {"resourceId": None, "attributeType": attribute_type, "resourceType": None, "apiUrl": url}
+    body = {"connectionId": connection_id, "webhookType": "data", "locationId": None, "metaData": meta}
+    return dumps(body).decode()
+
+
+@asynccontextmanager
+async def world(
+    directory: Path,
+    *,
+    amqp_url: str,
+    database_url: str,
+    settings: Mapping[str, str] | None = None,
+    sandbox: Sequence[str] = (),
+    roles: Sequence[str] = ("ingress", *WORKERS),
+    set_up: bool = True,
+) -> AsyncIterator[World]:
+    """The stand-in and a gateway of these roles; `sandbox` are more flags of the stand-in.
+
+    Returns when the ingress is ready, if there is one. Without `set_up` nobody declares or migrates anything, and the
+    recorder is the caller's business: see `recorder`.
+    """
+    settings = {**QUICK, **(settings or {})}
+    stack = Stack(environment(amqp_url=amqp_url, database_url=database_url, settings=settings), directory)
+    async with (
+        stack,
+        SandboxDriver(stack.sandbox_url) as driver,
+        AdminApi(stack.url, stack.environment["ADMIN_TOKEN"]) as admin,
+        contextlib.AsyncExitStack() as ending,
+    ):
+        made = World(stack, driver, admin)
+        await stack.start("sandbox", arguments=sandbox_arguments(stack.environment, *sandbox))
+        if set_up:
+            await gateway_setup(stack)
+            await ending.enter_async_context(recorder(amqp_url, made))
+        for role in roles:
+            await stack.start(role)
+        await until(lambda: _answers(driver), what="the stand-in")
+        await stack.wait_ready()
+        yield made
+
+
+async def gateway_setup(stack: Stack) -> None:
+    """`gateway setup`."""
+    done = await stack.run("-m", "ops", "setup")
+    assert done.code == 0, done.output
+
+
+@asynccontextmanager
+async def recorder(amqp_url: str, listener: World) -> AsyncIterator[None]:
+    """A subscriber to everything on `syncaroo.events`, with a queue that outlives the broker."""
+    connection = await aio_pika.connect_robust(f"{amqp_url}?heartbeat=5")
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(RECORDER, durable=True)
+        await queue.bind(EVENTS, "#")
+
+        async def on_event(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            listener.messages.append(message)
+            listener.events.append(loads(message.body))
+            await message.ack()
+
+        await queue.consume(on_event)
+        yield
+
+
+async def _answers(driver: SandboxDriver) -> bool:
+    try:
+        await driver.config()
+    except (aiohttp.ClientError, DriverError, OSError):
+        return False
+    return True
