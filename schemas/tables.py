@@ -228,6 +228,8 @@ class ConnectionRow(SQLModel, table=True):
     created_at: datetime = _time(nullable=False)
     confirmed_at: datetime | None = _time()
     revoked_at: datetime | None = _time()
+    resync_at: datetime | None = _time()
+    """When everything known of it is read again; null: not planned yet."""
 
 
 class CodeRow(SQLModel, table=True):

@@ -35,7 +35,7 @@ from common.settings import (
 )
 from common.store.engine import Store
 from schemas.messages import Mapping, Message, WebhookReceived
-from schemas.tables import GrantRow, ListingRow, ParkedRow, table_of
+from schemas.tables import ConnectionRow, GrantRow, ListingRow, ParkedRow, table_of
 from workers.fetch import worker as fetch_worker
 from workers.reconcile import worker as reconcile_worker
 from workers.relay import worker as relay_worker
@@ -95,6 +95,12 @@ class Pipeline:
             )
         )
         return delivery_id
+
+    async def connect(self) -> None:
+        """Connection 99, confirmed."""
+        values = {"connection_id": 99, "user_id": "1", "state": "confirmed", "created_at": datetime.now(UTC)}
+        async with self.store.transaction() as transaction:
+            await transaction.execute(table_of(ConnectionRow).insert().values(values))
 
     async def rows(self, table: type[Any]) -> list[Any]:
         async with self.store.reading() as transaction:

@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("confirmed_at", UtcDateTime(), nullable=True),
         sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.Column("resync_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("connection_id"),
     )
     op.create_table(

@@ -140,6 +140,19 @@ async def test_a_thousand_webhooks_over_twenty_targets_cost_few_calls(vhost: Vho
         await until(lambda: {tuple(sorted(one.items())) for one in run.replayed().values()} == _states(run.api.pages))
 
 
+async def test_everything_known_is_read_again_each_interval(vhost: Vhost, database_url: str) -> None:
+    """A change that no webhook told comes right by itself."""
+    async with pipeline(vhost.url, database_url, resync_interval=timedelta(seconds=1)) as run:
+        await run.connect()
+        run.api.pages[ROOM] = {"ID": "7", "capacity": 10}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        run.api.pages[ROOM] = {"ID": "7", "capacity": 11}
+        await until(lambda: len(run.events) == 2)
+        data = run.events[1]["data"]
+        assert (data["change"], data["reason"], data["deliveryId"]) == ("updated", "resync", None)
+
+
 def _states(pages: dict[str, dict[str, object]]) -> set[object]:
     return {tuple(sorted(page.items())) for page in pages.values()}
 

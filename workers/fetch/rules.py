@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -204,6 +205,15 @@ def debit(bucket: Bucket, now: datetime, rate: float, wish: int) -> tuple[Bucket
     blocked = bucket.blocked_until is not None and bucket.blocked_until > now
     granted = 0 if blocked else min(wish, int(tokens))
     return Bucket(tokens - granted, now, bucket.blocked_until), granted
+
+
+def next_resync(interval: timedelta, *, first: bool) -> timedelta:
+    """How long until a connection is read again: the interval and up to a tenth of it; at first anything up to it.
+
+    Spread, so that connections that began together do not stay together.
+    """
+    spread = random.random()  # noqa: S311  # spreads load, guards nothing
+    return interval * (spread if first else 1 + spread / 10)
 
 
 def item_urls(url: str, ids: Sequence[str]) -> list[str]:

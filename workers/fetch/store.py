@@ -19,11 +19,12 @@ from common.store.parked import Parked, park
 from common.store.targets import Wanted, want, want_known
 from schemas.messages import Mapping, Reason, ResyncWanted, WebhookReceived
 from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, TargetRow, table_of
-from workers.fetch.rules import Bucket, debit, item_urls
+from workers.fetch.rules import Bucket, debit, item_urls, next_resync
 
 LEASE = timedelta(seconds=15)
 ACCOUNT = "syncaroo"
 EXPIRY_MARGIN = timedelta(seconds=5)
+RESYNC_BATCH = 20
 
 _target = table_of(TargetRow)
 _budget = table_of(BudgetRow)
@@ -76,6 +77,36 @@ class TargetStore:
         """Make every known target of a connection wanted; how many there are."""
         async with self._store.transaction() as transaction:
             return await want_known(transaction, resync.connection_id, resync.reason, resync.location_id)
+
+    async def resync_due(self, interval: timedelta) -> list[int]:
+        """Plan the next resync of every connection whose time has come, and make its targets wanted.
+
+        A connection that has no plan yet gets one at a random moment of the interval, so that not all come at once.
+        Gives the connections that are read again.
+        """
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            rows = await transaction.rows(
+                select(_connection.c.connection_id, _connection.c.resync_at)
+                .where(_connection.c.state == "confirmed")
+                .where(or_(_connection.c.resync_at.is_(None), _connection.c.resync_at <= now))
+                .order_by(_connection.c.connection_id)
+                .limit(RESYNC_BATCH)
+                .with_for_update(skip_locked=True)
+            )
+            for row in rows:
+                await self._plan(
+                    transaction, row.connection_id, now + next_resync(interval, first=row.resync_at is None)
+                )
+            due = [row.connection_id for row in rows if row.resync_at is not None]
+            for connection_id in due:
+                await want_known(transaction, connection_id, "resync")
+            return due
+
+    async def _plan(self, transaction: Transaction, connection_id: int, at: datetime) -> None:
+        await transaction.execute(
+            update(_connection).where(_connection.c.connection_id == connection_id).values(resync_at=at)
+        )
 
     async def number(self) -> int:
         """A number of the store's sequence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from common.broker.consumer import stage_consumer
 from common.broker.publisher import Publisher
@@ -41,6 +42,7 @@ SECTIONS = (
 MARK_BATCH = 200
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 5.0
+RESYNC_LOOK_SECONDS = 30.0
 
 log = get_logger(__name__)
 
@@ -77,6 +79,7 @@ def build(
                     stop,
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
+                    resync_regularly(targets, fetch.resync_interval, wake, stop),
                     ClaimLoop(targets, fetcher, wake, fetch.fetch_concurrency).run(stop),
                 )
         finally:
@@ -84,6 +87,19 @@ def build(
             await store.close()
 
     return run
+
+
+async def resync_regularly(targets: TargetStore, interval: timedelta, wake: asyncio.Event, stop: asyncio.Event) -> None:
+    """Read every connection again each interval (0: never): what no webhook told comes right all the same."""
+    look_every = min(RESYNC_LOOK_SECONDS, interval.total_seconds() / 10)
+    while interval and not stop.is_set():
+        try:
+            for connection_id in await targets.resync_due(interval):
+                log.info("resync.begun", connection_id=connection_id)
+                wake.set()
+        except StoreUnavailable as error:
+            log.warning("fetch.waiting", reason=str(error))
+        await pause(stop, look_every)
 
 
 class ClaimLoop:
