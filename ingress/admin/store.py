@@ -188,7 +188,7 @@ class AdminStore:
         if paging.after is not None:
             query = query.where(_connection.c.connection_id > paging.after[0])
         async with self._store.reading() as transaction:
-            return [Connection(**row._mapping) for row in await transaction.rows(query)]
+            return [_shown(row) for row in await transaction.rows(query)]
 
     async def connection(self, connection_id: int) -> Connection | None:
         """One connection."""
@@ -342,7 +342,12 @@ def _deleted(location: Location) -> Location:
 
 async def _connection_of(transaction: Transaction, connection_id: int) -> Connection | None:
     row = await transaction.row(select(_connection).where(_connection.c.connection_id == connection_id))
-    return None if row is None else Connection(**row._mapping)
+    return None if row is None else _shown(row)
+
+
+def _shown(row: Any) -> Connection:
+    """What operators see of it; the row knows more."""
+    return Connection(**{name: getattr(row, name) for name in Connection.__struct_fields__})
 
 
 async def _grant_status(transaction: Transaction) -> GrantStatus:
