@@ -119,8 +119,10 @@ def _addresses(stage: Stage) -> None:
 
 def _event_line(event: Event) -> str:
     data = event["data"]
-    told = f"{data['change']} {story.difference(data)}, version {data['version']}" if "change" in data else str(data)
-    return f"  {event['type']} {event['subject']} {told}"
+    if event["type"] != "listing.changed":
+        return f"  {event['type']} {event['subject']} {data}"
+    told = [data["change"], story.difference(data), f"version {data['version']}"]
+    return f"  {event['type']} {event['subject']} {', '.join(filter(None, told))}"
 
 
 def _broker(tell: Teller) -> Broker:
