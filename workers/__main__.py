@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from common.errors import SettingsError
 from common.process import Run, main, until_stopped
 
 ROLES = ("token", "fetch", "reconcile", "relay")
@@ -38,23 +37,9 @@ def start(arguments: Sequence[str]) -> int:
 
 def _together(runs: Sequence[Run]) -> Run:
     async def run(stop: asyncio.Event) -> None:
-        try:
-            await until_stopped(stop, *(_service(one, stop) for one in runs))
-        except BaseExceptionGroup as group:
-            wrong, rest = group.split(SettingsError)
-            if wrong is None or rest is not None:
-                raise
-            raise SettingsError(sorted({fault for error in _leaves(wrong) for fault in error.faults})) from None
+        await until_stopped(stop, *(_service(one, stop) for one in runs))
 
     return run
-
-
-def _leaves(group: BaseExceptionGroup[SettingsError]) -> Iterator[SettingsError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _service(run: Run, stop: asyncio.Event) -> None:

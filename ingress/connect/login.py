@@ -16,7 +16,7 @@ class AdminLogin:
 
     def wait(self, address: str) -> float:
         """Seconds until the next guess from this address is looked at; 0: now."""
-        return self._throttle.wait(_row(address), address)
+        return max(0.0, self._throttle.wait(_row(address), address))
 
     def attempt(self, token: str, address: str) -> str | None:
         """The holder's name, or None for a wrong token."""
