@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
+
 from common.errors import GatewayError
 from ops.admin import AdminApi
 from ops.broker import Broker
@@ -145,6 +147,6 @@ async def _set_up(stack: Stack) -> None:
 async def _answers(sandbox: SandboxDriver) -> bool:
     try:
         await sandbox.config()
-    except (OSError, DriverError):  # aiohttp's connection errors are OSErrors
+    except (aiohttp.ClientError, OSError, DriverError):
         return False
     return True

@@ -1,0 +1,152 @@
+"""The `gateway` command: words, JSON and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+from typer.testing import CliRunner
+
+from common.broker.setup import difference
+from common.codec import loads
+from ops.cli import app, main
+from ops.policies import event_log_policy
+
+COMMANDS = ("setup", "demo", "up", "topology", "portal", "status", "listings", "resync", "dead-letters", "db", "keys")
+SINGLE = (
+    *("setup", "demo", "up", "topology", "portal", "status", "listings", "resync", "keys new"),
+    *("dead-letters list", "dead-letters replay", "dead-letters drop", "db upgrade", "db current"),
+)
+
+
+def gateway(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The console script, in this process → its exit code."""
+    monkeypatch.setattr(sys, "argv", ["gateway", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    for name in ("AMQP_URL", "DATABASE_URL", "ADMIN_TOKEN", "SITE_URI", "OPS_PORT", "PLATFORM_CLIENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("command", SINGLE)
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+
+    assert result.exit_code == 0
+    assert f"gateway {command}" in " ".join(result.output.split("Example", 1)[1].split()), result.output
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+
+    assert all(command in result.output for command in (*COMMANDS, "sandbox"))
+
+
+def test_wrong_settings_end_with_78_and_a_line_per_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:geheim@host/db")
+
+    assert gateway(monkeypatch, "setup") == 78
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["AMQP_URL", "DATABASE_URL"]
+    assert "geheim" not in "".join(lines)
+
+
+def test_an_ingress_that_is_not_there_is_one_line_and_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "token-of-the-admin")
+
+    assert gateway(monkeypatch, "status", "--url", "http://127.0.0.1:1") == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith("The ingress at http://127.0.0.1:1 does not answer")
+    assert said.count("\n") == 1
+
+
+def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "token-of-the-admin")
+
+    assert gateway(monkeypatch, "nonsense") == 2
+    assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
+
+
+def test_the_portal_gets_the_guides_two_blocks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SITE_URI", "https://yourapp.com")
+    monkeypatch.setenv("PLATFORM_CLIENT_ID", "xyz1243")
+    monkeypatch.setenv("PLATFORM_CLIENT_SECRET", "s3cret-new,s3cret-old")
+
+    assert gateway(monkeypatch, "portal", "--json") == 0
+    masked = loads(capsys.readouterr().out.encode())
+    assert gateway(monkeypatch, "portal", "--json", "--show-secret") == 0
+    clear = loads(capsys.readouterr().out.encode())
+
+    assert "s3cret" not in masked["yourClientSecret"]
+    assert clear == {
+        "siteUri": "https://yourapp.com",
+        "apiUri": "https://yourapp.com/api/",
+        "authUri": "https://yourapp.com/api/oauth/authorize",
+        "webhookPath": "/update/",
+        "checkConnectionPath": "/check_connection/",
+        "yourClientId": "xyz1243",
+        "yourClientSecret": "s3cret-new",
+        "authTokenUri": "https://yourapp.com/api/oauth/token",
+    }
+
+
+def test_the_topology_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gateway(monkeypatch, "topology") == 0
+    assert "syncaroo.events.log" in capsys.readouterr().out
+
+    assert gateway(monkeypatch, "topology", "--json") == 0
+    found = loads(capsys.readouterr().out.encode())
+    assert found["exchanges"] == ["syncaroo.work", "syncaroo.events"]
+    assert {"syncaroo.token", "syncaroo.fetch", "syncaroo.reconcile"} <= {queue["name"] for queue in found["queues"]}
+
+
+def test_a_new_key_is_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gateway(monkeypatch, "keys", "new") == 0
+
+    Fernet(capsys.readouterr().out.strip())
+
+
+def test_the_schema_before_and_after(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gateway(monkeypatch, "db", "current") == 1
+    assert gateway(monkeypatch, "db", "upgrade") == 0
+    assert gateway(monkeypatch, "db", "upgrade") == 0
+    capsys.readouterr()
+    assert gateway(monkeypatch, "db", "current", "--json") == 0
+
+    found = loads(capsys.readouterr().out.encode())
+    assert found["current"] == found["needed"]
+
+
+def test_the_brokers_words_about_a_difference_become_ours() -> None:
+    said = (
+        "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'syncaroo.fetch' in vhost 'gateway': "
+        "received the value '20' of type 'signedint' but current is none"
+    )
+
+    assert difference(said) == "queue syncaroo.fetch exists with another x-delivery-limit (there: none, wanted: 20)"
+    assert difference("something  else") == "something else"
+
+
+def test_the_policy_of_the_event_log() -> None:
+    policy = event_log_policy("amqp://guest:guest@localhost/gateway%2Fa", timedelta(days=7))
+
+    assert (policy.vhost, policy.pattern) == ("gateway/a", "^syncaroo[.]events[.]log$")
+    assert policy.definition == {"max-age": "604800s"}
+    assert policy.command.startswith("rabbitmqctl -p 'gateway/a' set_policy")
