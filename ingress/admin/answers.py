@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from common.codec import dumps, loads
 from ingress.admin.rules import read_name
+from ingress.limits import read_body
 from ingress.parameters import singles
 from ingress.problems import problem
 from schemas.messages import Json
@@ -42,7 +43,7 @@ async def read_json(request: web.Request) -> Json:
     Raises:
         BadJson: it is not strict JSON.
     """
-    return loads(await request.read())
+    return loads(await read_body(request))
 
 
 def query_of(request: web.Request) -> dict[str, str]:

@@ -37,8 +37,8 @@ class Throttle:
     def wait(self, login: str, address: str) -> float:
         """Seconds until the next password may be tried; 0: now."""
         now = self._clock()
-        entries = (self._entries.get(key) for key in _keys(login, address))
-        return max((entry.blocked_until - now for entry in entries if entry is not None), default=0.0)
+        entries = [self._entries.get(key) for key in _keys(login, address)]
+        return max(0.0, *(entry.blocked_until - now for entry in entries if entry is not None), 0.0)
 
     def failed(self, login: str, address: str) -> None:
         """A password was wrong."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,8 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> 
 
     The cookie is `Secure` when `SITE_URI` is https.
     """
+    # aiohttp-session 2.12 keeps its session under a string; nobody who runs the gateway can do anything about it.
+    warnings.filterwarnings("ignore", message="It is recommended to use web.RequestKey", category=UserWarning)
     secure = site.site_uri.startswith("https:")
     aiohttp_session.setup(app, SessionCookie(keys.clear(), secure=secure))
     aiohttp_jinja2.setup(

@@ -1,0 +1,138 @@
+"""ingress.oauth.rules and throttle, ingress.parameters: what is asked of us, and what a token is still worth."""
+
+from datetime import timedelta
+
+import pytest
+
+from ingress.oauth.rules import (
+    Authorization,
+    Client,
+    CodeGrant,
+    Verdict,
+    expires_text,
+    judge,
+    origin_of,
+    read_client,
+    read_grant,
+    way_back,
+)
+from ingress.oauth.throttle import MAX_ENTRIES, Throttle, wait_after
+from ingress.parameters import BadInput, check_text, one, parse_form, positive_number, singles, snake
+from tests.guide import transcript
+
+
+@pytest.mark.parametrize(
+    ("presented", "seconds", "verdict"),
+    [
+        (5, 0, Verdict.CURRENT),
+        (5, 10**6, Verdict.CURRENT),
+        (4, 0, Verdict.REPEATED),
+        (4, 10**6, Verdict.REPEATED),
+        (3, 30, Verdict.RETIRED),
+        (3, 31, Verdict.STOLEN),
+        (1, 31, Verdict.STOLEN),
+        (6, 31, Verdict.RETIRED),
+    ],
+)
+def test_what_a_refresh_token_is_worth(presented: int, seconds: int, verdict: Verdict) -> None:
+    assert judge(presented, 5, timedelta(seconds=seconds)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "state", "location"),
+    [
+        ("https://a.example/c", None, "https://a.example/c?connectionId=99&code=x%2By"),
+        ("https://a.example/c?k=%2F&l", "", "https://a.example/c?k=%2F&l&connectionId=99&code=x%2By&state="),
+        ("https://a.example", "ä &", "https://a.example?connectionId=99&code=x%2By&state=%C3%A4+%26"),
+        ("https://a.example/c#f", None, "https://a.example/c?connectionId=99&code=x%2By#f"),
+    ],
+)
+def test_the_way_back(redirect_uri: str, state: str | None, location: str) -> None:
+    assert way_back(Authorization(99, "c", redirect_uri, state), code="x+y") == location
+    assert origin_of(redirect_uri) == "https://a.example"
+
+
+def test_the_guide_s_form_and_expires() -> None:
+    form = transcript("token-request").form
+    assert read_client([], form) == Client("xyz1243", "...", by_basic=False)
+    assert read_grant(form) == CodeGrant("one-time-auth-string", None)
+    assert expires_text(1245073530) == transcript("token-answer").json["expires"]
+
+
+def test_basic_is_form_encoded_inside() -> None:
+    assert read_client(["basic YSUyNTph"], {}) == Client("a%", "a", by_basic=True)
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "..." not in repr(read_client([], transcript("token-request").form))
+    assert "one-time" not in repr(read_grant(transcript("token-request").form))
+
+
+def test_names_come_in_either_spelling() -> None:
+    assert snake("connectionId") == "connection_id"
+    assert one({"connection_id": "1"}, "connectionId") == "1"
+    assert one({"connection_id": "1", "connectionId": "1"}, "connectionId") == "1"
+    assert one({}, "connectionId") is None
+    with pytest.raises(BadInput):
+        one({"connection_id": "1", "connectionId": "2"}, "connectionId")
+
+
+def test_forms() -> None:
+    assert parse_form(b"a=1&b=&c=%C3%A4+x") == {"a": "1", "b": "", "c": "ä x"}
+    for wrong in (b"a=1&a=1", b"a=%FF", b"\xff=1", b"a=%00", b"&".join(b"%d=1" % n for n in range(99))):
+        with pytest.raises(BadInput):
+            parse_form(wrong)
+    with pytest.raises(BadInput):
+        singles([("a", "\ud800")])
+    assert check_text("ä\n", "a") == "ä\n"
+
+
+@pytest.mark.parametrize("text", [None, "", "0", "-1", "+1", "1.0", " 1", "\u0661", "1_0", str(2**63), "1" * 5000])
+def test_not_a_positive_number(text: str | None) -> None:
+    with pytest.raises(BadInput):
+        positive_number(text, "n")
+    assert positive_number(str(2**63 - 1), "n") == 2**63 - 1
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_account_waits_after_five_in_a_row_and_longer_each_time() -> None:
+    throttle = Throttle(clock := Clock())
+    for number in range(5):
+        assert throttle.wait("ada", "a") == 0
+        throttle.failed("ada", str(number))
+    assert throttle.wait("ada", "elsewhere") == 30
+    assert throttle.wait("bob", "elsewhere") == 0
+    clock.now += 30
+    assert throttle.wait("ada", "a") == 0
+    throttle.failed("ada", "a")
+    assert throttle.wait("ada", "a") == 60
+    clock.now += 60
+    throttle.succeeded("ada")
+    throttle.failed("ada", "a")
+    assert throttle.wait("ada", "b") == 0
+
+
+def test_an_address_waits_after_twenty() -> None:
+    throttle = Throttle(clock := Clock())
+    for number in range(20):
+        assert throttle.wait("x", "a") == 0
+        throttle.failed(str(number), "a")
+    assert throttle.wait("x", "a") == 30
+    assert throttle.wait("x", "b") == 0
+    clock.now += 3601
+    throttle.failed("y", "a")
+    assert throttle.wait("x", "a") == 0
+
+
+def test_waits_end_and_memory_does_too() -> None:
+    assert [wait_after(number) for number in (0, 1, 4, 5, 10**9)] == [30, 60, 480, 900, 900]
+    throttle = Throttle(Clock())
+    for number in range(MAX_ENTRIES):
+        throttle.failed(str(number), str(number))
+    assert len(throttle._entries) == MAX_ENTRIES
