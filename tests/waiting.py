@@ -10,14 +10,16 @@ T = TypeVar("T")
 
 
 @overload
-async def until(check: Callable[[], Awaitable[T | None]], timeout: float = 10.0, what: str = "") -> T: ...
+async def until(
+    check: Callable[[], Awaitable[T | None]], timeout: float = 10.0, what: str = "", *, pace: float = 0.1
+) -> T: ...
 @overload
-async def until(check: Callable[[], T | None], timeout: float = 10.0, what: str = "") -> T: ...
-async def until(check: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+async def until(check: Callable[[], T | None], timeout: float = 10.0, what: str = "", *, pace: float = 0.1) -> T: ...
+async def until(check: Callable[[], Any], timeout: float = 10.0, what: str = "", *, pace: float = 0.1) -> Any:
     """Asks `check` (plain or async) again and again → its first answer that is true.
 
-    An AssertionError counts as "not yet", so that `check` may assert. After `timeout` seconds it fails with `what`,
-    the last answer and the last assertion.
+    An AssertionError counts as "not yet", so that `check` may assert. The pauses grow up to `pace` seconds. After
+    `timeout` seconds it fails with `what`, the last answer and the last assertion.
     """
     deadline = time.monotonic() + timeout
     pause = 0.005
@@ -35,4 +37,4 @@ async def until(check: Callable[[], Any], timeout: float = 10.0, what: str = "")
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what or getattr(check, '__name__', 'check')}: {said}")
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
+        pause = min(pause * 1.5, pace)

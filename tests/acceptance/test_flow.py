@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from ops.stack import WORKERS
 from tests.acceptance.world import World, world
 from tests.waiting import until
 
@@ -20,9 +20,9 @@ CONNECTION = 99
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(directory: Path, amqp_url: str, sqlite_url: str) -> AsyncIterator[World]:
+async def gateway(directory: Path, amqp_url: str, postgresql_url: str) -> AsyncIterator[World]:
     """One gateway for the module; every test leaves it running and quiet."""
-    async with world(directory, amqp_url=amqp_url, database_url=sqlite_url, sandbox=["--rates=2"]) as made:
+    async with world(directory, amqp_url=amqp_url, database_url=postgresql_url) as made:
         await made.onboard(CONNECTION)
         yield made
 
@@ -97,25 +97,22 @@ async def _change(gateway: World, url: str) -> None:
     await gateway.sandbox.change("price" if "/rates/" in url else "rename", url, webhook=False)
 
 
-async def test_webhooks_are_taken_while_the_store_is_locked(gateway: World) -> None:
-    """Nobody can write until the workers complain; what was accepted meanwhile comes out afterwards."""
-    path = gateway.stack.environment["DATABASE_URL"].partition("///")[2]
-    targets = list((await gateway.sandbox.world()).items)[:20]
-    locker = sqlite3.connect(path, isolation_level=None)
-    locker.execute("BEGIN EXCLUSIVE")
-    try:
-        start = (await gateway.sandbox.records()).order
-        logged = len(gateway.stack.logs("fetch-1"))
-        await asyncio.gather(*(_change(gateway, url) for url in targets))
-        await gateway.sandbox.burst(100, 20, connection_id=CONNECTION)
-        await until(lambda: "waiting" in gateway.stack.logs("fetch-1")[logged:], what="fetch feels the lock")
-        await gateway.sandbox.burst(100, 20, connection_id=CONNECTION)
-        records = await gateway.sandbox.records(after=start)
-        assert Counter(hook.status for hook in records.webhooks if not hook.lost) == {200: 200}
-        assert not records.calls
-    finally:
-        locker.rollback()
-        locker.close()
+async def test_all_workers_in_one_process(gateway: World) -> None:
+    """The four are stopped for a while; one process does all they do."""
+    stack = gateway.stack
+    four = [name for role in WORKERS for name in stack.names(role)]
+    assert set(await asyncio.gather(*map(stack.terminate, four))) == {0}
+    start = (await gateway.sandbox.records()).order
+    [alone] = await stack.start("all")
+    done = await gateway.sandbox.change("price")
+    await gateway.sandbox.expire_access()
     await gateway.ledger()
-    records = await gateway.sandbox.records(after=start)
-    assert {call.url for call in records.calls} == set(targets)
+    told = gateway.events[-1]["data"]
+    assert (told["itemId"], told["change"]) == (done.url.rsplit("/", 1)[1], "updated")
+    await until(lambda: _refreshed(gateway, start), what="a renewed token")
+    assert await stack.terminate(alone) == 0
+    await asyncio.gather(*map(stack.restart, four))
+
+
+async def _refreshed(gateway: World, after: int) -> bool:
+    return any(one.outcome == "issued" for one in (await gateway.sandbox.records(after=after)).tokens)

@@ -12,15 +12,17 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from common.errors import GatewayError
 from ops.stack import WORKERS
 from sandbox.driver import DriverError
-from tests.acceptance.world import World, world
+from tests.acceptance.world import Changes, World, again_and_again, world
 from tests.fixtures.broker import Vhosts
 from tests.kill.points import POINTS, Point
 from tests.waiting import until
@@ -29,8 +31,13 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 
 CONNECTION, SECOND_CONNECTION = 99, 100
 PROCESSES = (*WORKERS, "ingress")
-OF_THE_GRANT = ("callback.exchanged", "refresh.intent", "refresh.sent", "refresh.answered", "refresh.committed")
-"""Points that hold the lease of the one grant: each on a gateway of its own."""
+OF_THE_GRANT = (
+    ("callback.exchanged", "refresh.committed"),
+    ("refresh.intent",),
+    ("refresh.sent",),
+    ("refresh.answered",),
+)
+"""Points that hold the lease of the one grant, or lose it: on gateways of their own, side by side."""
 DEATH_SECONDS = 45.0
 
 
@@ -47,29 +54,28 @@ class Killed:
         """What fails in the block is the failure of these, not the end of everything."""
         try:
             yield
-        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError) as error:
+        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError, GatewayError) as error:
             for name in names:
                 self.failed.setdefault(name, f"{type(error).__name__}: {error}")
 
     async def end(self, made: World, role: str) -> None:
-        """SIGTERM, and again; SIGKILL, and again."""
+        """SIGTERM and start again; SIGKILL."""
         [name] = made.stack.names(role)
         self.codes[f"{role} TERM"] = await made.stack.terminate(name)
         await made.stack.restart(name)
         await _at_work(made, name, lives=2)
         self.codes[f"{role} KILL"] = await made.stack.kill(name)
-        await made.stack.restart(name)
-        await _at_work(made, name, lives=3)
 
-    async def die_at(self, made: World, point: Point, and_do: Callable[[], Coroutine[object, object, None]]) -> None:
+    async def die_at(
+        self, made: World, point: Point, and_do: Callable[[], Coroutine[object, object, None]], *, nth: int = 1
+    ) -> None:
         """The role runs through the entry point until it has died there. `and_do` is what leads to the point."""
         stack, marker = made.stack, made.stack.directory / f"{point.name}.reached"
         for name in stack.names(point.role):
             await stack.terminate(name)
-        settings = {"KILL_POINT": point.name, "KILL_MARKER": str(marker), "HTTP_PORT": stack.environment["HTTP_PORT"]}
+        settings = {"KILL_POINT": point.name, "KILL_NTH": str(nth), "KILL_MARKER": str(marker), **_same_port(made)}
         command = ["-m", "tests.kill.entry", point.role]
         [name] = await stack.start(point.role, command=command, settings=settings)
-        await _at_work(made, name, lives=1)
         doing = asyncio.create_task(and_do())
         try:
             self.codes[point.name] = await stack.wait(name, DEATH_SECONDS)
@@ -99,16 +105,15 @@ async def killed(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts
     """Everything that the selected tests want killed, has been."""
     wanted = _selected(request)
     run = Killed()
-    pool = [vhosts.take() for _ in range(5)]
+    pool = [vhosts.take() for _ in range(1 + len(OF_THE_GRANT))]
     places = [Place(directory / str(number), vhost.url) for number, vhost in enumerate(pool)]
     for place in places:
         place.directory.mkdir()
-    sides = [("callback.exchanged", "refresh.committed"), ("refresh.intent",), ("refresh.sent",), ("refresh.answered",)]
-    rest = wanted.difference(OF_THE_GRANT)
+    rest = wanted.difference(*OF_THE_GRANT)
     plays = [_all_stages(run, places[0], rest)] if rest else []
     plays += [
         _grant(run, place, points)
-        for place, names in zip(places[1:], sides, strict=True)
+        for place, names in zip(places[1:], OF_THE_GRANT, strict=True)
         if (points := [POINTS[name] for name in names if name in wanted])
     ]
     await asyncio.gather(*plays)
@@ -126,55 +131,44 @@ def _selected(request: pytest.FixtureRequest) -> set[str]:
 
 
 async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
-    """Workers first, and the sum must be right by itself; then the ingress, who leaves callers without an answer."""
-    points = [point for point in POINTS.values() if point.name in wanted]
-    settings, flags = {"ACCESS_TOKEN_SECONDS": "8"}, ["--rates=4", "--page-size=2", "--locations=4"]
+    """The workers while everything changes; then the ingress, whose callers are left without an answer.
+
+    What is told while the ingress dies has not changed, and is one location: it makes good nothing that a worker lost.
+    """
+    settings, flags = {"ACCESS_TOKEN_SECONDS": "8"}, ["--rates=4", "--page-size=2"]
     with run.group(*wanted):
         async with world(
             place.directory, amqp_url=place.amqp_url, database_url=place.database_url, settings=settings, sandbox=flags
         ) as made:
             await made.onboard(CONNECTION)
-            theirs = {name for name in wanted if _role(name) == "ingress"}
-            if ours := wanted.difference(theirs):
-                with run.group(*ours):
-                    async with made.load(CONNECTION):
-                        for role in WORKERS:
-                            if role in wanted:
-                                await run.end(made, role)
-                        lanes = {role: [point for point in points if point.role == role] for role in WORKERS}
-                        await asyncio.gather(*(_lane(run, made, role, lane) for role, lane in lanes.items()))
-                    await made.ledger(40)
-            if theirs:
-                with run.group(*theirs):
-                    async with made.load(CONNECTION):
-                        if "ingress" in wanted:
-                            await run.end(made, "ingress")
-                        await _lane(run, made, "ingress", [point for point in points if point.role == "ingress"])
-                    await made.ledger(allow=["stale", "violations"])
-                    for connection in await made.admin.connections():
-                        await made.admin.resync(connection["connectionId"])
-                    await made.ledger(allow=["violations"])
+            async with again_and_again(Changes(made, CONNECTION)):
+                await asyncio.gather(*(_lane(run, made, role, wanted) for role in WORKERS))
+            async with again_and_again(lambda _: made.sandbox.burst(1, 1, connection_id=CONNECTION, wait=False)):
+                await _lane(run, made, "ingress", wanted)
+                if "provider.code_redeemed" in wanted:
+                    await made.connect(SECOND_CONNECTION, has_listings=False)
+            await made.ledger(40, allow=["violations"])  # an ingress that is killed does not answer
 
 
-async def _lane(run: Killed, made: World, role: str, points: list[Point]) -> None:
-    """A role dies at point after point, and then lives."""
+async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
+    """A process of this role is ended in good order, killed, and dies at point after point; then one lives."""
+    if role in wanted:
+        await run.end(made, role)
+    points = [point for point in POINTS.values() if point.role == role and point.name in wanted]
     for point in points:
         with run.group(point.name):
             await run.die_at(made, point, lambda point=point: _lead_to(made, point))  # type: ignore[misc]
-    if points:
-        for name in made.stack.names(role):
-            await made.stack.terminate(name)
-        [name] = await made.stack.start(role, settings={"HTTP_PORT": made.stack.environment["HTTP_PORT"]})
+    if not made.stack.names(role):
+        [name] = await made.stack.start(role, settings=_same_port(made))
         await _at_work(made, name, lives=1)
-        if any(point.name == "provider.code_redeemed" for point in points):
-            await made.connect(SECOND_CONNECTION)
 
 
 async def _lead_to(made: World, point: Point) -> None:
-    """What the load does not bring about by itself: another user's connection."""
+    """What nothing brings about by itself: another user's connection."""
     if point.name == "provider.code_redeemed":
-        with suppress(AssertionError, aiohttp.ClientError):
-            await made.connect(SECOND_CONNECTION)
+        await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
+        with suppress(AssertionError, aiohttp.ClientError, GatewayError):
+            await made.connect(SECOND_CONNECTION, has_listings=False)
 
 
 async def _grant(run: Killed, place: Place, points: list[Point]) -> None:
@@ -193,22 +187,18 @@ async def _grant(run: Killed, place: Place, points: list[Point]) -> None:
 
 async def _die_with_the_grant(run: Killed, made: World, place: Place, point: Point) -> None:
     if point.name == "callback.exchanged":
-        await run.die_at(made, point, lambda: _authorise(made))
+        await run.die_at(made, point, lambda: _authorise(made, 0))
         await made.stack.start("token")
         await made.authorise(timeout=40)
         return
-    if not made.stack.names("token"):
-        await made.stack.start("token")
-        await made.authorise()
-    if point.name == "refresh.sent":
-        await made.sandbox.fault("token_slow", seconds=3)
-        await made.sandbox.fault("token_drop", consume=True)
-    await run.die_at(made, point, _nothing)
+    has_grant = await made.has_grant()
+    nth = 2 if point.name == "refresh.committed" and not has_grant else 1  # the code's pair is committed likewise
+    await run.die_at(made, point, _nothing if has_grant else partial(_lead_to_renewal, made, point), nth=nth)
     died = (await made.sandbox.records()).order
     await made.stack.start("token")
     outcome = await until(lambda: _outcome(made, place, died), 45, what="a live pair, or a call for a person")
     if outcome == "lost":
-        assert point.name in ("refresh.sent", "refresh.answered"), "only there the pair is at risk"
+        assert point.name != "refresh.committed", "the pair was not at risk"
         await made.authorise()
     assert _calls_for_a_person(place) == (outcome == "lost")
     assert not (await made.sum()).overlapping
@@ -229,9 +219,17 @@ def _calls_for_a_person(place: Place) -> int:
     return sum("needs_authorisation" in data for (data,) in rows)
 
 
-async def _authorise(made: World) -> None:
-    with suppress(AssertionError):
-        await made.authorise(timeout=0)
+async def _authorise(made: World, timeout: float = 20.0) -> None:
+    with suppress(AssertionError):  # who is to get the grant may die before
+        await made.authorise(timeout)
+
+
+async def _lead_to_renewal(made: World, point: Point) -> None:
+    """A first pair, which is renewed after seconds; a request that is to be under way is answered late, if at all."""
+    await _authorise(made)
+    if point.name == "refresh.sent":
+        await made.sandbox.fault("token_slow", seconds=3)
+        await made.sandbox.fault("token_drop", consume=True)
 
 
 async def _nothing() -> None:
@@ -254,8 +252,9 @@ async def _answers(url: str) -> bool:
             return False
 
 
-def _role(point: str) -> str:
-    return POINTS[point].role if point in POINTS else point
+def _same_port(made: World) -> dict[str, str]:
+    """A second ingress would else listen elsewhere."""
+    return {"HTTP_PORT": made.stack.environment["HTTP_PORT"]}
 
 
 # --- what came of it

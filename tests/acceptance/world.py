@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,7 +36,7 @@ QUICK: Mapping[str, str] = {
 }
 """No second looks, no resyncs by themselves, so that calls can be counted; trouble is over soon."""
 
-USER, LOGIN, PASSWORD = "user-1", "ada", "correct horse battery staple"
+PASSWORD = "correct horse battery staple"
 ALLOW = ("decision", "allow")
 LONG = 2
 RECORDER = "test.recorder"
@@ -71,13 +71,18 @@ class World:
         """Whether our access to Syncaroo is active."""
         return bool((await self.admin.status())["grant"]["state"] == "active")
 
-    async def connect(self, connection_id: int) -> None:
-        """The user's way from Syncaroo to the consent page and back; returns when Syncaroo calls it confirmed."""
-        await self.admin.put_user(USER, LOGIN, PASSWORD)
-        await self.admin.put_locations(USER, platform_locations(await self.sandbox.world()))
+    async def connect(self, connection_id: int, *, has_listings: bool = True) -> None:
+        """A user's way from Syncaroo to the consent page and back; returns when Syncaroo calls it confirmed.
+
+        Every connection has a user of its own; one without listings hears of nothing.
+        """
+        user = f"user-{connection_id}"
+        await self.admin.put_user(user, user, PASSWORD)
+        if has_listings:
+            await self.admin.put_locations(user, platform_locations(await self.sandbox.world()))
         async with Browser() as browser:
             page = await browser.open(await self.sandbox.connect(connection_id))
-            page = await browser.submit(page, text=LOGIN, password=PASSWORD)
+            page = await browser.submit(page, text=user, password=PASSWORD)
             page = await browser.submit(page, button=ALLOW)
         connection = (await self.sandbox.connections())[connection_id]
         assert connection.state == "confirmed", page
@@ -92,7 +97,7 @@ class World:
             assert not faults, "\n".join([*found.lines(), *faults])
             return found
 
-        return await until(adds_up, timeout, what="the ledger adds up")
+        return await until(adds_up, timeout, what="the ledger adds up", pace=1.0)
 
     async def sum(self) -> Ledger:
         """As it is now."""
@@ -106,37 +111,38 @@ class World:
             )
         )
 
-    @asynccontextmanager
-    async def load(self, connection_id: int = 99, *, per_second: float = 20.0) -> AsyncIterator[Load]:
-        """Syncaroo's world changes all the time, each change with its webhook, until the end of the block."""
-        load = Load(self, connection_id)
-        stop = asyncio.Event()
-        running = asyncio.create_task(load.run(stop, 1 / per_second))
-        try:
-            yield load
-        finally:
-            stop.set()
-            await running
+
+@asynccontextmanager
+async def again_and_again(work: Callable[[int], Awaitable[object]], pause: float = 0.05) -> AsyncIterator[None]:
+    """`work(0)`, `work(1)`, … until the end of the block, `pause` seconds between them."""
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        for number in count():
+            await work(number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+            if stop.is_set():
+                return
+
+    running = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
 
 
-@dataclass
-class Load:
-    """Changes of prices and names, a new room now and then, lists of several pages, webhooks that tell no target."""
+@dataclass(frozen=True)
+class Changes:
+    """Prices and names change, there is a new room now and then, lists of several pages are asked for, and some
+    webhooks tell no target."""
 
     world: World
     connection_id: int
-    sent: int = 0
 
-    async def run(self, stop: asyncio.Event, pause: float) -> None:
-        for number in count():
-            if stop.is_set():
-                return
-            await self._one(number)
-            self.sent += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-
-    async def _one(self, number: int) -> None:
+    async def __call__(self, number: int) -> None:
+        """The so-manieth of them."""
         sandbox = self.world.sandbox
         match number % 20:
             case 9:
@@ -192,7 +198,7 @@ async def world(
         made = World(stack, driver, admin)
         await stack.start("sandbox", arguments=sandbox_arguments(stack.environment, *sandbox))
         if set_up:
-            await gateway_setup(stack)
+            await gateway_setup(stack)  # while the stand-in starts
             await ending.enter_async_context(recorder(amqp_url, made))
         for role in roles:
             await stack.start(role)

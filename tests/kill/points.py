@@ -10,20 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from common.broker.publisher import Outgoing, Publisher
-from common.errors import UpstreamFailed
-from ingress.oauth.store import OAuthStore
-from tests.kill.seams import Method, Reach, after, before, before_commit, instead
-from workers.fetch.client import SyncarooApi
-from workers.fetch.store import TargetStore
-from workers.reconcile.handler import ReconcileHandler
-from workers.reconcile.store import ListingStore
-from workers.relay.store import EventStore
-from workers.token.client import TokenClient
-from workers.token.store import GrantStore
+from common.errors import Permanent, UpstreamFailed
+from tests.kill.seams import Install, Method, Reach, after, before, before_commit, replace
 
 UNDER_WAY_SECONDS = 0.5
 """After so long a request has left; the stand-in is told to answer it much later."""
+
+PUBLISH = "common.broker.publisher:Publisher.publish"
+OAUTH = "ingress.oauth.store:OAuthStore"
+TARGETS = "workers.fetch.store:TargetStore"
+LISTINGS = "workers.reconcile.store:ListingStore"
+EVENTS = "workers.relay.store:EventStore"
+GRANTS = "workers.token.store:GrantStore"
+TOKENS = "workers.token.client:TokenClient"
 
 
 @dataclass(frozen=True)
@@ -32,76 +31,85 @@ class Point:
 
     name: str
     role: str
-    install: Callable[[Reach], None]
+    install: Install
 
 
-def _to(key: str) -> Callable[..., bool]:
+def to(key: str) -> Callable[..., bool]:
     """Of publishes: those with a routing key that begins so."""
-
-    def matches(message: Outgoing, *_: Any) -> bool:
-        return message.routing_key.startswith(key)
-
-    return matches
+    return lambda message, *_: message.routing_key.startswith(key)
 
 
-def _page_of_many(url: str, *_: Any) -> bool:
+def page_2(url: str, *_: Any) -> bool:
+    """Of requests: those for the second page of a list."""
     return "page=2" in url
 
 
-def _gave_something(*given: Any) -> bool:
+def something(*given: Any) -> bool:
+    """Of calls that have returned: those that gave something."""
     return bool(given[-1])
 
 
-def _gave_claims(_limit: int, result: tuple[list[Any], Any]) -> bool:
+def claims(_limit: int, result: tuple[list[Any], Any]) -> bool:
+    """Of looks for work: those that found some."""
     return bool(result[0])
 
 
-def _request_under_way(reach: Reach) -> None:
-    def wrap(original: Method) -> Method:
-        async def refresh(self: Any, *given: Any) -> Any:
-            asking = asyncio.ensure_future(original(self, *given))
-            await asyncio.wait([asking], timeout=UNDER_WAY_SECONDS)
-            if not asking.done():
-                reach()
-            return await asking
+def under_way(seam: str) -> Install:
+    """Reached when it has been called and has not returned within half a second."""
 
-        return refresh
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any) -> Any:
+                asking = asyncio.ensure_future(original(self, *given))
+                await asyncio.wait([asking], timeout=UNDER_WAY_SECONDS)
+                if not asking.done():
+                    reach()
+                return await asking
 
-    instead(TokenClient, "refresh", wrap)
+            return wrapped
+
+        replace(seam, wrap)
+
+    return install
 
 
-def _copy_of_a_retry(reach: Reach) -> None:
-    def wrap(original: Method) -> Method:
-        async def refuse(self: Any, *given: Any) -> Any:
-            raise UpstreamFailed("as ordered")
+def moved(error: Exception, key: str) -> Install:
+    """Reconcile refuses every message with this error; reached when the copy of one has been confirmed under `key`."""
 
-        return refuse
+    def install(reach: Reach) -> None:
+        def wrap(_: Method) -> Method:
+            async def refuse(self: Any, *given: Any) -> Any:
+                raise error
 
-    instead(ReconcileHandler, "__call__", wrap)
-    after(Publisher, "publish", reach, _to("delay.reconcile."))
+            return refuse
+
+        replace("workers.reconcile.handler:ReconcileHandler.__call__", wrap)
+        after(PUBLISH, to(key))(reach)
+
+    return install
 
 
 _TABLE = [
-    Point("ingress.before_publish", "ingress", lambda r: before(Publisher, "publish", r, _to("fetch."))),
-    Point("ingress.after_confirm", "ingress", lambda r: after(Publisher, "publish", r, _to("fetch."))),
-    Point("provider.code_redeemed", "ingress", lambda r: after(OAuthStore, "redeem", r, _gave_something)),
-    Point("provider.rotated", "ingress", lambda r: after(OAuthStore, "rotate", r, _gave_something)),
-    Point("fetch.before_mark_commits", "fetch", lambda r: before_commit(TargetStore, "mark", r)),
-    Point("fetch.marked", "fetch", lambda r: after(TargetStore, "mark", r)),
-    Point("fetch.claimed", "fetch", lambda r: after(TargetStore, "claim", r, _gave_claims)),
-    Point("fetch.after_page_1", "fetch", lambda r: before(SyncarooApi, "get", r, _page_of_many)),
-    Point("fetch.published", "fetch", lambda r: after(Publisher, "publish", r, _to("reconcile."))),
-    Point("park.published", "fetch", lambda r: after(Publisher, "publish", r, _to("dead.fetch"))),
-    Point("reconcile.in_transaction", "reconcile", lambda r: before_commit(ListingStore, "apply", r)),
-    Point("reconcile.committed", "reconcile", lambda r: after(ListingStore, "apply", r, _gave_something)),
-    Point("retry.copied", "reconcile", _copy_of_a_retry),
-    Point("relay.read", "relay", lambda r: after(EventStore, "pending", r, _gave_something)),
-    Point("relay.published", "relay", lambda r: before(EventStore, "published", r)),
-    Point("refresh.intent", "token", lambda r: after(GrantStore, "claim_refresh", r, _gave_something)),
-    Point("refresh.sent", "token", _request_under_way),
-    Point("refresh.answered", "token", lambda r: after(TokenClient, "refresh", r)),
-    Point("refresh.committed", "token", lambda r: after(GrantStore, "keep", r, _gave_something)),
-    Point("callback.exchanged", "token", lambda r: after(TokenClient, "exchange", r)),
+    Point("ingress.before_publish", "ingress", before(PUBLISH, to("fetch."))),
+    Point("ingress.after_confirm", "ingress", after(PUBLISH, to("fetch."))),
+    Point("provider.code_redeemed", "ingress", after(f"{OAUTH}.redeem", something)),
+    Point("provider.rotated", "ingress", after(f"{OAUTH}.rotate", something)),
+    Point("fetch.before_mark_commits", "fetch", before_commit(f"{TARGETS}.mark")),
+    Point("fetch.marked", "fetch", after(f"{TARGETS}.mark")),
+    Point("fetch.claimed", "fetch", after(f"{TARGETS}.claim", claims)),
+    Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2)),
+    Point("fetch.published", "fetch", after(PUBLISH, to("reconcile."))),
+    Point("reconcile.in_transaction", "reconcile", before_commit(f"{LISTINGS}.apply")),
+    Point("reconcile.committed", "reconcile", after(f"{LISTINGS}.apply", something)),
+    Point("retry.copied", "reconcile", moved(UpstreamFailed("as ordered"), "delay.reconcile.")),
+    Point("park.published", "reconcile", moved(Permanent("as_ordered"), "dead.reconcile")),
+    Point("relay.read", "relay", after(f"{EVENTS}.pending", something)),
+    Point("relay.published", "relay", before(f"{EVENTS}.published")),
+    Point("refresh.intent", "token", after(f"{GRANTS}.claim_refresh", something)),
+    Point("refresh.sent", "token", under_way(f"{TOKENS}.refresh")),
+    Point("refresh.answered", "token", after(f"{TOKENS}.refresh")),
+    Point("refresh.committed", "token", after(f"{GRANTS}.keep", something)),
+    Point("callback.exchanged", "token", after(f"{TOKENS}.exchange")),
 ]
 
 POINTS = {point.name: point for point in _TABLE}

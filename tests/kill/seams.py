@@ -1,4 +1,7 @@
-"""Wrapping a seam of the product in this very process, so that reaching it is noticed: before, after, at commit."""
+"""Wrapping a seam of the product in this very process, so that reaching it is noticed: before, after, at commit.
+
+A seam is named `package.module:Class.method`; nothing is imported before it is wrapped.
+"""
 
 from __future__ import annotations
 
@@ -6,78 +9,92 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any
-
-from common.store.engine import Store, Transaction
 
 Reach = Callable[[], None]
 """Says that the point was reached; it may not return."""
-
+Install = Callable[[Reach], None]
+"""Wraps a seam so that reaching the point calls it."""
 Method = Callable[..., Awaitable[Any]]
 
 _watched: ContextVar[bool] = ContextVar("watched", default=False)
 
 
-def before(owner: type, name: str, reach: Reach, when: Callable[..., bool] = lambda *_: True) -> None:
-    """Reached when `owner.name` is called with arguments (without self) that `when` accepts."""
-
-    def wrap(original: Method) -> Method:
-        async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-            if when(*given):
-                reach()
-            return await original(self, *given, **named)
-
-        return wrapped
-
-    _replace(owner, name, wrap)
+def always(*_: Any) -> bool:
+    """Every call counts."""
+    return True
 
 
-def after(owner: type, name: str, reach: Reach, when: Callable[..., bool] = lambda *_: True) -> None:
-    """Reached when `owner.name` has returned; `when` gets the arguments and, last, what it returned."""
+def before(seam: str, when: Callable[..., bool] = always) -> Install:
+    """Reached when it is called with arguments (without self) that `when` accepts."""
 
-    def wrap(original: Method) -> Method:
-        async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-            result = await original(self, *given, **named)
-            if when(*given, result):
-                reach()
-            return result
-
-        return wrapped
-
-    _replace(owner, name, wrap)
-
-
-def before_commit(owner: type, name: str, reach: Reach) -> None:
-    """Reached when all statements of a transaction begun inside `owner.name` have run and its commit is next."""
-
-    def wrap(original: Method) -> Method:
-        async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-            token = _watched.set(True)
-            try:
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
+                if when(*given):
+                    reach()
                 return await original(self, *given, **named)
-            finally:
-                _watched.reset(token)
 
-        return wrapped
+            return wrapped
 
-    _replace(owner, name, wrap)
-    begun = Store.transaction
+        replace(seam, wrap)
 
-    @asynccontextmanager
-    async def transaction(self: Store) -> AsyncIterator[Transaction]:
-        async with begun(self) as inner:
-            yield inner
-            if _watched.get():
-                reach()
-
-    Store.transaction = transaction  # type: ignore[method-assign]
+    return install
 
 
-def instead(owner: type, name: str, method: Callable[[Method], Method]) -> None:
-    """Puts `method(original)` in the place of `owner.name`."""
-    _replace(owner, name, method)
+def after(seam: str, when: Callable[..., bool] = always) -> Install:
+    """Reached when it has returned; `when` gets the arguments and, last, what it returned."""
+
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
+                result = await original(self, *given, **named)
+                if when(*given, result):
+                    reach()
+                return result
+
+            return wrapped
+
+        replace(seam, wrap)
+
+    return install
 
 
-def _replace(owner: type, name: str, wrap: Callable[[Method], Method]) -> None:
-    original: Method = getattr(owner, name)
+def before_commit(seam: str) -> Install:
+    """Reached when all statements of a transaction that it began have run, and the commit is next."""
+
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
+                token = _watched.set(True)
+                try:
+                    return await original(self, *given, **named)
+                finally:
+                    _watched.reset(token)
+
+            return wrapped
+
+        def wrap_transaction(begun: Any) -> Any:
+            @asynccontextmanager
+            async def transaction(self: Any) -> AsyncIterator[Any]:
+                async with begun(self) as inner:
+                    yield inner
+                    if _watched.get():
+                        reach()
+
+            return transaction
+
+        replace(seam, wrap)
+        replace("common.store.engine:Store.transaction", wrap_transaction)
+
+    return install
+
+
+def replace(seam: str, wrap: Callable[[Any], Any]) -> None:
+    """Puts `wrap(method)` in the method's place."""
+    module, _, path = seam.partition(":")
+    owner_name, _, name = path.partition(".")
+    owner = getattr(import_module(module), owner_name)
+    original = getattr(owner, name)
     setattr(owner, name, functools.wraps(original)(wrap(original)))
