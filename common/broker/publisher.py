@@ -9,11 +9,11 @@ from typing import Any
 
 import aio_pika
 from aio_pika import DeliveryMode
-from aio_pika.abc import AbstractExchange, AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
 from pamqp.commands import Basic
 
-from common.broker.connection import bounded, close, connect
+from common.broker.connection import CONNECT_SECONDS, bounded, close, connect, keep_trying
 from common.broker.topology import EVENTS, WORK, Stage, dead_key, shard_key
 from common.codec import dumps
 from common.errors import BrokerUnavailable
@@ -132,12 +132,16 @@ class Publisher:
         return await exchange.publish(body, message.routing_key, mandatory=True, timeout=seconds)
 
     async def _connect(self) -> None:
-        self._connection = await connect(self._url, self._name)
-        # Without on_return_raises an unroutable message would count as published.
-        channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+        connection = self._connection = await connect(self._url, self._name)
+        channel = await keep_trying(lambda: bounded(_confirming_channel(connection), CONNECT_SECONDS), self._name)
         for name in (WORK, EVENTS):
             self._exchanges[name] = await channel.get_exchange(name, ensure=False)
         self._ready.set()
+
+
+async def _confirming_channel(connection: AbstractRobustConnection) -> AbstractChannel:
+    # Without on_return_raises an unroutable message would count as published.
+    return await connection.channel(publisher_confirms=True, on_return_raises=True)
 
 
 async def _look_for(connection: AbstractRobustConnection, queues: Sequence[str]) -> None:
