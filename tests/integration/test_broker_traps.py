@@ -135,7 +135,7 @@ async def test_messages_are_persistent(vhost: Vhost) -> None:
 async def test_a_full_queue_is_a_refusal(vhost: Vhost) -> None:
     """B7: reject-publish nacks."""
     async with bench(vhost.url) as made:
-        arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
         full = await made.channel.declare_queue("test.full", durable=True, arguments=arguments)
         await full.bind(WORK, "full")
 
@@ -167,7 +167,7 @@ async def test_retryable_comes_back_through_the_delay_queue_and_is_parked_in_the
         assert parked.headers["reason"] == "retries_exhausted"
         assert handler.attempts == [0, 1, 2]
         assert "x-death" in handler.batches[1][0].headers, "the broker leaves its trace"
-        assert not [name for name in parked.headers if name.startswith("x-")], "and no copy carries it on"
+        assert not [name for name in parked.headers if "death" in name], "and no copy carries it on"
         await parked.ack()
 
 
