@@ -16,8 +16,9 @@ MAX_CHARACTERS = 1024
 class Passwords:
     """Hashes and verifies."""
 
-    def __init__(self) -> None:
-        self._hasher = PasswordHasher()
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        """`hasher` for other costs than argon2-cffi's defaults (RFC 9106, low memory)."""
+        self._hasher = hasher or PasswordHasher()
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def hash(self, password: str) -> str:
@@ -28,17 +29,16 @@ class Passwords:
     async def verify(self, stored: str | None, password: str) -> bool:
         """Whether it is the password; takes equally long when there is no such account (`stored` is None)."""
         async with self._turns:
-            matches = await asyncio.to_thread(self._matches, stored or _nobody(), password[:MAX_CHARACTERS])
+            matches = await asyncio.to_thread(self._matches, stored, password[:MAX_CHARACTERS])
         return matches and stored is not None
 
-    def _matches(self, stored: str, password: str) -> bool:
+    @functools.cached_property
+    def _nobody(self) -> str:
+        """The hash of a password that nobody has."""
+        return self._hasher.hash(secrets.token_urlsafe())
+
+    def _matches(self, stored: str | None, password: str) -> bool:
         try:
-            return self._hasher.verify(stored, password)
+            return self._hasher.verify(stored or self._nobody, password)
         except (VerificationError, InvalidHashError):
             return False
-
-
-@functools.cache
-def _nobody() -> str:
-    """The hash of a password that nobody has."""
-    return PasswordHasher().hash(secrets.token_urlsafe())

@@ -38,7 +38,7 @@ class Throttle:
         """Seconds until the next password may be tried; 0: now."""
         now = self._clock()
         entries = [self._entries.get(key) for key in _keys(login, address)]
-        return max(0.0, *(entry.blocked_until - now for entry in entries if entry is not None), 0.0)
+        return max([0.0, *(entry.blocked_until - now for entry in entries if entry is not None)])
 
     def failed(self, login: str, address: str) -> None:
         """A password was wrong."""

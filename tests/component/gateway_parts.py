@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
+from argon2 import PasswordHasher
 from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
@@ -187,7 +188,8 @@ async def running(database_url: str) -> AsyncIterator[Gateway]:
         platform_redirect_uris=f"{REDIRECT},{OTHER_REDIRECT}",  # type: ignore[arg-type]
     )
     operators = AdminSettings(admin_token="ann:anns-token,operators-token")  # type: ignore[arg-type]
-    store, broker, passwords = Store(database_url), Broker(), Passwords()
+    store, broker = Store(database_url), Broker()
+    passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))  # what argon2 costs is not tested
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
