@@ -89,6 +89,23 @@ async def test_a_removed_item_is_deleted_and_comes_back_with_its_version(vhost: 
         assert told == [("created", "webhook", 1), ("deleted", "gone", 2), ("created", "webhook", 3)]
 
 
+async def test_what_lies_under_a_removed_item_is_asked_itself(vhost: Vhost, database_url: str) -> None:
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOM] = {"ID": "7"}
+        run.api.pages[f"{ROOM}/rates"] = [{"ID": "1"}, {"ID": "2"}]
+        run.api.pages[f"{ROOM}/rates/2"] = {"ID": "2"}
+        await run.webhook(ROOM)
+        await run.webhook(f"{ROOM}/rates")
+        await until(lambda: len(run.events) == 3)
+        del run.api.pages[ROOM]
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 5)
+        told = {(one["data"]["itemId"], one["data"]["change"], one["data"]["reason"]) for one in run.events[3:]}
+        assert told == {("7", "deleted", "gone"), ("1", "deleted", "gone")}
+        await until(lambda: f"{ROOM}/rates/2" in run.api.calls)
+        assert set(await run.bodies()) == {f"{ROOM}/rates/2"}, "it answers, whatever became of its parent"
+
+
 async def test_absence_from_a_complete_walk_is_confirmed_at_the_items_own_url(vhost: Vhost, database_url: str) -> None:
     async with pipeline(vhost.url, database_url) as run:
         run.api.pages[ROOMS] = [{"ID": "7"}, {"ID": "8"}, {"ID": "9"}]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, false, func, or_, select, update
 
 from common.codec import canonical, decode
 from common.identity import listing_id_of, place_of
@@ -54,6 +55,9 @@ class ListingStore:
             changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
             await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
             await self._ask_again(transaction, [outcome.listing for outcome in outcomes.values() if outcome.doubt])
+            if source is not None:
+                gone = [outcome.listing for _, outcome in changed if outcome.change == "deleted"]
+                await self._suspect_children(transaction, gone, source.url)
             if second_look and not changed and candidates:
                 connection_id = next(iter(candidates.values()))[0].connection_id
                 now = await transaction.now()
@@ -113,6 +117,21 @@ class ListingStore:
             for one in doubtful
             if one.own_url is not None
         ]
+        await want(transaction, wanted)
+
+    async def _suspect_children(self, transaction: Transaction, gone: Sequence[Listing], asked_url: str) -> None:
+        """What lies under a deleted listing is asked itself; only its own answer deletes it."""
+        wanted = []
+        host = urlsplit(asked_url)[:2]
+        for parent in gone:
+            rows = await transaction.rows(
+                select(_listing.c.own_url, _listing.c.own_path)
+                .where(_listing.c.connection_id == parent.connection_id, _listing.c.version > 0)
+                .where(_listing.c.deleted == false())
+                .where(_listing.c.own_path.startswith(f"{parent.own_path}/", autoescape=True))
+            )
+            urls = [row.own_url or urlunsplit((*host, row.own_path, "", "")) for row in rows]
+            wanted += [Wanted(parent.connection_id, url, PlatformIds(), "resync") for url in urls]
         await want(transaction, wanted)
 
 
