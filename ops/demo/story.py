@@ -131,18 +131,20 @@ async def add_room(stage: Stage) -> None:
 
 
 async def remove_room(stage: Stage) -> None:
-    """One that was there from the start."""
+    """One that was there from the start; its rates go with it, though no webhook tells of them."""
     with stage.tell.step("a removed room") as step:
-        first = _of_kind(await stage.sandbox.world(), "resources")[0]
-        event = await _change(stage, "remove", "deleted", first)
-        step.note(f"{event['change']} {event['previous']['name']!r}, version {event['version']}")
+        since = len(stage.subscriber.events)
+        done = await stage.sandbox.change("remove", _of_kind(await stage.sandbox.world(), "resources")[0])
+        event, *rates = [await _event(stage, since, url, "deleted") for url in done.gone]
+        step.note(f"{event['change']} {event['previous']['name']!r} and its {len(rates)} rates")
 
 
 async def lose_webhook(stage: Stage) -> None:
     """The world changes and nobody tells; a resync finds out."""
     with stage.tell.step("a webhook gets lost, and a resync repairs it (admin API)") as step:
         since = len(stage.subscriber.events)
-        done = await stage.sandbox.change("price", webhook=False)
+        known = _of_kind(await stage.sandbox.world(), "rates")[-1]
+        done = await stage.sandbox.change("price", known, webhook=False)
         await stage.admin.resync(CONNECTION)
         event = await _event(stage, since, done.url, "updated")
         step.note(f"{event['change']}, {difference(event)}, reason {event['reason']}")
