@@ -23,6 +23,7 @@ from common.errors import (
     ForbiddenHost,
     GrantUnavailable,
     Permanent,
+    StoreUnavailable,
     UpstreamFailed,
     UpstreamRefused,
 )
@@ -106,7 +107,7 @@ class Fetcher:
         self._retry = retry
 
     async def fetch(self, claim: Claim, grant: Grant) -> None:
-        """Never raises for what Syncaroo or the broker does.
+        """Never raises for what Syncaroo or the broker does; a bug of ours is tried again like a failure of theirs.
 
         Raises:
             StoreUnavailable: the store is away; the lease runs out by itself.
@@ -123,6 +124,12 @@ class Fetcher:
             except (BrokerUnavailable, GrantUnavailable) as error:
                 log.warning("fetch.put_off", reason=str(error))
                 await self._store.put_off(claim, AWAY_PAUSE, str(error), counts=False)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                # Else the lease would run out and the target be claimed again, for ever, with nobody the wiser.
+                log.exception("fetch.bug", path=place_of(claim.url).path)
+                await self._failed(claim, UpstreamFailed(f"bug: {type(error).__name__}"))
 
     async def _walk(self, claim: Claim, attempt: Attempt) -> None:
         walk = Walk(claim.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ from urllib.parse import urljoin
 
 from common.codec import loads
 from common.errors import BadJson, UpstreamFailed, UpstreamRefused
-from common.identity import own_id, place_of
+from common.identity import as_segment, own_id, place_of
 from schemas.messages import Json
 
 MAX_PAGES = 1000
 MAX_WHOLE_ITEMS = 20_000
 MAX_RETRY_AFTER = timedelta(hours=1)
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _TRANSIENT_CLIENT_ERRORS = frozenset({408, 425, 429})
 
 Shape = Literal["item", "list", "whole"]
@@ -89,12 +91,12 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        seconds = float(text)
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:10])
     else:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER.total_seconds())
@@ -180,7 +182,12 @@ def _gather(walk: Walk, page: Page) -> tuple[Json, ...]:
 def _next_url(value: Json, url: str) -> str | None:
     if not isinstance(value, str) or not value:
         return None
-    return value if "://" in value else urljoin(url, value)
+    if _SCHEME.match(value):
+        return value
+    try:
+        return urljoin(url, value)
+    except ValueError:
+        return value  # whatever it is, it is no address, and where it leads is checked before it is called
 
 
 def _whole(value: Json) -> int | None:
@@ -219,4 +226,4 @@ def next_resync(interval: timedelta, *, first: bool) -> timedelta:
 def item_urls(url: str, ids: Sequence[str]) -> list[str]:
     """The own URLs of items found in the collection at `url`."""
     base = url.split("?", 1)[0].split("#", 1)[0].rstrip("/")
-    return [f"{base}/{one}" for one in ids]
+    return [f"{base}/{as_segment(one)}" for one in ids]

@@ -133,15 +133,23 @@ class TargetStore:
             rows = await self._within_budget(transaction, rows, now)
             return [await self._lease(transaction, row, now) for row in rows], grant
 
-    async def renew(self) -> None:
-        """Keep the leases of everything that this process holds."""
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        """Keep the leases of these claims, as far as they have not run out."""
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             await transaction.execute(
-                update(_target)
-                .where(_target.c.lease_owner == self._owner, _target.c.lease_until > now)
-                .values(lease_until=now + LEASE)
+                update(_target).where(self._held(claims), _target.c.lease_until > now).values(lease_until=now + LEASE)
             )
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Give claims back unanswered: another process may take them at once."""
+        async with self._store.transaction() as transaction:
+            await transaction.execute(
+                update(_target).where(self._held(claims)).values(lease_owner=None, lease_until=None)
+            )
+
+    def _held(self, claims: Sequence[Claim]) -> ColumnElement[bool]:
+        return and_(_target.c.lease_owner == self._owner, _target.c.started.in_([claim.started for claim in claims]))
 
     async def next_call(self, host: str) -> int | None:
         """A number for one more GET to the host; None when its budget is used up for now."""
@@ -233,7 +241,12 @@ class TargetStore:
             attempts=claim.attempts + 1,
         )
         async with self._store.transaction() as transaction:
-            values = {"parked": _target.c.wanted <= claim.started, "last_status": status or None, "last_error": reason}
+            values = {
+                "parked": _target.c.wanted <= claim.started,
+                "recheck_at": None,
+                "last_status": status or None,
+                "last_error": reason,
+            }
             if await self._settle(transaction, claim, values):
                 await park(transaction, [parked])
 
@@ -282,6 +295,7 @@ class TargetStore:
 
     async def _lease(self, transaction: Transaction, row: Any, now: datetime) -> Claim:
         started = await transaction.number()
+        second_look = row.wanted <= row.answered
         await transaction.execute(
             update(_target)
             .where(_target.c.connection_id == row.connection_id, _target.c.url == row.url)
@@ -290,10 +304,9 @@ class TargetStore:
                 lease_owner=self._owner,
                 lease_until=now + LEASE,
                 not_before=now + self._interval,
-                recheck_at=None,
+                recheck_at=now + LEASE if second_look else None,  # a dead worker's second look is taken up again
             )
         )
-        second_look = row.wanted <= row.answered
         return Claim(
             connection_id=row.connection_id,
             url=row.url,
@@ -337,7 +350,9 @@ class TargetStore:
 
 
 def _answered(claim: Claim, status: int) -> dict[str, Any]:
+    looked = {"recheck_at": None} if claim.second_look else {}
     return {
+        **looked,
         "answered": claim.started,
         "attempts": 0,
         "failing_since": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Protocol
 
 from common.broker.consumer import stage_consumer
 from common.broker.publisher import Publisher
@@ -42,6 +43,7 @@ SECTIONS = (
 MARK_BATCH = 200
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 5.0
+WIND_UP_SECONDS = 8.0
 RESYNC_LOOK_SECONDS = 30.0
 
 log = get_logger(__name__)
@@ -102,18 +104,34 @@ async def resync_regularly(targets: TargetStore, interval: timedelta, wake: asyn
         await pause(stop, look_every)
 
 
+class Fetches(Protocol):
+    """What the loop needs of the fetcher."""
+
+    async def fetch(self, claim: Claim, grant: Grant) -> None:
+        """Drive the claim to answered, put off, or parked; may raise `StoreUnavailable`."""
+
+
 class ClaimLoop:
     """Claims what is due, up to `concurrency` at once, and keeps the leases of what is being fetched."""
 
-    def __init__(self, targets: TargetStore, fetcher: Fetcher, wake: asyncio.Event, concurrency: int) -> None:
+    def __init__(
+        self,
+        targets: TargetStore,
+        fetcher: Fetches,
+        wake: asyncio.Event,
+        concurrency: int,
+        *,
+        wind_up_seconds: float = WIND_UP_SECONDS,
+    ) -> None:
         self._targets = targets
         self._fetcher = fetcher
         self._wake = wake
         self._concurrency = concurrency
-        self._running: set[asyncio.Task[None]] = set()
+        self._wind_up_seconds = wind_up_seconds
+        self._running: dict[asyncio.Task[None], Claim] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then what is in hand is finished."""
+        """Until `stop`; then what is in hand is finished, or given back after 8 s."""
         renewing = asyncio.create_task(self._keep_leases())
         stopping = asyncio.create_task(self._wake_at(stop))
         try:
@@ -121,12 +139,30 @@ class ClaimLoop:
                 self._wake.clear()
                 if not await self._claim_some():
                     await pause(self._wake, POLL_SECONDS)
-            await asyncio.gather(*self._running)
+            await self._wind_up()
         finally:
             renewing.cancel()
             stopping.cancel()
             for task in self._running:
                 task.cancel()
+
+    async def _wind_up(self) -> None:
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=self._wind_up_seconds)
+        claims = [self._running[task] for task in late]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if claims:
+            await self._give_back(claims)
+
+    async def _give_back(self, claims: list[Claim]) -> None:
+        try:
+            await self._targets.release(claims)
+            log.info("fetch.given_back", claims=len(claims))
+        except StoreUnavailable as error:
+            log.warning("fetch.not_given_back", reason=str(error), claims=len(claims))  # the leases run out
 
     async def _claim_some(self) -> bool:
         """Start what can be started; whether there may be more at once."""
@@ -145,11 +181,11 @@ class ClaimLoop:
 
     def _start(self, claim: Claim, grant: Grant) -> None:
         task = asyncio.create_task(self._fetch(claim, grant))
-        self._running.add(task)
+        self._running[task] = claim
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._wake.set()
 
     async def _fetch(self, claim: Claim, grant: Grant) -> None:
@@ -165,7 +201,7 @@ class ClaimLoop:
             await asyncio.sleep(RENEW_SECONDS)
             try:
                 if self._running:
-                    await self._targets.renew()
+                    await self._targets.renew(list(self._running.values()))
             except StoreUnavailable as error:
                 log.warning("fetch.lease_not_renewed", reason=str(error))
 

@@ -1,0 +1,76 @@
+"""The fetch worker's claim loop on a real store, with a fetcher that hangs: what a stop and a crash leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from common.store.engine import Store
+from common.store.targets import Wanted, want
+from schemas.messages import Mapping
+from schemas.tables import GrantRow, TargetRow, table_of
+from tests.waiting import until
+from workers.fetch.store import Claim, Grant, TargetStore
+from workers.fetch.worker import ClaimLoop
+
+URLS = [f"https://api.syncaroo.com/v1/locations/{number}" for number in range(3)]
+
+
+class HangingFetcher:
+    """Begins everything and finishes nothing."""
+
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+
+    async def fetch(self, claim: Claim, grant: Grant) -> None:
+        assert grant.sealed_pair == "sealed"
+        self.claims.append(claim)
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    opened = Store(database_url)
+    grant = {"account": "syncaroo", "state": "active", "sealed_pair": "sealed", "rt_version": 1, "attempts": 0}
+    grant["expires_at"] = datetime.now(UTC) + timedelta(minutes=10)
+    async with opened.transaction() as transaction:
+        await transaction.execute(table_of(GrantRow).insert().values(grant))
+        await want(transaction, [Wanted(99, url, Mapping(), "webhook") for url in URLS])
+    yield opened
+    await opened.close()
+
+
+def targets(store: Store) -> TargetStore:
+    return TargetStore(store, rate=100.0, interval=timedelta(0))
+
+
+async def leases(store: Store) -> list[Any]:
+    async with store.reading() as transaction:
+        return [row.lease_until for row in await transaction.rows(table_of(TargetRow).select())]
+
+
+async def test_a_stop_gives_back_what_does_not_finish(store: Store) -> None:
+    stop, fetcher = asyncio.Event(), HangingFetcher()
+    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 16, wind_up_seconds=0.1)
+    running = asyncio.create_task(loop.run(stop))
+    await until(lambda: len(fetcher.claims) == 3)
+    assert all(await leases(store))
+    stop.set()
+    await running
+    assert await leases(store) == [None, None, None]
+    claims, _ = await targets(store).claim(16)
+    assert len(claims) == 3, "another process takes them at once"
+
+
+async def test_only_what_is_still_in_hand_keeps_its_lease(store: Store) -> None:
+    """A claim that was abandoned, its store being away, must come back although its process lives on."""
+    mine = targets(store)
+    claims, _ = await mine.claim(2)
+    before = await leases(store)
+    await mine.renew(claims[:1])
+    after = await leases(store)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
