@@ -80,7 +80,7 @@ class Pipeline:
     messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
 
     async def send(self, message: Message, connection_id: int = 99) -> None:
-        await self.publisher.publish(outgoing(message, "fetch", connection_id))
+        await self.publisher.publish(outgoing(message, "fetch", connection_id), seconds=30)
 
     async def webhook(self, path: str, *, action: str | None = None, **mapping: str) -> str:
         delivery_id = new_id()
