@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.broker import PrivateNode
 from tests.fixtures.broker import Vhosts
 from tests.fixtures.database import KINDS
 from tests.fixtures.postgresql import database
@@ -18,6 +19,14 @@ def amqp_url(vhosts: Vhosts) -> Iterator[str]:
     taken = vhosts.take()
     yield taken.url
     vhosts.give_back(taken)
+
+
+@pytest.fixture(scope="module")
+def node(_node: PrivateNode) -> Iterator[PrivateNode]:
+    """A broker that the module may stop and freeze."""
+    yield _node
+    _node.resume()
+    _node.start()
 
 
 @pytest.fixture(scope="module")

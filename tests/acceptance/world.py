@@ -88,16 +88,18 @@ class World:
         assert connection.state == "confirmed", page
 
     async def ledger(self, timeout: float = 30.0, *, allow: Sequence[str] = ()) -> Ledger:
-        """Quiet first, then again and again until the sum is right; members in `allow` may be wrong."""
+        """Quiet first, then nothing left to do, then the sum is right; members in `allow` may be wrong."""
         await self.sandbox.quiet()
 
         async def adds_up() -> Ledger:
+            status = await self.admin.status()
+            assert (status["targets"]["due"], status["events"]["unpublished"]) == (0, 0), status
             found = await self.sum()
             faults = [fault for fault in found.faults() if not fault.startswith(tuple(allow))]
             assert not faults, "\n".join([*found.lines(), *faults])
             return found
 
-        return await until(adds_up, timeout, what="the ledger adds up", pace=1.0)
+        return await until(adds_up, timeout, what="the ledger adds up", pace=0.5)
 
     async def sum(self) -> Ledger:
         """As it is now."""
@@ -184,8 +186,8 @@ async def world(
 ) -> AsyncIterator[World]:
     """The stand-in and a gateway of these roles; `sandbox` are more flags of the stand-in.
 
-    Returns when the ingress is ready, if there is one. Without `set_up` nobody declares or migrates anything, and the
-    recorder is the caller's business: see `recorder`.
+    Begins when the ingress is ready, if there is one. Without `set_up` nobody declares or migrates anything, and the
+    caller starts a `recorder` when there is something to record from.
     """
     settings = {**QUICK, **(settings or {})}
     stack = Stack(environment(amqp_url=amqp_url, database_url=database_url, settings=settings), directory)
