@@ -222,6 +222,8 @@ class ListenSettings(Section):
     http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
     http_port: int = 8080
     ops_port: int | None = None
+    drain_seconds: float = 1.0
+    """How long it goes on serving after SIGTERM while `/readyz` already says no."""
 
 
 class PlatformSettings(Section):

@@ -1,7 +1,8 @@
 """The webhook's `hash`, by any recipe `ALGO:SERIALISATION:ENCODING`. Pure.
 
 Documented by Syncaroo: "an encrypted hash of the whole webhook object (excluding `hash`)". Algorithm, key,
-serialisation and encoding are not published: the recipes are ours, and `matching` finds out which of them a real webhook follows.
+serialisation and encoding are not published: the recipes are ours, and `matching` finds out which of them a real
+webhook follows.
 """
 
 from __future__ import annotations

@@ -1,0 +1,176 @@
+"""The ingress' composition root: settings in, applications and the services behind them out. Nothing connects here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from common.access_tokens import AccessTokens
+from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.clock import monotonic_seconds
+from common.identity import plural
+from common.settings import (
+    AdminSettings,
+    BrokerSettings,
+    ClientSettings,
+    KeySettings,
+    ListenSettings,
+    PlatformSettings,
+    SiteSettings,
+    StoreSettings,
+    SyncarooSettings,
+    WebhookSettings,
+)
+from common.store.engine import Store
+from common.urls import AllowedHosts
+from ingress.admin.handler import AdminHandler
+from ingress.connect.handler import ConnectHandler
+from ingress.health.handler import HealthHandler
+from ingress.health.readiness import Readiness
+from ingress.health.store_watch import StoreWatch
+from ingress.limits import MAX_BODY, drop_server_header, limits_middleware
+from ingress.oauth.handler import OAuthHandler
+from ingress.oauth.revocations import Revocations
+from ingress.pages.render import setup_pages
+from ingress.passwords import Passwords
+from ingress.problems import problem_middleware
+from ingress.routing import TidyPaths
+from ingress.webhook.deposit import Deposit
+from ingress.webhook.handler import WebhookHandler
+from ingress.webhook.hashes import HashCheck
+from ingress.webhook.metrics import WebhookMetrics
+from ingress.webhook.refused import Refused
+from ingress.webhook.rules import Terms
+from ingress.webhook.signature import parse_recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections that the ingress reads, in the order of `SECTIONS`."""
+
+    broker: BrokerSettings
+    store: StoreSettings
+    keys: KeySettings
+    site: SiteSettings
+    listen: ListenSettings
+    platform: PlatformSettings
+    webhook: WebhookSettings
+    syncaroo: SyncarooSettings
+    client: ClientSettings
+    admin: AdminSettings
+
+
+SECTIONS = (
+    BrokerSettings,
+    StoreSettings,
+    KeySettings,
+    SiteSettings,
+    ListenSettings,
+    PlatformSettings,
+    WebhookSettings,
+    SyncarooSettings,
+    ClientSettings,
+    AdminSettings,
+)
+
+
+class Broker(Protocol):
+    """What the ingress needs of `common.broker.publisher.Publisher`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a publish has a chance."""
+
+    async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
+        """Return when the broker has it; raise BrokerUnavailable otherwise."""
+
+    async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
+        """Return when the broker has the queues; raise BrokerUnavailable otherwise."""
+
+
+class Parts:
+    """What handlers share and what runs behind them; made once per process."""
+
+    def __init__(self, settings: Settings, broker: Broker) -> None:
+        self.broker = broker
+        self.store = Store(settings.store.database_url.get_secret_value())
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.metrics = WebhookMetrics(self.registry)
+        self.tokens = AccessTokens(settings.keys.clear(), settings.platform.access_token_seconds)
+        self.passwords = Passwords()
+        self.revocations = Revocations(self.store, settings.platform.access_token_seconds)
+        self.refused = Refused(broker, self.metrics.refused_connections)
+        self.hashes = _hash_check(settings)
+        facts = {"SYNCAROO_BASE_URL": settings.syncaroo.syncaroo_base_url, "EVENT_SOURCE": settings.site.source}
+        self.store_watch = StoreWatch(self.store, facts)
+        self.readiness = Readiness(broker, monotonic_seconds)
+
+
+def create_app(settings: Settings, parts: Parts) -> web.Application:
+    """What `HTTP_PORT` serves: everything, or everything but the operator's part when there is an `OPS_PORT`."""
+    app = _application()
+    setup_pages(app, settings.site, settings.keys)
+    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords)
+    connect = ConnectHandler(
+        parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
+    )
+    app.add_routes(oauth.routes(settings.site.prefix))
+    app.add_routes(connect.routes())
+    app.add_routes(_webhook_handler(settings, parts).routes())
+    app.add_routes(_health_handler(parts).routes())
+    if settings.listen.ops_port is None:
+        _add_ops_routes(app, settings, parts)
+    app.router.register_resource(TidyPaths(app.router))
+    return app
+
+
+def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
+    """What `OPS_PORT` serves: the operator's part alone."""
+    app = _application()
+    setup_pages(app, settings.site, settings.keys)
+    app.add_routes(_health_handler(parts).routes())
+    _add_ops_routes(app, settings, parts)
+    app.router.register_resource(TidyPaths(app.router))
+    return app
+
+
+def _application() -> web.Application:
+    app = web.Application(middlewares=[problem_middleware, limits_middleware], client_max_size=MAX_BODY)
+    app.on_response_prepare.append(drop_server_header)
+    return app
+
+
+def _add_ops_routes(app: web.Application, settings: Settings, parts: Parts) -> None:
+    app.add_routes(AdminHandler(parts.store, parts.broker, settings.admin, parts.passwords).routes())
+    app.add_routes(_health_handler(parts).metrics_routes())
+
+
+def _health_handler(parts: Parts) -> HealthHandler:
+    return HealthHandler(parts.readiness, parts.store_watch, parts.registry)
+
+
+def _webhook_handler(settings: Settings, parts: Parts) -> WebhookHandler:
+    allowed = AllowedHosts(settings.syncaroo.syncaroo_api_hosts, settings.syncaroo.syncaroo_allow_http)
+    attributes = frozenset(name for one in settings.webhook.sync_attributes if (name := plural(one)))
+    return WebhookHandler(
+        prefix=settings.site.prefix,
+        success_status=settings.webhook.webhook_success_status,
+        tokens=parts.tokens,
+        is_revoked=parts.revocations.is_revoked,
+        terms=Terms(allowed, attributes),
+        hashes=parts.hashes,
+        deposit=Deposit(parts.broker, parts.refused, parts.metrics),
+        metrics=parts.metrics,
+    )
+
+
+def _hash_check(settings: Settings) -> HashCheck:
+    key = settings.webhook.webhook_hash_key
+    keys = settings.platform.secrets() if key is None else [key.get_secret_value()]
+    recipe = parse_recipe(settings.webhook.webhook_hash_recipe)
+    return HashCheck(settings.webhook.webhook_hash_mode, recipe, keys)

@@ -1,0 +1,72 @@
+"""Handing a webhook to the broker: confirmed in time, or refused and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.errors import BrokerUnavailable
+from ingress.webhook.metrics import WebhookMetrics
+
+IN_FLIGHT = 1000
+ANSWER_SECONDS = 4.8
+"""An answer is due within 5 s of the request."""
+LEAST_SECONDS = 0.5
+
+
+class Publishes(Protocol):
+    """The part of the publisher that is needed here."""
+
+    async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
+        """Return when the broker has it; raise BrokerUnavailable otherwise."""
+
+
+class Remembers(Protocol):
+    """Where a refused connection is remembered."""
+
+    def add(self, connection_id: int) -> None:
+        """Remember one."""
+
+
+class Deposit:
+    """Publishes; at most so many webhooks wait at once, the next is refused at once instead of queueing in memory."""
+
+    def __init__(
+        self, publisher: Publishes, refused: Remembers, metrics: WebhookMetrics, *, in_flight: int = IN_FLIGHT
+    ) -> None:
+        self._publisher = publisher
+        self._refused = refused
+        self._metrics = metrics
+        self._free = in_flight
+
+    async def put(self, connection_id: int, messages: Sequence[Outgoing], elapsed: float) -> None:
+        """Return when all are confirmed; `elapsed` are the seconds that the request has taken so far.
+
+        Raises:
+            BrokerUnavailable: not all were confirmed in time; the connection is remembered for a resync.
+        """
+        if not messages:
+            return
+        try:
+            if self._free <= 0:
+                raise BrokerUnavailable("too many webhooks at once")
+            await self._publish(messages, max(LEAST_SECONDS, min(PUBLISH_SECONDS, ANSWER_SECONDS - elapsed)))
+        except BrokerUnavailable as error:
+            self._refused.add(connection_id)
+            # Whoever was refused together shall not come back together.
+            raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311
+
+    async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
+        self._free -= 1
+        try:
+            with self._metrics.in_flight.track_inprogress(), self._metrics.publish_seconds.time():
+                publishing = [self._publisher.publish(message, seconds=seconds) for message in messages]
+                results = await asyncio.gather(*publishing, return_exceptions=True)
+        finally:
+            self._free += 1
+        for error in results:
+            if error is not None:
+                raise error

@@ -1,0 +1,165 @@
+"""The webhook's way: whose token → read → strict JSON → hash → decide → publish, confirmed → answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from common.access_tokens import AccessToken, AccessTokens, Expired
+from common.broker.publisher import Outgoing, outgoing, outgoing_dead
+from common.clock import monotonic_seconds, wall_seconds
+from common.codec import dumps, loads
+from common.errors import BadJson, BrokerUnavailable, Permanent
+from common.ids import new_id
+from common.logs import get_logger
+from ingress.bearer import bearer_token, unauthorized
+from ingress.limits import read_body
+from ingress.problems import problem
+from ingress.webhook.deposit import Deposit
+from ingress.webhook.hashes import HashCheck
+from ingress.webhook.metrics import WebhookMetrics
+from ingress.webhook.rules import Accept, Count, Decision, Forbid, Park, Receipt, Terms, decide
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A response, and the word under which it is counted."""
+
+    outcome: str
+    response: web.Response
+
+
+class WebhookHandler:
+    """`POST {API}update` and `POST /update`."""
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        success_status: int,
+        tokens: AccessTokens,
+        is_revoked: Callable[[AccessToken], bool],
+        terms: Terms,
+        hashes: HashCheck,
+        deposit: Deposit,
+        metrics: WebhookMetrics,
+    ) -> None:
+        self._prefix = prefix
+        self._success_status = success_status
+        self._tokens = tokens
+        self._is_revoked = is_revoked
+        self._terms = terms
+        self._hashes = hashes
+        self._deposit = deposit
+        self._metrics = metrics
+
+    def routes(self) -> list[web.RouteDef]:
+        """Below the API's prefix and at the root: the guide says both."""
+        return [web.post(path, self.receive) for path in dict.fromkeys((f"{self._prefix}/update", "/update"))]
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer a webhook; success only when the broker has confirmed it."""
+        outcome = "malformed"
+        try:
+            answered = await self._receive(request, monotonic_seconds())
+            outcome = answered.outcome
+        except BrokerUnavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            self._metrics.webhooks.labels(outcome).inc()
+        return answered.response
+
+    async def _receive(self, request: web.Request, began: float) -> Answered:
+        match self._tokens.read(bearer_token(request) or "", wall_seconds()):
+            case None:
+                return Answered("unauthorized", unauthorized("The access token is missing or not one of ours."))
+            case Expired(token) if not self._is_revoked(token):
+                await self._salvage(token, await read_body(request), began)
+                return Answered("expired", unauthorized("The access token has expired."))
+            case AccessToken() as token if not self._is_revoked(token):
+                return await self._accept(token, await read_body(request), began)
+            case _:
+                return Answered("revoked", unauthorized("The access token was revoked."))
+
+    async def _accept(self, token: AccessToken, raw: bytes, began: float) -> Answered:
+        receipt = _receipt(token)
+        decision = self._judge(raw, receipt)
+        if isinstance(decision, Forbid):
+            return _forbidden("other_connection", "The token belongs to another connection.")
+        if decision is None:
+            return _forbidden("wrong_hash", "The hash does not match the body.")
+        await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
+        log.info(
+            "webhook.accepted",
+            connection_id=token.connection_id,
+            delivery_id=receipt.delivery_id,
+            outcome=_outcome(decision),
+        )
+        body = dumps({"status": "accepted", "deliveryId": receipt.delivery_id})
+        response = web.Response(status=self._success_status, body=body, content_type="application/json")
+        return Answered(_outcome(decision), response)
+
+    async def _salvage(self, token: AccessToken, raw: bytes, began: float) -> None:
+        """Nobody will send it again: an authentic webhook that came too late is fetched all the same."""
+        try:
+            decision = self._judge(raw, _receipt(token))
+            if decision is not None:
+                await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
+        except (Permanent, BrokerUnavailable) as error:
+            log.warning("webhook.not_salvaged", connection_id=token.connection_id, reason=str(error))
+
+    def _judge(self, raw: bytes, receipt: Receipt) -> Decision | None:
+        """The decision; None: the hash forbids one.
+
+        Raises:
+            BadJson: the body is not a strict JSON object.
+            BadInput: it contradicts itself.
+        """
+        body = loads(raw)
+        if not isinstance(body, dict):
+            raise BadJson("not an object")
+        verdict = self._hashes.judge(raw, body)
+        if verdict is not None:
+            self._metrics.hashes.labels(verdict).inc()
+        if verdict in ("mismatch", "missing"):
+            log.warning(
+                "webhook.hash", verdict=verdict, connection_id=receipt.connection_id, delivery_id=receipt.delivery_id
+            )
+        return decide(body, receipt, self._terms) if self._hashes.lets_pass(verdict) else None
+
+
+def _receipt(token: AccessToken) -> Receipt:
+    return Receipt(new_id(), token.connection_id, datetime.now(UTC))
+
+
+def _messages(decision: Decision) -> list[Outgoing]:
+    match decision:
+        case Accept(message):
+            return [outgoing(message, "fetch", message.connection_id)]
+        case Park(reason, message, resync):
+            dead = outgoing_dead(message, "fetch", reason)
+            return [dead] if resync is None else [dead, outgoing(resync, "fetch", resync.connection_id)]
+        case _:
+            return []
+
+
+def _outcome(decision: Decision) -> str:
+    match decision:
+        case Accept():
+            return "accepted"
+        case Count(kind):
+            return kind
+        case Park(reason):
+            return reason
+        case Forbid():
+            return "other_connection"
+
+
+def _forbidden(outcome: str, detail: str) -> Answered:
+    return Answered(outcome, problem(403, f"/problems/{outcome.replace('_', '-')}", "Forbidden", detail))

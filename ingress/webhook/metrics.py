@@ -1,0 +1,25 @@
+"""The webhook path in numbers."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class WebhookMetrics:
+    """Counters of one process, on the registry that `/metrics` shows."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.webhooks = Counter("gateway_webhooks", "Webhooks by what became of them.", ["outcome"], registry=registry)
+        self.hashes = Counter(
+            "gateway_webhook_hashes", "Authentic webhooks by what their hash showed.", ["verdict"], registry=registry
+        )
+        self.publish_seconds = Histogram(
+            "gateway_publish_seconds",
+            "Time until the broker confirmed a webhook.",
+            registry=registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4),
+        )
+        self.in_flight = Gauge("gateway_webhooks_in_flight", "Webhooks waiting for the broker.", registry=registry)
+        self.refused_connections = Gauge(
+            "gateway_refused_connections", "Connections to resync once the broker confirms again.", registry=registry
+        )
