@@ -462,9 +462,6 @@ async def test_a_client_that_hangs_up_does_not_undo_its_webhook(ingress: Ingress
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     await until(lambda: ingress.broker.waiting == 1)
     writer.transport.abort()
-    with pytest.raises(ConnectionError):
-        await writer.wait_closed()
-        raise ConnectionError
     ingress.broker.confirm.set()
-    await until(lambda: len(ingress.broker.published) == 1)
-    assert ingress.counted("accepted") == 1
+    await until(lambda: ingress.counted("accepted") == 1)
+    assert len(ingress.broker.published) == 1
