@@ -15,19 +15,7 @@ from common.broker.publisher import PUBLISH_SECONDS, Outgoing
 from common.broker.topology import STAGES, dead_key
 from common.codec import decode
 from common.errors import BrokerUnavailable
-from common.settings import (
-    AdminSettings,
-    BrokerSettings,
-    ClientSettings,
-    KeySettings,
-    ListenSettings,
-    PlatformSettings,
-    SiteSettings,
-    StoreSettings,
-    SyncarooSettings,
-    WebhookSettings,
-)
-from ingress.app import Settings
+from ingress.app import SECTIONS, Settings
 from schemas.messages import REGISTRY, Message
 
 CONNECTION = 99
@@ -106,21 +94,10 @@ def settings(database_url: str = "sqlite+aiosqlite:////nonexistent/gateway.db", 
         "syncaroo_client_secret": "secret-at-syncaroo",
         **changes,
     }
-    sections = (
-        BrokerSettings,
-        StoreSettings,
-        KeySettings,
-        SiteSettings,
-        ListenSettings,
-        PlatformSettings,
-        WebhookSettings,
-        SyncarooSettings,
-        ClientSettings,
-        AdminSettings,
-    )
-    return Settings(
-        *(section(**{name: values[name] for name in section.model_fields if name in values}) for section in sections)
-    )
+    sections: list[Any] = [
+        section(**{name: values[name] for name in section.model_fields if name in values}) for section in SECTIONS
+    ]
+    return Settings(*sections)
 
 
 def bearer(connection_id: int = CONNECTION, *, age: int = 0, family: str = "family", key: str = KEY) -> dict[str, str]:

@@ -387,8 +387,8 @@ async def test_a_body_that_comes_too_slowly_gets_408(ingress: Ingress, monkeypat
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
     server = ingress.client.server
     reader, writer = await asyncio.open_connection(server.host, server.port)
-    head = f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\nContent-Length: 100\r\n\r\n{{"
-    writer.write(head.encode())
+    head = f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
     await writer.wait_closed()
