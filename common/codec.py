@@ -35,12 +35,13 @@ def loads(raw: bytes) -> Json:
     Raises:
         BadJson: with what is wrong, never with the input.
     """
-    skeleton = _STRING.sub(b"", raw)
-    _refuse_depth(skeleton)
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson(_without_input(error)) from None
+    # Only now: on text with a string that never ends, the search for strings would take the square of its length.
+    skeleton = _STRING.sub(b"", raw)
+    _refuse_depth(skeleton)
     # Outside strings every colon belongs to one member, so a surplus of colons means that a member came twice.
     if skeleton.count(b":") != _count_members(value):
         raise BadJson("a member occurs twice")

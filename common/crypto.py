@@ -38,7 +38,7 @@ class TokenCipher:
         """
         try:
             return self._fernet.decrypt(sealed)
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             raise Permanent("unreadable_secret", "no key of SECRET_KEYS decrypts it") from None
 
 
@@ -67,7 +67,8 @@ class Signer:
 
 def same_secret(given: str, expected: str) -> bool:
     """Constant-time comparison of two texts of any characters."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    # HTTP headers may bring lone surrogates: even those are compared, not stumbled over.
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
 
 
 def any_secret(given: str, expected: Sequence[str]) -> bool:

@@ -6,14 +6,20 @@ collection noun) and the segment `7`. Documented by Syncaroo: the nouns. Everyth
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from schemas.messages import Json
 
 NOUNS = frozenset({"locations", "resources", "rates", "availability", "extras", "bookings"})
 ID_MEMBERS = ("ID", "id", "syncarooId")
+
+_PLAIN = "!$&'()*+,;=:@"
+"""What a path's segment may hold as it is, beside letters, digits and `-._~`."""
+_ID = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
+_LARGEST_ID = 10**100
 
 _NAMESPACE = uuid.UUID("5a9d1c1e-6b0f-5d2e-9a57-3f0c6f1f8e11")
 
@@ -28,17 +34,17 @@ class Place:
 
     @property
     def path(self) -> str:
-        """The path without trailing or doubled slashes: what two spellings of one URL share."""
+        """The path without trailing or doubled slashes, escaped where it must be: what spellings of one URL share."""
         return self.scope if self.segment is None else f"{self.scope}/{self.segment}"
 
     def item_path(self, item_id: str) -> str:
         """The path of the item's own URL, if it was found in this collection."""
-        return f"{self.scope}/{item_id}" if self.noun else self.scope
+        return f"{self.scope}/{as_segment(item_id)}" if self.noun else self.scope
 
 
 def place_of(url: str) -> Place:
     """The place of an absolute URL; query and fragment do not matter."""
-    segments = [part for part in urlsplit(url).path.split("/") if part]
+    segments = [_spelled(part) for part in urlsplit(url).path.split("/") if part]
     last = max((index for index, part in enumerate(segments) if part in NOUNS), default=None)
     if last is None:
         return Place(scope="/" + "/".join(segments), segment=None, noun=None)
@@ -47,13 +53,24 @@ def place_of(url: str) -> Place:
     return Place(scope=scope, segment="/".join(rest) or None, noun=segments[last])
 
 
+def as_segment(item_id: str) -> str:
+    """An item's id as a segment of its own URL's path."""
+    return quote(item_id, safe=_PLAIN)
+
+
+def _spelled(segment: str) -> str:
+    return quote(unquote_to_bytes(segment), safe=_PLAIN)
+
+
 def own_id(item: Json) -> str | None:
-    """The id that the item itself carries, as text; None when it has none."""
+    """The id that the item itself carries, as text; None when it has none that a URL and both databases can hold."""
     if not isinstance(item, dict):
         return None
     for name in ID_MEMBERS:
         value = item.get(name)
-        if (isinstance(value, str) and value) or (isinstance(value, int) and not isinstance(value, bool)):
+        if isinstance(value, str) and _ID.fullmatch(value):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_ID:
             return str(value)
     return None
 

@@ -22,7 +22,8 @@ from common.settings import LogSettings
 
 _SECRET_KEYS = re.compile(r"token|secret|password|authorization|cookie|sealed|^code$", re.IGNORECASE)
 _SECRET_TEXT = re.compile(r"(?i)(bearer\s+|basic\s+|(?:code|token|secret|password|state)=)[^\s&\"',;]+")
-_USER_INFO = re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@")
+_SECRET_MEMBER = re.compile(r"(?i)((?:code|token|secret|password)[\"']\s*:\s*[\"'])[^\"']+")
+_USER_INFO = re.compile(r"(\w+://)[^/\s?#\"']+@")
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 _MASK = "[redacted]"
 
@@ -75,7 +76,7 @@ class Redactor:
         return {key: self._member(key, value) for key, value in event.items()}
 
     def _member(self, key: str, value: Any) -> Any:
-        if _SECRET_KEYS.search(key) and isinstance(value, str):
+        if _SECRET_KEYS.search(key) and not isinstance(value, int | float | None):
             return _MASK
         return self.clean(value)
 
@@ -85,17 +86,19 @@ class Redactor:
             return self._text(value)
         if isinstance(value, dict):
             return {key: self._member(str(key), inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple | set | frozenset):
             return [self.clean(inner) for inner in value]
         if isinstance(value, int | float | bool) or value is None:
             return value
         return self._text(str(value))
 
     def _text(self, text: str) -> str:
+        text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates would cost the whole line
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
         text = _USER_INFO.sub(rf"\1{_MASK}@", text)
         text = _QUERY.sub(r"\1?…", text)
+        text = _SECRET_MEMBER.sub(rf"\1{_MASK}", text)
         return _SECRET_TEXT.sub(rf"\1{_MASK}", text)
 
 

@@ -45,13 +45,18 @@ def parked_from(stage: Stage, delivery: Delivery) -> Parked:
     connection_id = _connection_id(delivery.body)
     return Parked(
         queue=queue_name(stage),
-        reason=reason_of(delivery.headers),
+        reason=_plain(reason_of(delivery.headers)),
         connection_id=connection_id,
         routing_key=shard_key(stage, connection_id or 0),
-        schema_name=str(delivery.headers.get("schema", "")),
+        schema_name=_plain(str(delivery.headers.get("schema", ""))),
         body=delivery.body,
         attempts=delivery.attempt,
     )
+
+
+def _plain(text: str) -> str:
+    # What cannot be stored would go from the dead queue to the dead queue, for ever.
+    return "".join(character for character in text if character.isprintable())[:200]
 
 
 def reason_of(headers: Mapping[str, Any]) -> str:

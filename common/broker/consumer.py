@@ -52,7 +52,7 @@ class Delivery:
     def attempt(self) -> int:
         """How often it was retried."""
         value = self.headers.get("attempt", 0)
-        return value if isinstance(value, int) else 0
+        return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
     def message(self) -> Message:
         """The message in it.

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from common.errors import StoreUnavailable
+from common.errors import Permanent, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -33,15 +33,26 @@ _PASSING_STATES = ("08", "40", "53", "55", "57", "58")
 
 
 class Transaction:
-    """One transaction. Statements raise `StoreUnavailable` when the store is away; other errors are bugs."""
+    """One transaction. Statements raise `StoreUnavailable` when the store is away, `Permanent` (`unstorable`) for a
+    value that it can never hold; other errors are bugs."""
 
     def __init__(self, connection: AsyncConnection, *, postgres: bool) -> None:
         self._connection = connection
         self.postgres = postgres
 
     async def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
-        """Run one Core statement; a list of `values` is an executemany."""
-        return await self._connection.execute(statement, values)
+        """Run one Core statement; a list of `values` is an executemany.
+
+        Raises:
+            Permanent: `unstorable`, such as a NUL or a number over 64 bits.
+        """
+        try:
+            return await self._connection.execute(statement, values)
+        except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
+            if is_unstorable(error):
+                # Without the cause: the drivers print the value.
+                raise Permanent("unstorable", "the database cannot hold a value in it") from None
+            raise
 
     async def execute_sync(self, ask: Callable[[Connection], T]) -> T:
         """Run a function that needs SQLAlchemy's synchronous connection."""
@@ -195,6 +206,12 @@ def is_passing(error: BaseException) -> bool:
     if state is not None:
         return str(state).startswith(_PASSING_STATES)
     return isinstance(error, OperationalError | InterfaceError)
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether it is a value that is wrong, for ever: of no encoding, out of range."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith("22")
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

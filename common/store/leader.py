@@ -31,10 +31,8 @@ class Leadership:
         Raises:
             StoreUnavailable: the database does not answer; the lead is lost.
         """
-        if not self._store.postgres:
-            return self._held_by_file()
         try:
-            return await self._held_by_session()
+            return await self._held_by_session() if self._store.postgres else self._held_by_file()
         except (SQLAlchemyError, OSError) as error:
             await self.release()
             if is_passing(error):
@@ -73,10 +71,14 @@ class Leadership:
             return True
         connection = await self._store.session()
         key = {"key": zlib.crc32(self._role.encode())}
-        taken = (await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key)).scalar_one()
+        try:
+            taken = (await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key)).scalar_one()
+            if taken:
+                self._connection = connection
+        finally:
+            if self._connection is None:
+                await connection.close()
         if not taken:
-            await connection.close()
             return False
-        self._connection = connection
         log.info("leader.elected", role=self._role)
         return True

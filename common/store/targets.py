@@ -67,11 +67,14 @@ async def want_known(
 
 
 async def look_again(transaction: Transaction, connection_id: int, url: str, at: datetime) -> None:
-    """Ask once more at `at`, unless it is wanted before."""
+    """Ask once more at `at`, unless it is wanted again already.
+
+    The attempt that wants the second look may not have been written down as the answer yet: its page travels faster.
+    """
     await transaction.execute(
         update(_target)
         .where(_target.c.connection_id == connection_id, _target.c.url == url)
-        .where(_target.c.wanted <= _target.c.answered)
+        .where(_target.c.wanted <= _target.c.started)
         .values(recheck_at=at)
     )
 

@@ -36,6 +36,8 @@ def same(one: Json, other: Json) -> bool:
         return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float):
+        return repr(one) == repr(other)  # 0.0 and -0.0 are spelled differently
     return bool(one == other)
 
 

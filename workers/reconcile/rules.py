@@ -78,7 +78,9 @@ def decide(known: Listing, answer: Answer) -> Outcome:
     overlapped = answer.began <= known.ended and known.began <= answer.ended
     doubt = overlapped and differs
     if answer.began < known.began:
-        return Outcome(known, doubt=doubt)
+        # The item's own answer comes after a list's later one: only asking again tells what the summary left out.
+        summary = known.live and known.written_by == "list" and answer.shape == "item"
+        return Outcome(_with_gaps_filled(known, answer), doubt=doubt or summary)
     if known.unmapped and answer.asked <= known.unmapped:
         return Outcome(replace(known, began=answer.began, ended=answer.ended))
     after = replace(after, unmapped=0)
@@ -171,6 +173,18 @@ def _applied(known: Listing, answer: Answer) -> Listing:
         location_id=mapping.location_id or known.location_id,
         resource_id=mapping.resource_id or known.resource_id,
         resource_type=mapping.resource_type or known.resource_type,
+    )
+
+
+def _with_gaps_filled(known: Listing, answer: Answer) -> Listing:
+    """An older answer tells nothing about the body, yet perhaps ids that nobody has told since."""
+    mapping = answer.mapping
+    return replace(
+        known,
+        own_url=known.own_url or answer.own_url,
+        location_id=known.location_id or mapping.location_id,
+        resource_id=known.resource_id or mapping.resource_id,
+        resource_type=known.resource_type or mapping.resource_type,
     )
 
 

@@ -54,8 +54,9 @@ class ListingStore:
             await self._write(transaction, known, outcomes)
             changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
             await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
-            await self._ask_again(transaction, [outcome.listing for outcome in outcomes.values() if outcome.doubt])
             if source is not None:
+                doubtful = [outcome.listing for outcome in outcomes.values() if outcome.doubt]
+                await self._ask_again(transaction, doubtful, source.url)
                 gone = [outcome.listing for _, outcome in changed if outcome.change == "deleted"]
                 await self._suspect_children(transaction, gone, source.url)
             if second_look and not changed and candidates:
@@ -111,13 +112,10 @@ class ListingStore:
         )
         await transaction.execute(statement, [{**row, "at": now if row["at"] else None} for row in rows])
 
-    async def _ask_again(self, transaction: Transaction, doubtful: Sequence[Listing]) -> None:
-        wanted = [
-            Wanted(one.connection_id, one.own_url, PlatformIds(), "resync")
-            for one in doubtful
-            if one.own_url is not None
-        ]
-        await want(transaction, wanted)
+    async def _ask_again(self, transaction: Transaction, doubtful: Sequence[Listing], asked_url: str) -> None:
+        """The item's own URL, where it is known to have one; else the list that it was found in."""
+        urls = {(one.connection_id, one.own_url or asked_url) for one in doubtful}
+        await want(transaction, [Wanted(*key, PlatformIds(), "resync") for key in sorted(urls)])
 
     async def _suspect_children(self, transaction: Transaction, gone: Sequence[Listing], asked_url: str) -> None:
         """What lies under a deleted listing is asked itself; only its own answer deletes it."""
