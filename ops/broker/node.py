@@ -88,7 +88,7 @@ class PrivateNode:
         return Broker(self.url, "node", story, admin, self.management, [self.close])
 
     def start(self, timeout: float = 60.0) -> Self:
-        """Starts the node and returns when it answers AMQP; on the data and port of the time before, if any."""
+        """Starts the node and returns when it answers (AMQP, management); on the data and port of before, if any."""
         if self.pid is not None:
             return self
         self._write_configuration()
@@ -98,7 +98,7 @@ class PrivateNode:
             self._epmd = self._spawn(epmd, environment)
         self._broker = self._spawn([str(self._scripts / "rabbitmq-server")], environment)
         deadline = time.monotonic() + timeout
-        while not self.answers():
+        while not (self.answers() and self._manages()):
             if self._broker.poll() is not None or time.monotonic() > deadline:
                 ended = self._broker.poll()
                 self.kill()
@@ -166,6 +166,16 @@ class PrivateNode:
                 return bool(connection.recv(1))
         except OSError:
             return False
+
+    def _manages(self) -> bool:
+        """Whether the management API, where it was asked for, takes connections: it may be later than AMQP."""
+        if self.management is None:
+            return True
+        try:
+            socket.create_connection(("127.0.0.1", self._management_port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Kills the node, its epmd, and removes its data (a directory that was given stays)."""
