@@ -90,7 +90,9 @@ async def test_a_thousand_webhooks_over_twenty_targets_cost_few_calls(gateway: W
     assert Counter(hook.status for hook in hooks) == {200: 1000}
     assert {hook.url for hook in hooks} == set(targets)
     calls = [call for call in records.calls if call.url in targets]
-    assert 20 <= len(calls) <= 60
+    seconds = max(hook.answered_at or 0 for hook in hooks) - min(hook.sent_at for hook in hooks)
+    # One per target at first, one per TARGET_INTERVAL (1 s), one at last: 60, or more where a burst takes its time.
+    assert 20 <= len(calls) <= 20 * (2 + max(1, int(seconds)))
 
 
 async def _change(gateway: World, url: str) -> None:

@@ -1,0 +1,80 @@
+"""The trigger of `tests.kill.entry`: at the n-th time the process is killed, stopped or surprised."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kill.entry import Ordered, Trigger
+
+ROOT = str(Path(__file__).parents[2])
+_REACHER = """
+import os
+from tests.kill.entry import Trigger
+trigger = Trigger.ordered_by(os.environ)
+for number in (1, 2, 3):
+    print(number, flush=True)
+    trigger()
+"""
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "reached"
+
+
+@pytest.fixture
+def stopped(marker: Path) -> Iterator[subprocess.Popen[str]]:
+    process = _start(marker, "stop")
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_it_kills_at_the_nth_time(marker: Path) -> None:
+    process = _start(marker, "kill")
+    said, _ = process.communicate(timeout=20)
+    assert (process.returncode, said.split()) == (-signal.SIGKILL, ["1", "2"])
+    assert marker.exists()
+
+
+def test_it_stops_once_and_can_be_resumed(stopped: subprocess.Popen[str], marker: Path) -> None:
+    assert stopped.stdout is not None
+    assert [stopped.stdout.readline().strip() for _ in range(2)] == ["1", "2"]
+    _, status = os.waitpid(stopped.pid, os.WUNTRACED)
+    assert (os.WIFSTOPPED(status), marker.exists()) == (True, True)
+    stopped.send_signal(signal.SIGCONT)
+    said, _ = stopped.communicate(timeout=20)
+    assert (stopped.returncode, said.split()) == (0, ["3"])
+
+
+def test_it_raises_from_the_nth_time_on(marker: Path) -> None:
+    trigger = Trigger("raise", 2, marker)
+    trigger()
+    assert not marker.exists()
+    for _ in range(2):
+        with pytest.raises(Ordered):
+            trigger()
+    assert marker.exists()
+
+
+def test_every_seam_is_there() -> None:
+    """One that was renamed is found here, not after a minute. All are wrapped, in a process that is thrown away."""
+    program = "from tests.kill.points import POINTS\nfor point in POINTS.values(): point.install(lambda: None)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": ROOT}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _start(marker: Path, mode: str) -> subprocess.Popen[str]:
+    settings = {"KILL_MARKER": str(marker), "KILL_MODE": mode, "KILL_NTH": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-c", _REACHER], env={"PYTHONPATH": ROOT, **settings}, stdout=subprocess.PIPE, text=True
+    )
