@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.broker.topology import diagram
 from common import settings
+from common.broker.topology import diagram
 from common.settings import RetrySettings, Section
 
 ROOT = Path(__file__).parents[2]
