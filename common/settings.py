@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.errors import SettingsError
@@ -59,23 +59,36 @@ def _real_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _parts(url: str) -> SplitResult | None:
+    """The URL's parts, when it has a host and its port is one: what the libraries raise tells parts of passwords."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and (parts.port is None or parts.port > 0) else None
+    except ValueError:
+        return None
+
+
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+    parts = _parts(value)
+    if parts is None or parts.scheme not in ("http", "https") or parts.username or parts.query:
         raise ValueError("is not an http(s) URL")
     return value.rstrip("/")
 
 
 def _amqp_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
-        raise ValueError("is not an amqp:// or amqps:// URL")
+    parts = _parts(value.get_secret_value())
+    if parts is None or parts.scheme not in ("amqp", "amqps"):
+        raise ValueError("is not an amqp:// or amqps:// URL (are /, # and @ in its password escaped?)")
     return value
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
+    clear = value.get_secret_value()
+    if not clear.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
         raise ValueError("must begin with sqlite+aiosqlite:/// or postgresql+asyncpg://")
+    server, _, _ = clear.partition("://")[2].partition("/")  # none with a socket's directory in the query
+    if clear.startswith("postgresql") and server and _parts(clear) is None:
+        raise ValueError("is not a postgresql+asyncpg:// URL (are /, # and @ in its password escaped?)")
     return value
 
 
@@ -84,6 +97,18 @@ def _fernet_key(value: SecretStr) -> SecretStr:
         Fernet(value.get_secret_value())
     except ValueError:
         raise ValueError("holds something that is not a Fernet key (32 bytes, URL-safe base64)") from None
+    return value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than 0")
+    return value
+
+
+def _hash_recipe(value: str) -> str:
+    if not re.fullmatch(r"(hmac-)?(sha256|sha1|md5):(sorted|compact|php|cut):(hex|base64)", value):
+        raise ValueError("is not ALGO:SERIALISATION:ENCODING, such as hmac-sha256:sorted:hex")
     return value
 
 
@@ -100,7 +125,16 @@ FernetKeys = Annotated[
     BeforeValidator(_split),
     AfterValidator(_not_empty),
 ]
-Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_split), AfterValidator(_not_empty)]
+Delays = Annotated[
+    tuple[Annotated[Duration, AfterValidator(_positive)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    AfterValidator(_not_empty),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Environment(PydanticBaseSettingsSource):
@@ -159,7 +193,7 @@ class LogSettings(Section):
 class ProcessSettings(Section):
     """How this process ends."""
 
-    shutdown_grace_seconds: float = 20.0
+    shutdown_grace_seconds: Seconds = 20.0
 
 
 class BrokerSettings(Section):
@@ -220,9 +254,9 @@ class ListenSettings(Section):
     """Where the ingress listens; with `OPS_PORT` admin and metrics are served there only."""
 
     http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
-    http_port: int = 8080
-    ops_port: int | None = None
-    drain_seconds: float = 1.0
+    http_port: Port = 8080
+    ops_port: Port | None = None
+    drain_seconds: Seconds = 1.0
     """How long it goes on serving after SIGTERM while `/readyz` already says no."""
 
 
@@ -232,9 +266,9 @@ class PlatformSettings(Section):
     platform_client_id: str
     platform_client_secret: Secrets
     platform_redirect_uris: Words = ("https://app.syncaroo.com/connection",)
-    access_token_seconds: int = 3600
-    refresh_token_days: int = 90
-    code_seconds: int = 300
+    access_token_seconds: Count = 3600
+    refresh_token_days: Count = 90
+    code_seconds: Count = 300
 
     def secrets(self) -> list[str]:
         """Every secret that is valid now."""
@@ -244,21 +278,11 @@ class PlatformSettings(Section):
 class WebhookSettings(Section):
     """How webhooks are judged."""
 
-    webhook_success_status: int = 200
+    webhook_success_status: Annotated[int, Field(ge=200, le=299)] = 200
     webhook_hash_mode: Literal["off", "observe", "enforce"] = "observe"
-    webhook_hash_recipe: str = "hmac-sha256:sorted:hex"
+    webhook_hash_recipe: Annotated[str, AfterValidator(_hash_recipe)] = "hmac-sha256:sorted:hex"
     webhook_hash_key: SecretStr | None = None
     sync_attributes: Words = ("locations", "resources", "rates")
-
-    @model_validator(mode="after")
-    def _check(self) -> WebhookSettings:
-        if not 200 <= self.webhook_success_status <= 299:
-            raise ValueError("WEBHOOK_SUCCESS_STATUS: must be from 200 to 299")
-        if not re.fullmatch(
-            r"(hmac-)?(sha256|sha1|md5):(sorted|compact|php|cut):(hex|base64)", self.webhook_hash_recipe
-        ):
-            raise ValueError("WEBHOOK_HASH_RECIPE: is not ALGO:SERIALISATION:ENCODING, such as hmac-sha256:sorted:hex")
-        return self
 
 
 class SyncarooSettings(Section):
@@ -289,15 +313,15 @@ class AdminSettings(Section):
 class RetrySettings(Section):
     """The one retry policy: these delays, the last one repeated, for so long."""
 
-    retry_delays: Durations = tuple(map(parse_duration, ("2s", "10s", "1m", "5m", "30m")))
+    retry_delays: Delays = tuple(map(parse_duration, ("2s", "10s", "1m", "5m", "30m")))
     retry_for: Duration = timedelta(hours=72)
 
 
 class FetchSettings(Section):
     """How hard we ask Syncaroo."""
 
-    api_rate_per_second: float = 20.0
-    fetch_concurrency: int = 16
+    api_rate_per_second: Rate = 20.0
+    fetch_concurrency: Count = 16
     target_interval: Duration = timedelta(seconds=1)
     recheck_after: Duration = timedelta(seconds=60)
     resync_interval: Duration = timedelta(hours=6)
@@ -345,10 +369,20 @@ def _fault_line(error: Any) -> str:
 
 
 def secret_values(sections: Sequence[Any]) -> list[str]:
-    """Every secret held by these sections, for the redaction of logs."""
+    """Every secret held by these sections, whole and the part that is secret, for the redaction of logs."""
     found = []
     for section in sections:
         for value in vars(section).values():
             parts = value if isinstance(value, tuple) else (value,)
-            found += [part.get_secret_value() for part in parts if isinstance(part, SecretStr)]
+            for part in parts:
+                if isinstance(part, SecretStr):
+                    found += _spellings(part.get_secret_value())
     return found
+
+
+def _spellings(secret: str) -> list[str]:
+    """`name:token` and URLs are also told in parts."""
+    if "://" not in secret:
+        return [secret, secret.rpartition(":")[2]]
+    password = urlsplit(secret).password or secret
+    return [secret, password, unquote(password)]

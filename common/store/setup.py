@@ -47,6 +47,21 @@ async def upgrade(database_url: str) -> None:
     Raises:
         StoreUnavailable: the database does not answer.
     """
+    store = Store(database_url)
+    try:
+        await (_upgrade_postgres(database_url) if store.postgres else _upgrade_sqlite(store))
+    finally:
+        await store.close()
+
+
+async def _upgrade_sqlite(store: Store) -> None:
+    # As the workers open it: else each statement would be a transaction, and a kill would leave half a schema.
+    async with store.transaction() as transaction:
+        await transaction.execute_sync(_upgrade)
+
+
+async def _upgrade_postgres(database_url: str) -> None:
+    # Without the workers' time limits: a migration may take its time.
     engine = create_async_engine(database_url, hide_parameters=True)
     try:
         async with engine.begin() as connection:
@@ -60,7 +75,7 @@ async def upgrade(database_url: str) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":  # two setups at once take turns
+    if connection.dialect.name == "postgresql":  # two setups at once take turns, as the file lock lets them on SQLite
         connection.execute(text("SELECT pg_advisory_xact_lock(7264017)"))
     config = alembic_config()
     config.attributes["connection"] = connection
