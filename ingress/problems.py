@@ -79,11 +79,13 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _of_http(error: web.HTTPException) -> web.Response:
-    phrase = HTTPStatus(error.status).phrase
+    phrase = _PHRASES.get(error.status) or HTTPStatus(error.status).phrase
     kept = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.RETRY_AFTER) if name in error.headers}
     name = phrase.lower().replace(" ", "-")
     return problem(error.status, f"/problems/{name}", phrase, _DETAILS.get(error.status, f"{phrase}."), headers=kept)
 
+
+_PHRASES = {413: "Content Too Large"}  # Python 3.13 has renamed it; a type never changes
 
 _DETAILS = {
     404: "There is nothing at this address.",
