@@ -303,7 +303,8 @@ class Stack:
     def _signal(self, child: Child, number: signal.Signals) -> None:
         if child.running:
             with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(number)
+                # Not the process object's own: that looks for the exit code first and takes it from who waits for it.
+                os.kill(child.process.pid, number)
 
     def _of_role(self, role: str) -> Iterable[Child]:
         return [child for child in self._children.values() if child.role == role and child.running]

@@ -13,7 +13,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, CursorResult, Executable, event, text
 from sqlalchemy.engine import make_url
@@ -26,6 +28,7 @@ from common.errors import Permanent, StoreUnavailable
 T = TypeVar("T")
 
 LOCK_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 POOL_SIZE = 10
 
 _PASSING_STATES = ("08", "40", "53", "55", "57", "58")
@@ -93,7 +96,8 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.postgres = self.url.get_backend_name() == "postgresql"
-        self._engine = _postgres_engine(url) if self.postgres else _sqlite_engine(url)
+        self._threads: WeakSet[Thread] = WeakSet()
+        self._engine = _postgres_engine(url) if self.postgres else _sqlite_engine(url, self._threads)
         self._lock = None if self.postgres else FileLock(f"{self.url.database}.lock")
 
     @asynccontextmanager
@@ -122,8 +126,13 @@ class Store:
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also those that were given up in the middle of a statement.
+
+        SQLite's are threads that answer to this event loop: it must not end before them.
+        """
         await self._engine.dispose()
+        for thread in list(self._threads):
+            await asyncio.to_thread(thread.join, CLOSE_SECONDS)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -214,11 +223,12 @@ def is_unstorable(error: BaseException) -> bool:
     return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith("22")
 
 
-def _sqlite_engine(url: str) -> AsyncEngine:
+def _sqlite_engine(url: str, threads: WeakSet[Thread]) -> AsyncEngine:
     engine = create_async_engine(url, hide_parameters=True, pool_size=POOL_SIZE, max_overflow=0)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
+        threads.add(connection.driver_connection._thread)
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "busy_timeout=5000", "foreign_keys=ON", "synchronous=FULL"):

@@ -49,7 +49,14 @@ async def test_ctrl_c_in_the_middle_ends_everything(environment: dict[str, str],
     log = tmp_path / "demo.log"
     with log.open("wb") as out:
         command = demo_command(tmp_path / "work")
-        demo = await asyncio.create_subprocess_exec(*command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        demo = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            # Who runs the tests in the background has it ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     try:
         await until(lambda: "the platform creates a user" in log.read_text(), 60, "the stage to be set")
         children = psutil.Process(demo.pid).children(recursive=True)
