@@ -1,5 +1,6 @@
 """What a search for a broker ends in: an address, where it came from, and the virtual hosts made on it."""
 
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,12 @@ class Broker:
         if self.admin is None:
             raise VhostRefused(f"nothing lets us make virtual hosts on the broker of {self.origin}")
         names = [unique(name) for _ in range(count)]
-        self.admin.create(names)
+        try:
+            self.admin.create(names)
+        except BaseException:  # Ctrl-C too: some may have been made
+            with contextlib.suppress(VhostRefused):
+                self.admin.delete(names)
+            raise
         return [Vhost(each, on_vhost(self.url, each), self.admin) for each in names]
 
     def discard(self, vhosts: Sequence[Vhost]) -> None:

@@ -1,5 +1,6 @@
 """The choice "a RabbitMQ that already answers on localhost:5672": a virtual host of our own on it."""
 
+import atexit
 import functools
 import os
 import shutil
@@ -45,12 +46,17 @@ def on_own_vhost(url: str, admin: VhostAdmin, name: str) -> Broker:
     What was made is tried: the management API or rabbitmqctl may well belong to another broker than the port.
     """
     vhost = unique(name)
-    admin.create([vhost])
+
+    def remove() -> None:
+        atexit.unregister(remove)
+        _remove(admin, vhost)
+
+    atexit.register(remove)  # from here on, whatever interrupts us
     own = on_vhost(url, vhost)
-    remove = functools.partial(_remove, admin, vhost)
     try:
+        admin.create([vhost])
         let_in(own)
-    except NotHere:
+    except (NotHere, VhostRefused):
         remove()
         raise
     return Broker(own, "AMQP_URL", "", admin, on_close=[remove])

@@ -155,18 +155,17 @@ def test_an_amqp_url_without_management_is_used_as_it_is(private_node: PrivateNo
 
 def test_virtual_hosts_are_apart_and_go_when_closed(broker: Broker) -> None:
     one, two = broker.vhosts(2, "gateway-test")
-
-    let_in(one.url)
-    let_in(two.url)
-    assert one.url != two.url
-    one.close()
-    one.close()
-    with pytest.raises(NotHere):
+    with two, one:
         let_in(one.url)
-    let_in(two.url)
-    broker.discard([two])
-    with pytest.raises(NotHere):
         let_in(two.url)
+        assert one.url != two.url
+        one.close()
+        with pytest.raises(NotHere):
+            let_in(one.url)
+        let_in(two.url)
+        broker.discard([two])
+        with pytest.raises(NotHere):
+            let_in(two.url)
 
 
 def test_a_node_without_management_makes_virtual_hosts_by_rabbitmqctl_and_keeps_them_over_a_stop() -> None:
