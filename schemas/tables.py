@@ -104,6 +104,7 @@ class ListingRow(SQLModel, table=True):
 
     __tablename__ = "listing"
     __table_args__ = (
+        Index("ix_listing_id", "listing_id", unique=True),
         Index("ix_listing_path", "connection_id", "own_path"),
         Index("ix_listing_scope", "connection_id", "scope"),
     )

@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+import aiosqlite
 from sqlalchemy import Connection, CursorResult, Executable, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -224,11 +225,26 @@ def is_unstorable(error: BaseException) -> bool:
 
 
 def _sqlite_engine(url: str, threads: WeakSet[Thread]) -> AsyncEngine:
-    engine = create_async_engine(url, hide_parameters=True, pool_size=POOL_SIZE, max_overflow=0)
+    async def connect(*arguments: Any, **options: Any) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(*arguments, **options)
+        connection._thread.daemon = True
+        threads.add(connection._thread)
+        try:
+            return await connection
+        except BaseException:  # given up while connecting: nobody else knows of the thread
+            connection.stop()
+            raise
+
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        connect_args={"async_creator_fn": connect},
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
-        threads.add(connection.driver_connection._thread)
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "busy_timeout=5000", "foreign_keys=ON", "synchronous=FULL"):

@@ -143,6 +143,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("connection_id", "listing_id"),
     )
     with op.batch_alter_table("listing", schema=None) as batch_op:
+        batch_op.create_index("ix_listing_id", ["listing_id"], unique=True)
         batch_op.create_index("ix_listing_path", ["connection_id", "own_path"], unique=False)
         batch_op.create_index("ix_listing_scope", ["connection_id", "scope"], unique=False)
 
@@ -247,6 +248,7 @@ def downgrade() -> None:
     op.drop_table("parked")
     with op.batch_alter_table("listing", schema=None) as batch_op:
         batch_op.drop_index("ix_listing_scope")
+        batch_op.drop_index("ix_listing_id")
         batch_op.drop_index("ix_listing_path")
 
     op.drop_table("listing")
