@@ -33,7 +33,7 @@ def parse_duration(text: object) -> timedelta:
     """
     if isinstance(text, timedelta):
         return text
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", str(text).strip()):
+    if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", str(text).strip()):
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
     if str(text).strip() == "0":
         return timedelta(0)
