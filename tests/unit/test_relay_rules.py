@@ -1,0 +1,137 @@
+"""workers.relay.rules: one at a time per listing, and the message on the wire (CONTRACT §4)."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.codec import dumps, loads
+from common.store.events import headers_of, subject_of
+from schemas.events import (
+    ConnectionChanged,
+    EventData,
+    GrantChanged,
+    ListingChanged,
+    PatchOperation,
+    SyncHeld,
+)
+from workers.relay.rules import PendingEvent, on_the_wire, order_key, ready_now
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+def pending(event: EventData, event_id: str = "0197") -> PendingEvent:
+    return PendingEvent(
+        connection_id=getattr(event, "connection_id", 0),
+        event_id=event_id,
+        type=type(event).TYPE,
+        subject=subject_of(event),
+        listing_id=getattr(event, "listing_id", None),
+        data=dumps(event).decode(),
+        headers=dumps(headers_of(event)).decode(),
+        created_at=AT,
+    )
+
+
+def listing_changed(**other: Any) -> ListingChanged:
+    values: dict[str, Any] = {
+        "listing_id": "l", "connection_id": 99, "attribute_type": "resources", "item_id": "7843",
+        "location_id": "1198", "resource_id": "7843", "resource_type": "meeting-room", "change": "updated",
+        "reason": "webhook", "version": 2, "changed_fields": ["capacity"],
+        "patch": [PatchOperation(op="replace", path="/capacity", value=12)],
+        "previous": {"ID": "7843", "capacity": 10}, "current": {"ID": "7843", "capacity": 12},
+        "delivery_id": "d", "fetched_at": AT,
+    }  # fmt: skip
+    return ListingChanged(**{**values, **other})
+
+
+def test_the_message_is_the_contracts_example() -> None:
+    """CONTRACT §4, member by member."""
+    message = on_the_wire(pending(listing_changed()), "https://yourapp.com")
+    assert loads(message.body) == {
+        "specversion": "1.0", "id": "0197", "source": "https://yourapp.com", "type": "listing.changed",
+        "subject": "99/resources/7843", "time": "2026-01-02T03:04:05.678000Z", "datacontenttype": "application/json",
+        "dataschema": "https://yourapp.com/schemas/listing.changed/1",
+        "data": {
+            "listingId": "l", "connectionId": 99, "attributeType": "resources", "itemId": "7843", "locationId": "1198",
+            "resourceId": "7843", "resourceType": "meeting-room", "change": "updated", "reason": "webhook",
+            "version": 2, "changedFields": ["capacity"],
+            "patch": [{"op": "replace", "path": "/capacity", "value": 12}],
+            "previous": {"ID": "7843", "capacity": 10}, "current": {"ID": "7843", "capacity": 12},
+            "deliveryId": "d", "fetchedAt": "2026-01-02T03:04:05.678000Z",
+        },
+    }  # fmt: skip
+    assert (message.exchange, message.routing_key) == ("syncaroo.events", "listing.changed")
+    assert message.headers == {
+        "connectionId": "99", "locationId": "1198", "resourceId": "7843", "attributeType": "resources",
+        "change": "updated",
+    }  # fmt: skip
+    assert message.properties == {
+        "content_type": "application/cloudevents+json", "message_id": "0197", "type": "listing.changed"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event", "subject", "data", "headers"),
+    [
+        (
+            ConnectionChanged(connection_id=99, user_id="1", state="revoked"),
+            "99",
+            {"connectionId": 99, "userId": "1", "state": "revoked"},
+            {"connectionId": "99"},
+        ),
+        (GrantChanged(state="active"), "grant", {"state": "active"}, {}),
+        (
+            SyncHeld(connection_id=99, held=4, live=9),
+            "99",
+            {"connectionId": 99, "held": 4, "live": 9},
+            {"connectionId": "99"},
+        ),
+    ],
+)
+def test_the_other_events(event: EventData, subject: str, data: dict[str, Any], headers: dict[str, str]) -> None:
+    message = on_the_wire(pending(event), "https://yourapp.com")
+    body = loads(message.body)
+    assert (body["type"], body["subject"], body["data"]) == (message.routing_key, subject, data)
+    assert message.headers == headers
+
+
+def test_null_is_said_and_a_header_without_a_value_is_left_out() -> None:
+    event = listing_changed(
+        change="deleted", current=None, location_id=None, resource_id=None, patch=[], changed_fields=[]
+    )
+    message = on_the_wire(pending(event), "s")
+    data = loads(message.body)["data"]
+    assert data["current"] is None
+    assert data["locationId"] is None
+    assert set(message.headers) == {"connectionId", "attributeType", "change"}
+
+
+def test_the_body_of_an_item_goes_out_as_it_came() -> None:
+    item = {"n": 2**70, "f": 1.0, "html": "<b>é🏢</b>\0", "deep": [[{}]]}
+    message = on_the_wire(pending(listing_changed(current=item)), "s")
+    assert loads(message.body)["data"]["current"] == item
+    assert b'"f":1.0' in message.body
+
+
+EVENTS = st.lists(st.sampled_from(["a", "b", "c"])).map(
+    lambda ids: [pending(listing_changed(listing_id=one), str(number)) for number, one in enumerate(ids)]
+)
+
+
+@given(EVENTS)
+def test_at_most_one_per_listing_and_the_oldest(waiting: list[PendingEvent]) -> None:
+    ready = ready_now(waiting)
+    keys = [order_key(event) for event in ready]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {order_key(event) for event in waiting}
+    for event in ready:
+        assert event is next(one for one in waiting if order_key(one) == order_key(event))
+
+
+def test_events_without_a_listing_keep_their_own_order() -> None:
+    first, second = (pending(GrantChanged(state=state), state) for state in ("needs_authorisation", "active"))
+    other = pending(ConnectionChanged(connection_id=1, user_id="1", state="confirmed"))
+    assert ready_now([first, other, second]) == [first, other]
