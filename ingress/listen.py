@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from common.errors import SettingsError
 from common.logs import get_logger
@@ -21,6 +23,17 @@ BACKLOG = 1024
 log = get_logger(__name__)
 
 
+class NotTheirs(logging.Filter):
+    """Drops what is the client's fault: aiohttp tells each malformed request as an error, with what was sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log = logging.getLogger("ingress.http")
+_http_log.addFilter(NotTheirs())
+
+
 class Listener:
     """One application on one port."""
 
@@ -32,6 +45,7 @@ class Listener:
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
+            logger=_http_log,
             access_log=None,  # aiohttp's own prints queries: codes and states
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,

@@ -1,0 +1,309 @@
+"""The ingress around its handlers: health, ports, addresses, and clients that are slow, silent, rude or many."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from common.errors import SettingsError
+from ingress import listen
+from ingress.app import Parts, create_app, create_ops_app
+from ingress.health.readiness import Readiness
+from ingress.listen import Listener, is_silent
+from ingress.webhook.metrics import WebhookMetrics
+from ingress.webhook.refused import Refused
+from tests.ingress_app import CONNECTION, FakeBroker, bearer, settings, webhook
+from tests.waiting import until
+
+
+class Served:
+    """The application on a real port, as `python -m ingress` serves it."""
+
+    def __init__(self, **changes: Any) -> None:
+        chosen = settings(**changes)
+        self.broker = FakeBroker()
+        self.parts = Parts(chosen, self.broker)
+        self.app = create_app(chosen, self.parts)
+        self.listener = Listener(self.app, "127.0.0.1", 0, "HTTP_PORT")
+        self.port = 0
+
+    async def __aenter__(self) -> "Served":
+        self.port = await self.listener.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.session = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        await self.listener.close()
+        await self.parts.store.close()
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        async with self.session.get(self.url + path) as response:
+            return response.status, json.loads(await response.read())
+
+    async def send(self) -> int:
+        async with self.session.post(f"{self.url}/update", data=json.dumps(webhook()), headers=bearer()) as response:
+            return response.status
+
+    async def raw(self, request: bytes) -> bytes:
+        """What comes back until the server closes or says no more."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        answer = b""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(5):
+                answer = await reader.readuntil(b"\r\n\r\n")
+        await hang_up(writer)
+        return answer
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with Served() as made:
+        yield made
+
+
+# --- health --------------------------------------------------------------------------------------------------------
+
+
+async def test_alive_and_ready(served: Served) -> None:
+    assert await served.get("/healthz") == (200, {"status": "alive"})
+    assert await served.get("/readyz/") == (200, {"status": "ready", "store": "down"})
+
+
+async def test_not_ready_without_the_broker_or_its_queues_or_when_stopping() -> None:
+    now = [0.0]
+    broker = FakeBroker()
+    readiness = Readiness(broker, lambda: now[0])
+    assert await readiness.trouble() is None
+    broker.down = True
+    assert await readiness.trouble() is None, "asked once a second at most"
+    now[0] += 1.1
+    assert await readiness.trouble() == "broker: down"
+    broker.down, broker.missing, now[0] = False, "syncaroo.reconcile.dead", 3.0
+    assert "gateway setup" in (await readiness.trouble() or "")
+    broker.missing, now[0] = None, 5.0
+    assert await readiness.trouble() is None
+    readiness.stopping = True
+    assert await readiness.trouble() == "stopping"
+    assert broker.checks == 4
+
+
+async def test_readyz_says_why_not(served: Served) -> None:
+    served.broker.down = True
+    status, body = await served.get("/readyz")
+    assert (status, body) == (503, {"status": "unready", "reason": "broker: down", "store": "down"})
+
+
+async def test_metrics_tell_numbers_and_no_secret(served: Served) -> None:
+    assert await served.send() == 200
+    async with served.session.get(f"{served.url}/metrics") as response:
+        text = await response.text()
+    assert 'gateway_webhooks_total{outcome="accepted"} 1.0' in text
+    assert "gateway_publish_seconds_bucket" in text
+    assert bearer()["Authorization"].split()[1] not in text
+
+
+# --- addresses and ports -------------------------------------------------------------------------------------------
+
+
+def paths(app: web.Application) -> set[str]:
+    return {resource.canonical for resource in app.router.resources() if len(resource)}
+
+
+async def test_without_an_ops_port_everything_is_on_one_port(served: Served) -> None:
+    found = paths(served.app)
+    assert {"/healthz", "/readyz", "/metrics", "/update", "/api/update", "/connect", "/confirm"} <= found
+    assert {"/api/oauth/authorize", "/api/oauth/token", "/api/check_connection", "/admin/v1/status"} <= found
+    assert not [path for path in found if path.endswith("/")], "routes are registered without a trailing slash"
+
+
+async def test_with_an_ops_port_the_operators_part_is_only_there() -> None:
+    chosen = settings(ops_port=65_535)
+    parts = Parts(chosen, FakeBroker())
+    public, operators = paths(create_app(chosen, parts)), paths(create_ops_app(chosen, parts))
+    assert {"/connect", "/confirm", "/update", "/healthz"} <= public
+    assert not [path for path in public if path.startswith(("/admin", "/console", "/metrics"))]
+    assert {"/metrics", "/healthz", "/admin/v1/status"} <= operators
+    assert not [path for path in operators if path.startswith(("/update", "/api", "/connect", "/confirm"))]
+
+
+async def test_unknown_addresses_and_methods_get_problem_documents(served: Served) -> None:
+    for path in ("/nothing", "//nothing//", "/", "/update/x", "/api", "/%2e%2e/x", "/update%2F"):
+        status, body = await served.get(path)
+        assert (status, body["status"], body["type"]) == (404, 404, "/problems/not-found"), path
+    async with served.session.delete(f"{served.url}//healthz//") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
+
+
+async def test_nothing_tells_what_answers(served: Served) -> None:
+    for path in ("/healthz", "/nothing", "/update"):
+        async with served.session.get(served.url + path) as response:
+            assert "Server" not in response.headers
+
+
+async def test_without_the_store_the_rest_says_so(served: Served) -> None:
+    assert await served.send() == 200
+    async with served.session.get(
+        f"{served.url}/admin/v1/connections", headers={"Authorization": "Bearer operator-of-the-tests"}
+    ) as no:
+        assert (no.status, "Retry-After" in no.headers) == (503, True)
+    async with served.session.get(f"{served.url}/api/check_connection/?connectionId=99", headers=bearer()) as no:
+        assert no.status == 503
+
+
+async def test_a_port_that_is_taken_is_a_wrong_setting(served: Served) -> None:
+    second = Listener(web.Application(), "127.0.0.1", served.port, "HTTP_PORT")
+    with pytest.raises(SettingsError, match="HTTP_PORT: cannot listen there"):
+        await second.start()
+    await second.close()
+
+
+# --- clients -------------------------------------------------------------------------------------------------------
+
+TOKEN = bearer()["Authorization"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 2\r\nContent-Length: 3\r\n",
+        "Content-Length: -1\r\n",
+        "Content-Length: x\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Content-Length: 2\r\nX: a\rb\r\n",
+        "Content-Length: 2\r\nHost: y\r\n",
+        f"Content-Length: 2\r\nAuthorization: {TOKEN}\r\n",
+        "Content-Length: 2\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n",
+        "Content-Length: 2\r\n" + "".join(f"X-{number}: y\r\n" for number in range(300)),
+        "Content-Length: 2\r\nX: " + "y" * 20_000 + "\r\n",
+        "Content-Length: 999999999\r\n",
+        "Content-Length: 2\r\nContent-Encoding: gzip\r\n",
+    ],
+)
+async def test_ambiguous_requests_are_refused(served: Served, head: str) -> None:
+    answer = await served.raw(f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {TOKEN}\r\n{head}\r\n{{}}".encode())
+    assert answer.split()[1] in (b"400", b"401", b"413", b"415", b"431"), answer
+    assert served.broker.published == []
+
+
+async def test_two_thousand_idle_connections_do_not_stop_a_request(served: Served) -> None:
+    listen.raise_file_limit()
+    idle = []
+    try:
+        for _ in range(20):
+            opening = [asyncio.open_connection("127.0.0.1", served.port) for _ in range(100)]
+            idle += [writer for _, writer in await asyncio.gather(*opening)]
+        began = time.monotonic()
+        assert await served.send() == 200
+        assert time.monotonic() - began < 1.0
+    finally:
+        await asyncio.gather(*map(hang_up, idle))
+
+
+async def test_silent_and_dripping_connections_are_closed_and_working_ones_are_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(listen, "SWEEP_SECONDS", 0.05)
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(served.listener.close_silent(stop))
+    silent, silent_writer = await asyncio.open_connection("127.0.0.1", served.port)
+    dripping, dripping_writer = await asyncio.open_connection("127.0.0.1", served.port)
+    dripping_writer.write(b"POST /update HTTP/1.1\r\nHost: x\r\nX-Dri")
+    served.broker.confirm.clear()
+    working = asyncio.create_task(served.send())  # waits for its confirm longer than a silent one may live
+    await until(lambda: served.broker.waiting == 1)
+    for reader in (silent, dripping):
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+    served.broker.confirm.set()
+    assert await working == 200
+    assert await served.send() == 200, "the same connection, kept alive"
+    stop.set()
+    await sweeping
+    await hang_up(silent_writer)
+    await hang_up(dripping_writer)
+
+
+async def test_what_silence_is_read_from_still_means_that(served: Served) -> None:
+    """aiohttp has no public word for it: when this fails, `is_silent` needs another look at aiohttp."""
+    server = served.listener._runner.server
+    assert server is not None
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    await until(lambda: len(server.connections) == 1)
+    assert is_silent(server.connections[0])
+    served.broker.confirm.clear()
+    body = json.dumps(webhook())
+    writer.write(f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {TOKEN}\r\n".encode())
+    writer.write(f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    await until(lambda: served.broker.waiting == 1)
+    assert not is_silent(server.connections[0])
+    served.broker.confirm.set()
+    await until(lambda: len(served.broker.published) == 1)
+    assert not is_silent(server.connections[0])
+    await hang_up(writer)
+
+
+async def test_closing_finishes_what_is_in_hand() -> None:
+    async with Served() as served:
+        served.broker.confirm.clear()
+        sending = asyncio.create_task(served.send())
+        await until(lambda: served.broker.waiting == 1)
+        closing = asyncio.create_task(served.listener.close())
+        await until(lambda: refuses(served.port), what="the port to be closed")
+        assert not sending.done()
+        served.broker.confirm.set()
+        assert await sending == 200
+        await closing
+
+
+async def refuses(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return True
+    await hang_up(writer)
+    return False
+
+
+# --- refused connections -------------------------------------------------------------------------------------------
+
+
+async def test_refused_connections_are_bounded_and_told_in_a_gauge() -> None:
+    broker, registry = FakeBroker(down=True), CollectorRegistry()
+    refused = Refused(broker, WebhookMetrics(registry).refused_connections, limit=3)
+    for connection in (1, 2, 2, 3, 4, 5, 1):
+        refused.add(connection)
+    assert len(refused) == 3
+    assert registry.get_sample_value("gateway_refused_connections") == 3
+
+
+async def test_at_the_end_refused_connections_get_one_more_chance() -> None:
+    broker = FakeBroker()
+    refused = Refused(broker, WebhookMetrics(CollectorRegistry()).refused_connections)
+    refused.add(CONNECTION)
+    stop = asyncio.Event()
+    stop.set()
+    await refused.run(stop)
+    assert [message.connection_id for _, message in broker.messages()] == [CONNECTION]  # type: ignore[attr-defined]
+    broker.down = True
+    refused.add(CONNECTION)
+    await refused.run(stop)
+    assert len(refused) == 1
