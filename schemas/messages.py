@@ -18,6 +18,11 @@ Reason = Literal["webhook", "resync", "unmapped", "gone", "hand"]
 """Why a listing was looked at (CONTRACT §4)."""
 
 
+Shape = Literal["item", "list", "whole"]
+"""How an answer is read: `item` from the item's own URL, `list` from a collection, `whole` a list whose items carry no
+ids and which is one listing (all its pages together)."""
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of all messages; `v` is the message's schema version."""
 
@@ -80,13 +85,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PageFetched(Message, frozen=True, kw_only=True):
-    """One page of an answer. `shape`: `item` from the item's own URL, `list` from a collection, `whole` a list whose
-    items carry no ids and which is one listing (all its pages together)."""
+    """One page of an answer."""
 
     connection_id: int
     source: Source
     mapping: Mapping
-    shape: Literal["item", "list", "whole"]
+    shape: Shape
     items: list[Json]
     page: int
     recheck: bool = False

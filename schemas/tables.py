@@ -14,7 +14,7 @@ from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
-__all__ = ["SQLModel", "UtcDateTime", "table_of"]
+__all__ = ["SYNCAROO_ACCOUNT", "SQLModel", "UtcDateTime", "table_of"]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -161,6 +161,10 @@ class EventRow(SQLModel, table=True):
     """JSON: the attempt (URL, numbers, status) that led to it."""
     created_at: datetime = _time(nullable=False)
     published_at: datetime | None = _time()
+
+
+SYNCAROO_ACCOUNT = "syncaroo"
+"""The key of the one grant that there is: the platform's own account with Syncaroo."""
 
 
 class GrantRow(SQLModel, table=True):

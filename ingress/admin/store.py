@@ -18,6 +18,7 @@ from common.store.targets import want_known
 from ingress.admin.rules import ListingFilter, Paging, UserChange
 from ingress.inventory import Location, restored, stored
 from schemas.tables import (
+    SYNCAROO_ACCOUNT,
     CodeRow,
     ConnectionRow,
     EventRow,
@@ -28,8 +29,6 @@ from schemas.tables import (
     UserRow,
     table_of,
 )
-
-GRANT_ACCOUNT = "syncaroo"
 
 _user = table_of(UserRow)
 _inventory = table_of(InventoryRow)
@@ -351,7 +350,7 @@ def _shown(row: Any) -> Connection:
 
 
 async def _grant_status(transaction: Transaction) -> GrantStatus:
-    row = await transaction.row(select(_grant).where(_grant.c.account == GRANT_ACCOUNT))
+    row = await transaction.row(select(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT))
     return GrantStatus() if row is None else GrantStatus(state=row.state, expires_at=row.expires_at)
 
 

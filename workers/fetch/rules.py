@@ -1,20 +1,18 @@
-"""What an answer of Syncaroo's API means. Pure."""
+"""What an answer of Syncaroo's API means, how many calls its budget allows, and when to resync. Pure."""
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal
 from urllib.parse import urljoin
 
 from common.codec import loads
 from common.errors import BadJson, UpstreamFailed, UpstreamRefused
 from common.identity import as_segment, own_id, place_of
-from schemas.messages import Json
+from schemas.messages import Json, Shape
 
 MAX_PAGES = 1000
 MAX_WHOLE_ITEMS = 20_000
@@ -22,8 +20,6 @@ MAX_RETRY_AFTER = timedelta(hours=1)
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _TRANSIENT_CLIENT_ERRORS = frozenset({408, 425, 429})
-
-Shape = Literal["item", "list", "whole"]
 
 
 @dataclass(frozen=True)
@@ -214,12 +210,11 @@ def debit(bucket: Bucket, now: datetime, rate: float, wish: int) -> tuple[Bucket
     return Bucket(tokens - granted, now, bucket.blocked_until), granted
 
 
-def next_resync(interval: timedelta, *, first: bool) -> timedelta:
+def next_resync(interval: timedelta, spread: float, *, first: bool) -> timedelta:
     """How long until a connection is read again: the interval and up to a tenth of it; at first anything up to it.
 
-    Spread, so that connections that began together do not stay together.
+    `spread` (0 to 1, random) keeps connections that began together from staying together.
     """
-    spread = random.random()  # noqa: S311  # spreads load, guards nothing
     return interval * (spread if first else 1 + spread / 10)
 
 

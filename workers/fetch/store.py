@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,11 +19,18 @@ from common.store.insert import insert
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, want, want_known
 from schemas.messages import Mapping, Reason, ResyncWanted, WebhookReceived
-from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, TargetRow, table_of
+from schemas.tables import (
+    SYNCAROO_ACCOUNT,
+    BudgetRow,
+    ConnectionRow,
+    GrantRow,
+    ListingRow,
+    TargetRow,
+    table_of,
+)
 from workers.fetch.rules import Bucket, debit, item_urls, next_resync
 
 LEASE = timedelta(seconds=15)
-ACCOUNT = "syncaroo"
 EXPIRY_MARGIN = timedelta(seconds=5)
 RESYNC_BATCH = 20
 
@@ -95,9 +103,9 @@ class TargetStore:
                 .with_for_update(skip_locked=True)
             )
             for row in rows:
-                await self._plan(
-                    transaction, row.connection_id, now + next_resync(interval, first=row.resync_at is None)
-                )
+                spread = random.random()  # noqa: S311  # spreads load, guards nothing
+                wait = next_resync(interval, spread, first=row.resync_at is None)
+                await self._plan(transaction, row.connection_id, now + wait)
             due = [row.connection_id for row in rows if row.resync_at is not None]
             for connection_id in due:
                 await want_known(transaction, connection_id, "resync")
@@ -171,7 +179,8 @@ class TargetStore:
             now = await transaction.now()
             await transaction.execute(
                 update(_grant)
-                .where(_grant.c.account == ACCOUNT, _grant.c.rt_version == rt_version, _grant.c.state == "active")
+                .where(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.state == "active")
+                .where(_grant.c.rt_version == rt_version)
                 .values(expires_at=now, refresh_at=now)
             )
 
@@ -383,7 +392,7 @@ def _second_look(now: datetime) -> ColumnElement[bool]:
 async def _valid_grant(transaction: Transaction, now: datetime) -> Grant | None:
     row = await transaction.row(
         select(_grant.c.rt_version, _grant.c.sealed_pair)
-        .where(_grant.c.account == ACCOUNT, _grant.c.state == "active")
+        .where(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.state == "active")
         .where(_grant.c.expires_at > now + EXPIRY_MARGIN)
     )
     return None if row is None or row.sealed_pair is None else Grant(row.rt_version, row.sealed_pair)

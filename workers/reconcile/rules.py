@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 from common.codec import canonical
 from common.identity import Place, item_id_of, listing_id_of, place_of
 from schemas.events import Change, ListingChanged, PatchOperation
-from schemas.messages import Json, Mapping, Reason
+from schemas.messages import Json, Mapping, Reason, Shape
 from workers.reconcile.patch import changed_fields, patch_between
-
-Writer = Literal["item", "list", "whole"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Listing:
     resource_id: str | None = None
     resource_type: str | None = None
     body: Json = None
-    written_by: Writer | None = None
+    written_by: Shape | None = None
     version: int = 0
     began: int = 0
     ended: int = 0
@@ -52,7 +49,7 @@ class Answer:
     """One item of an answer; `item` None: it is gone (404, or it says so)."""
 
     item: Json
-    shape: Writer
+    shape: Shape
     began: int
     ended: int
     asked: int
@@ -109,7 +106,7 @@ def new_listing(connection_id: int, place: Place, item_id: str, attribute_type: 
     )
 
 
-def listing_for(connection_id: int, url: str, item: Json, shape: Writer, attribute_type: str | None) -> Listing:
+def listing_for(connection_id: int, url: str, item: Json, shape: Shape, attribute_type: str | None) -> Listing:
     """The identity of an item found at a URL."""
     place = place_of(url)
     listing = new_listing(connection_id, place, item_id_of(item, place), attribute_type)
@@ -117,7 +114,7 @@ def listing_for(connection_id: int, url: str, item: Json, shape: Writer, attribu
     return listing if shape == "list" else replace(listing, own_path=place.path, own_url=url)
 
 
-def mapping_for(mapping: Mapping, shape: Writer, attribute_type: str) -> Mapping:
+def mapping_for(mapping: Mapping, shape: Shape, attribute_type: str) -> Mapping:
     """Which of the webhook's ids hold for each item: a resource's own id does not hold for every resource in a list."""
     if shape == "list" and attribute_type == "resources":
         return Mapping(
@@ -188,7 +185,7 @@ def _with_gaps_filled(known: Listing, answer: Answer) -> Listing:
     )
 
 
-def _body(known: Listing, answer: Answer) -> tuple[Json, Writer | None]:
+def _body(known: Listing, answer: Answer) -> tuple[Json, Shape | None]:
     """A list may hold summaries: it changes only the members it has in a body that the item's own URL wrote."""
     if answer.item is None or says_deleted(answer.item):
         return None, known.written_by

@@ -11,10 +11,9 @@ import msgspec
 from common.broker.publisher import Outgoing
 from common.broker.topology import EVENTS
 from common.codec import decode, dumps
-from schemas.events import CloudEvent
+from schemas.events import CloudEvent, EventData
 
 CONTENT_TYPE = "application/cloudevents+json"
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def on_the_wire(event: PendingEvent, source: str) -> Outgoing:
         type=event.type,
         subject=event.subject,
         time=event.created_at,
-        dataschema=f"{source.rstrip('/')}/schemas/{event.type}/{SCHEMA_VERSION}",
+        dataschema=f"{source.rstrip('/')}/schemas/{event.type}/{EventData.SCHEMA_VERSION}",
         data=msgspec.Raw(event.data.encode()),
     )
     return Outgoing(

@@ -13,10 +13,8 @@ from common.store.engine import Store, Transaction
 from common.store.events import append_events
 from common.store.insert import insert
 from schemas.events import GrantChanged
-from schemas.tables import ConnectAttemptRow, GrantRow, table_of
+from schemas.tables import SYNCAROO_ACCOUNT, ConnectAttemptRow, GrantRow, table_of
 from workers.token.rules import LEASE, Look
-
-ACCOUNT = "syncaroo"
 
 Intent = Literal["refresh", "code"]
 
@@ -54,7 +52,7 @@ class GrantStore:
     async def look(self) -> Look:
         """The row as it is now; waits for no writer."""
         async with self._store.reading() as transaction:
-            row = await transaction.row(select(_grant).where(_grant.c.account == ACCOUNT))
+            row = await transaction.row(select(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT))
             return await _look(transaction, row)
 
     async def claim_refresh(self, look: Look) -> Claim | None:
@@ -176,9 +174,9 @@ class GrantStore:
 
 async def _locked(transaction: Transaction) -> Look:
     """The row, made if there is none, locked until the transaction ends."""
-    fresh = {"account": ACCOUNT, "state": "none", "rt_version": 0, "attempts": 0}
+    fresh = {"account": SYNCAROO_ACCOUNT, "state": "none", "rt_version": 0, "attempts": 0}
     await transaction.execute(insert(transaction, _grant).values(fresh).on_conflict_do_nothing())
-    row = await transaction.row(select(_grant).where(_grant.c.account == ACCOUNT).with_for_update())
+    row = await transaction.row(select(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT).with_for_update())
     return await _look(transaction, row)
 
 
@@ -211,7 +209,7 @@ async def _holds(transaction: Transaction, claim: Claim) -> bool:
 
 
 async def _change(transaction: Transaction, **values: Any) -> None:
-    await transaction.execute(update(_grant).where(_grant.c.account == ACCOUNT).values(values))
+    await transaction.execute(update(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT).values(values))
 
 
 async def _is_pending(transaction: Transaction, attempt_id: str) -> bool:
