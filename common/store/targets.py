@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 from sqlalchemy import and_, case, select, true, update
 
 from common.identity import place_of
@@ -101,7 +102,7 @@ def collections_around(url: str) -> list[str]:
 def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
     by_webhook = one.reason == "webhook"
     priority = WEBHOOK if by_webhook else RESYNC
-    told = {name: value for name, value in _mapping_values(one).items() if value is not None}
+    told = {name: value for name, value in msgspec.structs.asdict(one.mapping).items() if value is not None}
     values: dict[str, Any] = {"wanted": number, "priority": priority, "reason": one.reason}
     if by_webhook:
         values |= {"asked": number, "delivery_id": one.delivery_id}
@@ -117,13 +118,3 @@ def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
         change["attempts"] = case((_target.c.parked == true(), 0), else_=_target.c.attempts)
     statement = insert(transaction, _target).values(**row, **values, parked=False, started=0, answered=0, attempts=0)
     return statement.on_conflict_do_update(index_elements=["connection_id", "url"], set_=change)
-
-
-def _mapping_values(one: Wanted) -> dict[str, str | None]:
-    mapping = one.mapping
-    return {
-        "attribute_type": mapping.attribute_type,
-        "resource_type": mapping.resource_type,
-        "location_id": mapping.location_id,
-        "resource_id": mapping.resource_id,
-    }

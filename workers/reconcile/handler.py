@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -15,8 +15,7 @@ from common.errors import Permanent
 from common.identity import own_id
 from common.logs import get_logger
 from common.store.parked import Parked
-from schemas.events import EventData
-from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched, Reason
+from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched
 from schemas.messages import Mapping as PlatformIds
 from workers.reconcile.rules import (
     Answer,
@@ -69,7 +68,7 @@ class ReconcileHandler:
             second_look = (source.url, self._recheck_after)
         return await self._store.apply(
             candidates,
-            partial(_tell, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),
+            partial(event_of, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
             second_look=second_look,
             bad=[_parked(page, item) for item in bad],
@@ -81,7 +80,7 @@ class ReconcileHandler:
         known = await self._store.at(gone.connection_id, source.url)
         return await self._store.apply(
             {one.listing_id: (one, partial(decide, answer=answer)) for one in known},
-            partial(_tell, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
+            partial(event_of, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
         )
 
@@ -91,7 +90,7 @@ class ReconcileHandler:
         known = known or [listing_for(unmapped.connection_id, unmapped.url, None, "item", None)]
         return await self._store.apply(
             {one.listing_id: (one, partial(unmap, number=unmapped.number)) for one in known},
-            partial(_tell, reason="unmapped", delivery_id=unmapped.delivery_id, fetched_at=unmapped.received_at),
+            partial(event_of, reason="unmapped", delivery_id=unmapped.delivery_id, fetched_at=unmapped.received_at),
             None,
         )
 
@@ -111,10 +110,12 @@ def _sorted_items(page: PageFetched) -> tuple[list[Json], list[Json]]:
     """Items that can be listings, and those that cannot."""
     if page.shape == "whole":
         return [page.items], []
-    good = [item for item in page.items if isinstance(item, dict) and (page.shape == "item" or own_id(item))]
-    return good, [
-        item for item in page.items if not (isinstance(item, dict) and (page.shape == "item" or own_id(item)))
-    ]
+    good: list[Json] = []
+    bad: list[Json] = []
+    for item in page.items:
+        is_listing = isinstance(item, dict) and (page.shape == "item" or own_id(item))
+        (good if is_listing else bad).append(item)
+    return good, bad
 
 
 def _answer(page: PageFetched, item: Json, listing: Listing) -> Answer:
@@ -128,12 +129,6 @@ def _answer(page: PageFetched, item: Json, listing: Listing) -> Answer:
         mapping=mapping_for(page.mapping, page.shape, listing.attribute_type),
         own_url=listing.own_url,
     )
-
-
-def _tell(
-    before: Listing, outcome: Outcome, *, reason: Reason, delivery_id: str | None, fetched_at: datetime
-) -> EventData:
-    return event_of(before, outcome, reason=reason, delivery_id=delivery_id, fetched_at=fetched_at)
 
 
 def _parked(page: PageFetched, item: Json) -> Parked:
