@@ -29,5 +29,5 @@ def up(work: Work = Path(".work/up"), database_url: Database = None) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Register both commands."""
-    app.command(epilog="Example: [bold]gateway demo --work /tmp/demo[/bold]")(demo)
+    app.command(epilog="Example: [bold]gateway demo --work .work/mine[/bold]")(demo)
     app.command(epilog="Example: [bold]gateway up[/bold], then open the addresses that it prints.")(up)
