@@ -56,6 +56,7 @@ class Transaction:
             if is_unstorable(error):
                 # Without the cause: the drivers print the value.
                 raise Permanent("unstorable", "the database cannot hold a value in it") from None
+            _forget_values(error)
             raise
 
     async def execute_sync(self, ask: Callable[[Connection], T]) -> T:
@@ -222,6 +223,15 @@ def is_unstorable(error: BaseException) -> bool:
     """Whether it is a value that is wrong, for ever: of no encoding, out of range."""
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith("22")
+
+
+def _forget_values(error: BaseException) -> None:
+    """Take from asyncpg's errors the detail that quotes the row's values; `hide_parameters` does not reach it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "detail", None) and not isinstance(cause, SQLAlchemyError):
+            cause.detail = None  # type: ignore[attr-defined]
+        cause = cause.__cause__
 
 
 def _sqlite_engine(url: str, threads: WeakSet[Thread]) -> AsyncEngine:
