@@ -25,7 +25,7 @@ setup: .venv/.complete ## migrate the store and declare the topology, as .env or
 	@$(BIN)/gateway setup
 
 test: .venv/.complete ## all tests (ARGS="-k token" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: .venv/.complete ## format, rules, import direction, types
 	@$(BIN)/ruff format --check .

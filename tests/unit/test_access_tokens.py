@@ -1,14 +1,13 @@
 """common.access_tokens and signed_text: what we issue is recognised, with any key, and nothing else is."""
 
 import pytest
-from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.access_tokens import PREFIX, AccessToken, AccessTokens, Expired
 from common.signed_text import SignedText
+from tests.keys import NEW, OLD
 
-OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 TOKENS = AccessTokens([OLD], 60)
 TOKEN = TOKENS.issue(99, "f", 1000)
 
