@@ -1,0 +1,578 @@
+"""Targets on both databases: wanted, claimed with a lease and a share of the budget, answered, put off, parked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from common.codec import decode
+from common.store.engine import Store
+from common.store.targets import Wanted, look_again, want
+from schemas.messages import Mapping, Reason, ResyncWanted, WebhookReceived
+from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
+from workers.fetch.store import LEASE, Claim, TargetStore
+
+BASE = "https://api.syncaroo.com/v1/locations"
+URL = f"{BASE}/1198"
+NOW, HOUR = timedelta(0), timedelta(hours=1)
+
+_target = table_of(TargetRow)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    opened = Store(database_url)
+    await authorise(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[Store]:
+    """A second process's view of the same database."""
+    opened = Store(database_url)
+    yield opened
+    await opened.close()
+
+
+def process(store: Store, *, rate: float = 1000.0, interval: timedelta = NOW) -> TargetStore:
+    return TargetStore(store, rate=rate, interval=interval)
+
+
+async def authorise(store: Store, version: int = 1, state: str = "active", valid: timedelta = HOUR) -> None:
+    """Replace the grant by one of this version."""
+    values = {"account": "syncaroo", "state": state, "sealed_pair": f"pair {version}", "rt_version": version}
+    values |= {"attempts": 0, "expires_at": datetime.now(UTC) + valid}
+    async with store.transaction() as transaction:
+        await transaction.execute(table_of(GrantRow).delete())
+        await transaction.execute(table_of(GrantRow).insert().values(values))
+
+
+async def wish(
+    store: Store, url: str = URL, reason: Reason = "webhook", delivery: str | None = "d1", **more: Any
+) -> None:
+    mapping = Mapping(location_id=more.get("location_id"))
+    async with store.transaction() as transaction:
+        await want(transaction, [Wanted(more.get("connection_id", 99), url, mapping, reason, delivery)])
+
+
+async def change(store: Store, url: str = URL, **values: Any) -> None:
+    """What time and other processes do to a target."""
+    async with store.transaction() as transaction:
+        await transaction.execute(update(_target).where(_target.c.url == url).values(values))
+
+
+async def row(store: Store, url: str = URL) -> Any:
+    async with store.reading() as transaction:
+        return await transaction.row(_target.select().where(_target.c.url == url))
+
+
+async def rows(store: Store, table: type[Any]) -> list[Any]:
+    async with store.reading() as transaction:
+        return list(await transaction.rows(table_of(table).select()))
+
+
+async def add(store: Store, table: type[Any], *values: dict[str, Any]) -> None:
+    async with store.transaction() as transaction:
+        await transaction.execute(table_of(table).insert(), list(values))
+
+
+async def take(targets: TargetStore) -> Claim:
+    claims, _ = await targets.claim(10)
+    assert len(claims) == 1
+    return claims[0]
+
+
+async def nothing(targets: TargetStore) -> bool:
+    """Whether there is nothing to claim, by either question."""
+    claims, _ = await targets.claim(10)
+    return not claims and not await targets.anything_due()
+
+
+def connection(connection_id: int, state: str = "confirmed", **more: Any) -> dict[str, Any]:
+    values = {"connection_id": connection_id, "user_id": "1", "state": state, "created_at": datetime.now(UTC)}
+    return {**values, "resync_at": None, **more}
+
+
+# --- wanted, claimed, answered ----------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_makes_its_target_due_once(store: Store, other: Store) -> None:
+    await wish(store, delivery="d1", location_id="L1")
+    await wish(store, delivery="d2")
+    targets = process(store)
+    assert await targets.anything_due()
+
+    claim = await take(targets)
+
+    wanted = await row(store)
+    assert (claim.connection_id, claim.url, claim.host) == (99, URL, "api.syncaroo.com")
+    assert claim.started > wanted.wanted == wanted.asked == claim.asked > 0
+    assert (claim.reason, claim.delivery_id, claim.attempts, claim.second_look) == ("webhook", "d2", 0, False)
+    assert claim.mapping.location_id == "L1", "a webhook that says less takes nothing away"
+    assert await nothing(targets), "it is leased"
+    assert await nothing(process(other)), "for everybody"
+
+
+async def test_an_answered_target_rests(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    await change(store, attempts=3, last_error="boom", failing_since=datetime.now(UTC))
+    claim = await take(targets)
+    await targets.answered(claim, 200)
+
+    found = await row(store)
+    assert (found.answered, found.lease_owner, found.lease_until) == (claim.started, None, None)
+    assert (found.attempts, found.last_status, found.last_error, found.failing_since) == (0, 200, None, None)
+    assert await nothing(targets)
+
+
+async def test_a_webhook_during_the_fetch_makes_it_due_again(store: Store) -> None:
+    await wish(store, delivery="d1")
+    targets = process(store)
+    first = await take(targets)
+    await wish(store, delivery="d2")
+    assert await nothing(targets), "one at a time"
+    await targets.answered(first, 200)
+
+    second = await take(targets)
+
+    assert (second.delivery_id, second.asked > first.started) == ("d2", True)
+
+
+async def test_a_target_is_asked_at_most_once_per_interval(store: Store) -> None:
+    await wish(store)
+    targets = process(store, interval=HOUR)
+    await targets.answered(await take(targets), 200)
+    await wish(store)
+    assert await nothing(targets)
+
+    await change(store, not_before=datetime.now(UTC) - timedelta(seconds=1))
+
+    await take(targets)
+
+
+async def test_webhooks_come_before_resyncs_and_keep_their_place(store: Store) -> None:
+    urls = [f"{BASE}/{number}" for number in range(3)]
+    await wish(store, urls[0], "resync", None)
+    await wish(store, urls[1], "webhook", "d1")
+    await wish(store, urls[2], "webhook", "d2")
+    await wish(store, urls[2], "resync", None)  # it was urgent already
+    targets = process(store)
+
+    claims, _ = await targets.claim(3)
+
+    told = [(claim.url, claim.reason, claim.delivery_id) for claim in claims]
+    assert told == [(urls[1], "webhook", "d1"), (urls[2], "webhook", "d2"), (urls[0], "resync", None)]
+    assert [claim.asked > 0 for claim in claims] == [True, True, False]
+
+
+async def test_one_batch_may_name_a_target_twice(store: Store) -> None:
+    webhooks = [
+        WebhookReceived(
+            delivery_id=f"d{number}",
+            connection_id=99,
+            url=url,
+            mapping=Mapping(location_id="L1"),
+            received_at=datetime.now(UTC),
+        )
+        for number, url in enumerate([URL, f"{BASE}/2", URL])
+    ]
+    await process(store).mark(webhooks)
+    claims, _ = await process(store).claim(10)
+    assert sorted((claim.url, claim.delivery_id) for claim in claims) == [(URL, "d2"), (f"{BASE}/2", "d1")]
+
+
+# --- failing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("counts", "attempts"), [(True, 1), (False, 0)])
+async def test_put_off_until_its_time_even_by_a_webhook(store: Store, counts: bool, attempts: int) -> None:
+    await wish(store)
+    targets = process(store)
+    await targets.put_off(await take(targets), HOUR, "x" * 1000, status=503, counts=counts)
+    await wish(store)  # a target that is failing keeps its back-off
+    assert await nothing(targets)
+    found = await row(store)
+    assert (found.attempts, found.last_status, len(found.last_error)) == (attempts, 503, 200)
+    assert found.failing_since is not None
+
+    await change(store, not_before=datetime.now(UTC) - timedelta(seconds=1))
+
+    assert (await take(targets)).attempts == attempts
+
+
+async def test_a_parked_target_waits_for_the_next_webhook(store: Store) -> None:
+    await wish(store, location_id="L1")
+    targets = process(store)
+    await targets.put_off(await take(targets), NOW, "boom")
+    await targets.park(await take(targets), "refused", status=403)
+    assert await nothing(targets)
+    (parked,) = await rows(store, ParkedRow)
+    assert (parked.reason, parked.connection_id, parked.attempts, parked.queue) == ("refused", 99, 2, "syncaroo.fetch")
+    replay = decode(parked.body, WebhookReceived)
+    assert (replay.url, replay.delivery_id, replay.mapping.location_id) == (URL, "d1", "L1")
+
+    await wish(store, delivery="d2")
+
+    claim = await take(targets)
+    assert (claim.delivery_id, claim.attempts) == ("d2", 0), "it starts afresh"
+
+
+async def test_a_webhook_during_the_last_attempt_is_not_parked_with_it(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    claim = await take(targets)
+    await wish(store, delivery="d2")
+    await targets.park(claim, "refused", status=403)
+    assert (await take(targets)).delivery_id == "d2"
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_lost_the_lease_changes_nothing_any_more(store: Store, other: Store) -> None:
+    await wish(store)
+    slow, quick = process(store), process(other)
+    late = await take(slow)
+    await change(store, lease_until=datetime.now(UTC) - timedelta(seconds=1))
+
+    claim = await take(quick)
+    before = await row(store)
+    await slow.renew([late])
+    await slow.answered(late, 200)
+    await slow.put_off(late, HOUR, "boom")
+    await slow.park(late, "refused")
+    await slow.release([late])
+    assert await slow.answered_walk(late, frozenset()) == 0
+    assert await slow.answered_missing(late, 404) == 0
+
+    assert claim.started > late.started
+    assert await row(store) == before
+    assert await rows(store, ParkedRow) == []
+
+
+async def test_a_lease_that_ran_out_is_not_renewed(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    claim = await take(targets)
+    ran_out = datetime.now(UTC) - timedelta(seconds=1)
+    await change(store, lease_until=ran_out)
+    await targets.renew([claim])
+    assert (await row(store)).lease_until == ran_out
+
+
+async def test_a_lease_is_renewed_and_given_back(store: Store, other: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    claim = await take(targets)
+    await change(store, lease_until=datetime.now(UTC) + LEASE / 5)
+    await targets.renew([claim])
+    assert (await row(store)).lease_until > datetime.now(UTC) + LEASE / 2
+
+    await targets.release([claim])
+
+    assert (await take(process(other))).started > claim.started
+
+
+async def test_claims_of_several_processes_never_overlap(store: Store, other: Store) -> None:
+    for number in range(40):
+        await wish(store, f"{BASE}/{number}")
+
+    async def all_it_can(targets: TargetStore) -> list[Claim]:
+        had: list[Claim] = []
+        while await targets.anything_due():
+            claims, _ = await targets.claim(3)
+            had += claims
+        return had
+
+    shares = await asyncio.gather(*(all_it_can(process(one)) for one in (store, other, store, other)))
+
+    claims = [claim for share in shares for claim in share]
+    assert len(claims) == 40
+    assert len({claim.url for claim in claims}) == 40
+    assert len({claim.started for claim in claims}) == 40
+
+
+# --- the budget of a host ---------------------------------------------------------------------------------------------
+
+
+async def test_processes_share_one_budget(store: Store, other: Store) -> None:
+    for number in range(20):
+        await wish(store, f"{BASE}/{number}")
+    began = time.monotonic()
+
+    answers = await asyncio.gather(*(process(one, rate=5).claim(20) for one in (store, other)))
+
+    had = sum(len(claims) for claims, _ in answers)
+    assert 5 <= had <= 5 + 5 * (time.monotonic() - began)
+
+
+async def test_an_empty_budget_keeps_targets_due_and_pages_waiting(store: Store, other: Store) -> None:
+    await wish(store)
+    await wish(store, f"{BASE}/2")
+    claims, _ = await process(store, rate=0.001).claim(10)
+    assert [claim.url for claim in claims] == [URL]
+    assert await process(other, rate=0.001).next_call("api.syncaroo.com") is None
+    assert (await row(store, f"{BASE}/2")).lease_owner is None
+
+    number = await process(other, rate=0.001).next_call("eu.api.syncaroo.com")
+
+    assert number is not None, "each host has its own"
+    assert number > claims[0].started
+
+
+async def test_a_blocked_host_is_left_alone(store: Store, other: Store) -> None:
+    await wish(store)
+    await wish(store, "https://eu.api.syncaroo.com/v1/locations/1")
+    targets = process(store)
+    claims, _ = await targets.claim(10)
+    await targets.block_host("api.syncaroo.com", HOUR)
+    await targets.release(claims)
+    assert await process(other).next_call("api.syncaroo.com") is None
+
+    claims, _ = await process(other).claim(10)
+
+    assert [claim.host for claim in claims] == ["eu.api.syncaroo.com"]
+    passed = datetime.now(UTC) - timedelta(seconds=1)
+    async with store.transaction() as transaction:
+        await transaction.execute(update(table_of(BudgetRow)).values(blocked_until=passed))
+    assert (await take(targets)).host == "api.syncaroo.com"
+
+
+# --- who may be asked for ---------------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_connection_is_not_claimed(store: Store) -> None:
+    await add(store, ConnectionRow, connection(99, "revoked"), connection(100))
+    await wish(store)
+    targets = process(store)
+    assert await nothing(targets)
+
+    await wish(store, f"{BASE}/2", connection_id=100)
+
+    assert (await take(targets)).connection_id == 100
+
+
+@pytest.mark.parametrize(
+    ("state", "valid"),
+    [("none", HOUR), ("needs_authorisation", HOUR), ("active", -HOUR), ("active", timedelta(seconds=4))],
+)
+async def test_without_a_valid_token_nothing_is_claimed(store: Store, state: str, valid: timedelta) -> None:
+    await wish(store)
+    await authorise(store, state=state, valid=valid)
+    assert await nothing(process(store))
+    assert await process(store).claim(10) == ([], None)
+    assert (await row(store)).started == 0, "nor spent"
+
+
+async def test_a_rejected_token_is_only_that_version(store: Store) -> None:
+    await authorise(store, version=2)
+    await wish(store)
+    targets = process(store)
+    await targets.reject_token(1)
+    newer = await targets.newer_grant(1)
+    assert newer is not None
+    assert (newer.rt_version, newer.sealed_pair) == (2, "pair 2")
+    assert await targets.newer_grant(2) is None
+    assert await targets.anything_due()
+
+    await targets.reject_token(2)
+
+    assert await nothing(targets)
+    assert await targets.newer_grant(1) is None
+    (grant,) = await rows(store, GrantRow)
+    assert grant.refresh_at <= datetime.now(UTC), "it is to be renewed at once"
+
+
+async def test_a_rejected_token_does_not_bring_a_dead_grant_to_life(store: Store) -> None:
+    await authorise(store, state="needs_authorisation")
+    await process(store).reject_token(1)
+    (grant,) = await rows(store, GrantRow)
+    assert (grant.state, grant.refresh_at) == ("needs_authorisation", None)
+
+
+# --- second looks -----------------------------------------------------------------------------------------------------
+
+
+async def look(store: Store, after: timedelta) -> None:
+    async with store.transaction() as transaction:
+        await look_again(transaction, 99, URL, await transaction.now() + after)
+
+
+async def test_a_second_look_at_its_time_and_once(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    await targets.answered(await take(targets), 200)
+    await look(store, HOUR)
+    assert await nothing(targets)
+    await look(store, -HOUR)
+
+    claim = await take(targets)
+
+    assert (claim.second_look, claim.reason, claim.delivery_id) == (True, "webhook", "d1")
+    assert await nothing(targets), "it is leased"
+    await targets.answered(claim, 200)
+    assert (await row(store)).recheck_at is None
+    assert await nothing(targets)
+
+
+async def test_a_second_look_wanted_before_its_answer_is_written_stays(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    claim = await take(targets)
+    await look(store, -HOUR)  # the page travelled faster
+    await targets.answered(claim, 200)
+    assert (await take(targets)).second_look
+
+
+async def test_a_newer_webhook_is_looked_at_anyway(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    await targets.answered(await take(targets), 200)
+    await wish(store, delivery="d2")
+    await look(store, -HOUR)
+    assert (await row(store)).recheck_at is None
+    assert not (await take(targets)).second_look
+
+
+async def test_a_dead_workers_second_look_is_taken_up_again(store: Store, other: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    await targets.answered(await take(targets), 200)
+    await look(store, -HOUR)
+    dead = await take(targets)
+    passed = datetime.now(UTC) - timedelta(seconds=1)
+    assert (await row(store)).recheck_at is not None
+    await change(store, lease_until=passed, recheck_at=passed)
+
+    claim = await take(process(other))
+
+    assert claim.second_look
+    assert claim.started > dead.started
+
+
+async def test_a_second_look_that_fails_is_put_off(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    await targets.answered(await take(targets), 200)
+    await look(store, -HOUR)
+    await targets.put_off(await take(targets), HOUR, "boom", status=503)
+    assert await nothing(targets)
+    passed = datetime.now(UTC) - timedelta(seconds=1)
+    await change(store, not_before=passed, recheck_at=passed)
+    claim = await take(targets)
+    assert (claim.second_look, claim.attempts) == (True, 1)
+
+
+# --- resyncs ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_resync_wants_what_is_known_and_the_collections_around(store: Store) -> None:
+    await wish(store, location_id="1198")
+    await wish(store, f"{BASE}/1199/resources/7", location_id="1199")
+    await wish(store, f"{BASE}/1", connection_id=100)
+    targets = process(store)
+    claims, _ = await targets.claim(10)
+    for claim in claims:
+        await targets.answered(claim, 200)
+
+    found = await targets.mark_known(ResyncWanted(connection_id=99, location_id="1198", reason="hand"))
+    claims, _ = await targets.claim(10)
+    assert found == 2
+    assert {claim.url for claim in claims} == {URL, f"{URL}/resources"}
+    assert {(claim.reason, claim.delivery_id) for claim in claims} == {("hand", None)}
+    for claim in claims:
+        await targets.answered(claim, 200)
+
+    found = await targets.mark_known(ResyncWanted(connection_id=99))
+    claims, _ = await targets.claim(10)
+    item = f"{BASE}/1199/resources/7"
+    assert found == len(claims)
+    assert {URL, f"{URL}/resources", item, f"{item}/rates", f"{BASE}/1199/resources"} <= {one.url for one in claims}
+    assert {claim.connection_id for claim in claims} == {99}
+
+
+async def test_every_confirmed_connection_is_read_again_once(store: Store, other: Store) -> None:
+    passed = datetime.now(UTC) - timedelta(seconds=1)
+    await add(
+        store,
+        ConnectionRow,
+        connection(99, resync_at=passed),
+        connection(100),
+        connection(101, "revoked", resync_at=passed),
+        connection(102, resync_at=passed + HOUR),
+    )
+    await wish(store)
+    targets = process(store)
+    await targets.answered(await take(targets), 200)
+
+    begun = await asyncio.gather(*(process(one).resync_due(HOUR) for one in (store, other)))
+
+    assert sorted(begun) == [[], [99]], "by one of the two"
+    assert URL in {claim.url for claim in (await targets.claim(10))[0]}
+    plans = {one.connection_id: one.resync_at for one in await rows(store, ConnectionRow)}
+    assert plans[99] > datetime.now(UTC) + HOUR * 0.9
+    assert passed < plans[100] <= datetime.now(UTC) + HOUR, "the first at a moment of the interval"
+    assert plans[101] == passed
+
+
+# --- absence ----------------------------------------------------------------------------------------------------------
+
+
+def listing(item_id: str, began: int, **more: Any) -> dict[str, Any]:
+    scope = f"{URL}/resources".removeprefix("https://api.syncaroo.com")
+    values: dict[str, Any] = {"connection_id": 99, "listing_id": item_id, "scope": scope, "item_id": item_id}
+    values |= {"own_path": f"{scope}/{item_id}", "own_url": None, "attribute_type": "resources", "version": 1}
+    return {**values, "began": began, "ended": began, "asked": 0, "unmapped": 0, "deleted": False, **more}
+
+
+async def test_what_a_complete_walk_did_not_see_is_asked_itself(store: Store) -> None:
+    collection = f"{URL}/resources"
+    await wish(store, collection)
+    targets = process(store)
+    claim = await take(targets)
+    await add(
+        store,
+        ListingRow,
+        listing("7", 0),
+        listing("8", 0),
+        listing("9/b", 0),
+        listing("10", 0, own_url=f"{BASE}/1198/resources/10?x=1"),
+        listing("11", claim.started + 1),
+        listing("12", 0, deleted=True),
+        listing("13", 0, version=0),
+        listing("14", 0, connection_id=100),
+        listing("15", 0, scope="/v1/locations/2/resources"),
+    )
+    assert await targets.knows(claim)
+
+    suspects = await targets.answered_walk(claim, frozenset({"7"}))
+
+    claims, _ = await targets.claim(20)
+    urls = {f"{collection}/8", f"{collection}/9%2Fb", f"{collection}/10?x=1"}
+    assert suspects == 3
+    assert {(one.url, one.reason, one.connection_id, one.asked) for one in claims} == {
+        (url, "resync", 99, 0) for url in urls
+    }
+
+
+async def test_everything_in_a_collection_that_is_missing_is_asked_itself(store: Store) -> None:
+    collection = f"{URL}/resources"
+    await wish(store, collection)
+    targets = process(store)
+    claim = await take(targets)
+    assert not await targets.knows(claim)
+    await add(store, ListingRow, listing("7", 0), listing("8", 0))
+
+    assert await targets.answered_missing(claim, 404) == 2
+
+    claims, _ = await targets.claim(10)
+    assert {one.url for one in claims} == {f"{collection}/7", f"{collection}/8"}
+    assert (await row(store, collection)).last_status == 404
