@@ -26,6 +26,7 @@ from common.settings import (
     WebhookSettings,
 )
 from common.store.engine import Store
+from common.store.setup import facts_of
 from common.urls import AllowedHosts
 from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
@@ -41,7 +42,7 @@ from ingress.problems import problem_middleware
 from ingress.routing import TidyPaths
 from ingress.webhook.deposit import Deposit
 from ingress.webhook.handler import WebhookHandler
-from ingress.webhook.hashes import HashCheck
+from ingress.webhook.hashes import HashCheck, keys_of
 from ingress.webhook.metrics import WebhookMetrics
 from ingress.webhook.refused import Refused
 from ingress.webhook.rules import Terms
@@ -106,8 +107,7 @@ class Parts:
         self.revocations = Revocations(self.store, settings.platform.access_token_seconds)
         self.refused = Refused(broker, self.metrics.refused_connections)
         self.hashes = _hash_check(settings)
-        facts = {"SYNCAROO_BASE_URL": settings.syncaroo.syncaroo_base_url, "EVENT_SOURCE": settings.site.source}
-        self.store_watch = StoreWatch(self.store, facts)
+        self.store_watch = StoreWatch(self.store, facts_of(settings.site, settings.syncaroo))
         self.readiness = Readiness(broker, monotonic_seconds)
 
 
@@ -146,7 +146,8 @@ def _application() -> web.Application:
 
 
 def _add_ops_routes(app: web.Application, settings: Settings, parts: Parts) -> None:
-    app.add_routes(AdminHandler(parts.store, parts.broker, settings.admin, parts.passwords).routes())
+    admin = AdminHandler(parts.store, parts.broker, settings.admin, parts.passwords, parts.hashes.unmatched)
+    app.add_routes(admin.routes())
     app.add_routes(_health_handler(parts).metrics_routes())
 
 
@@ -170,7 +171,5 @@ def _webhook_handler(settings: Settings, parts: Parts) -> WebhookHandler:
 
 
 def _hash_check(settings: Settings) -> HashCheck:
-    key = settings.webhook.webhook_hash_key
-    keys = settings.platform.secrets() if key is None else [key.get_secret_value()]
     recipe = parse_recipe(settings.webhook.webhook_hash_recipe)
-    return HashCheck(settings.webhook.webhook_hash_mode, recipe, keys)
+    return HashCheck(settings.webhook.webhook_hash_mode, recipe, keys_of(settings.platform, settings.webhook))

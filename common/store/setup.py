@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from common.errors import SettingsError, StoreUnavailable
 from common.logs import get_logger
+from common.settings import SiteSettings, SyncarooSettings
 from common.store.engine import Store, is_passing
 from common.store.insert import insert
 from schemas.tables import FactRow, table_of
@@ -90,6 +91,11 @@ async def current_revision(store: Store) -> str | None:
 
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def facts_of(site: SiteSettings, syncaroo: SyncarooSettings) -> dict[str, str]:
+    """What a store remembers of the environment that it belongs to, by the settings' names."""
+    return {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
 
 
 async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:

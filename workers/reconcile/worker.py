@@ -20,7 +20,7 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
-from common.store.setup import wait_for_store
+from common.store.setup import facts_of, wait_for_store
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store import ListingStore
 
@@ -53,8 +53,7 @@ def build(
 
         publisher.start()
         try:
-            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
-            if not await done_before(stop, wait_for_store(store, facts)):
+            if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
             handler = ReconcileHandler(ListingStore(store), wake_relay, fetch.recheck_after)
             await until_stopped(

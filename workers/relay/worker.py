@@ -11,7 +11,7 @@ from common.process import Run, done_before, until_stopped
 from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, SyncarooSettings
 from common.store.engine import Store
 from common.store.leader import Leadership
-from common.store.setup import wait_for_store
+from common.store.setup import facts_of, wait_for_store
 from workers.relay.handler import Relay
 from workers.relay.store import EventStore
 
@@ -35,8 +35,7 @@ def build(
         wake = asyncio.Event()
         publisher.start()
         try:
-            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
-            if not await done_before(stop, wait_for_store(store, facts)):
+            if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
             relay = Relay(EventStore(store), publisher, Leadership(store, "relay"), site.source, wake)
             await until_stopped(stop, relay.run(stop), listen(work_url, RELAY_POKE, wake.set, stop))

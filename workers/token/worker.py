@@ -21,7 +21,7 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
-from common.store.setup import wait_for_store
+from common.store.setup import facts_of, wait_for_store
 from workers.token.client import TokenClient
 from workers.token.handler import TokenHandler
 from workers.token.keeping import PairKeeper
@@ -77,8 +77,7 @@ def build(
         keeper = PairKeeper(grants, publisher, cipher)
         publisher.start()
         try:
-            facts = {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
-            if not await done_before(stop, wait_for_store(store, facts)):
+            if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
             handler = TokenHandler(grants, client, keeper, cipher, retry)
             await until_stopped(
