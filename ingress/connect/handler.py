@@ -32,7 +32,7 @@ from ingress.connect.store import ConnectStore
 from ingress.oauth.rules import origin_of
 from ingress.oauth.throttle import Throttle
 from ingress.pages.forms import read_form
-from ingress.pages.render import error_page, page, render, security_headers
+from ingress.pages.render import error_page, page, redirect, render
 from ingress.pages.session import ADMIN, check_csrf, csrf_token, sign_in, signed_in
 from ingress.parameters import BadInput, singles
 from schemas.messages import CodeReceived
@@ -91,7 +91,7 @@ class ConnectHandler:
         if signed_in(session, ADMIN) is None:
             return self._login_page(request, session)
         state = self._states.sign(await self._attempts.begin(), _mark(_binding(session)))
-        return _redirect(302, authorize_url(self._base_url, self._client_id, self._redirect_uri, state))
+        return redirect(authorize_url(self._base_url, self._client_id, self._redirect_uri, state), 302)
 
     @page
     async def log_in(self, request: web.Request) -> web.Response:
@@ -112,7 +112,7 @@ class ConnectHandler:
             return self._login_page(request, session, "This is not the admin token.", 401)
         log.info("admin.logged_in", name=name, address=address)
         await sign_in(request, ADMIN, name)
-        return _redirect(303, "/connect")
+        return redirect("/connect")
 
     @page
     async def confirm(self, request: web.Request) -> web.Response:
@@ -209,7 +209,3 @@ def _wrong_state() -> BadInput:
 
 def _view_page(request: web.Request, view: View, status: int = 200) -> web.Response:
     return render(request, "confirm.html", {"view": view}, status=status)
-
-
-def _redirect(status: int, location: str) -> web.Response:
-    return web.Response(status=status, headers={hdrs.LOCATION: location, **security_headers()})

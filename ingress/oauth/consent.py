@@ -20,7 +20,7 @@ from ingress.oauth.login import LoggedIn, Login, TooMany
 from ingress.oauth.rules import Authorization, origin_of, read_authorization, way_back
 from ingress.oauth.store import Account, NewCode, OAuthStore
 from ingress.pages.forms import read_form
-from ingress.pages.render import page, render, security_headers
+from ingress.pages.render import page, redirect, render
 from ingress.pages.session import USER, check_csrf, csrf_token, sign_in, signed_in
 from ingress.parameters import BadInput, singles
 
@@ -71,7 +71,7 @@ class ConsentPages:
         outcome = await self._login.attempt(login, form.get("password", ""), request.remote or "")
         if isinstance(outcome, LoggedIn):
             await sign_in(request, USER, outcome.user_id)
-            return _see_other(_here(request))
+            return redirect(_here(request))
         if isinstance(outcome, TooMany):
             seconds = math.ceil(outcome.seconds)
             return _login_page(
@@ -110,9 +110,9 @@ class ConsentPages:
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":
-            return _see_other(way_back(wanted, code=await self._allow(wanted, account)))
+            return redirect(way_back(wanted, code=await self._allow(wanted, account)))
         if form["decision"] == "deny":
-            return _see_other(way_back(wanted, error="access_denied"))
+            return redirect(way_back(wanted, error="access_denied"))
         raise BadInput("decision must be allow or deny")
 
     async def _allow(self, wanted: Authorization, account: Account) -> str:
@@ -149,7 +149,3 @@ def _here(request: web.Request) -> str:
     """The same address with the same parameters; one slash at its beginning, so that it stays on this site."""
     path = re.sub("/+", "/", request.rel_url.raw_path)
     return f"{path}?{request.rel_url.raw_query_string}"
-
-
-def _see_other(location: str) -> web.Response:
-    return web.Response(status=303, headers={hdrs.LOCATION: location, **security_headers()})

@@ -68,6 +68,11 @@ def render(
     return response
 
 
+def redirect(location: str, status: int = 303) -> web.Response:
+    """On to another address; 303 after a posted form, so that a reload posts nothing twice."""
+    return web.Response(status=status, headers={hdrs.LOCATION: location, **security_headers()})
+
+
 def error_page(
     request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
