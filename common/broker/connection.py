@@ -50,19 +50,7 @@ async def bounded(work: Awaitable[T], seconds: float) -> T:
 
 async def connect(url: str, name: str) -> AbstractRobustConnection:
     """Connect, waiting with backoff for a broker that is not there yet; reconnects by itself from then on."""
-    told = False
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(BrokerUnavailable), wait=wait_exponential(multiplier=0.2, max=5)
-    ):
-        with attempt:
-            try:
-                return await connect_once(url, name)
-            except BrokerUnavailable as error:
-                if not told:
-                    log.warning("broker.waiting", connection=name, reason=str(error))
-                    told = True
-                raise
-    raise AssertionError("unreachable: retries have no end")
+    return await keep_trying(lambda: connect_once(url, name), f"connect {name}")
 
 
 async def connect_once(url: str, name: str) -> AbstractRobustConnection:
