@@ -14,8 +14,8 @@ from common.store.targets import Wanted, want
 from schemas.messages import Mapping
 from schemas.tables import GrantRow, TargetRow, table_of
 from tests.waiting import until
+from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.store import Claim, Grant, TargetStore
-from workers.fetch.worker import ClaimLoop
 
 URLS = [f"https://api.syncaroo.com/v1/locations/{number}" for number in range(3)]
 

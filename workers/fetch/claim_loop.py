@@ -1,0 +1,123 @@
+"""Claiming what is due, and keeping the leases of what is being fetched."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from common.errors import StoreUnavailable
+from common.logs import get_logger
+from common.process import pause
+from workers.fetch.store import Claim, Grant, TargetStore
+
+POLL_SECONDS = 0.25
+RENEW_SECONDS = 5.0
+WIND_UP_SECONDS = 8.0
+
+log = get_logger(__name__)
+
+
+class Fetches(Protocol):
+    """What the loop needs of the fetcher."""
+
+    async def fetch(self, claim: Claim, grant: Grant) -> None:
+        """Drive the claim to answered, put off, or parked; may raise `StoreUnavailable`."""
+
+
+class ClaimLoop:
+    """Claims what is due, up to `concurrency` at once, and keeps the leases of what is being fetched."""
+
+    def __init__(
+        self,
+        targets: TargetStore,
+        fetcher: Fetches,
+        wake: asyncio.Event,
+        concurrency: int,
+        *,
+        wind_up_seconds: float = WIND_UP_SECONDS,
+    ) -> None:
+        self._targets = targets
+        self._fetcher = fetcher
+        self._wake = wake
+        self._concurrency = concurrency
+        self._wind_up_seconds = wind_up_seconds
+        self._running: dict[asyncio.Task[None], Claim] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then what is in hand is finished, or given back after 8 s."""
+        renewing = asyncio.create_task(self._keep_leases())
+        stopping = asyncio.create_task(self._wake_at(stop))
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                if not await self._claim_some():
+                    await pause(self._wake, POLL_SECONDS)
+            await self._wind_up()
+        finally:
+            renewing.cancel()
+            stopping.cancel()
+            for task in self._running:
+                task.cancel()
+
+    async def _wind_up(self) -> None:
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=self._wind_up_seconds)
+        claims = [self._running[task] for task in late]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if claims:
+            await self._give_back(claims)
+
+    async def _give_back(self, claims: list[Claim]) -> None:
+        try:
+            await self._targets.release(claims)
+            log.info("fetch.given_back", claims=len(claims))
+        except StoreUnavailable as error:
+            log.warning("fetch.not_given_back", reason=str(error), claims=len(claims))  # the leases run out
+
+    async def _claim_some(self) -> bool:
+        """Start what can be started; whether there may be more at once."""
+        free = self._concurrency - len(self._running)
+        try:
+            if free == 0 or not await self._targets.anything_due():
+                return False
+            claims, grant = await self._targets.claim(free)
+        except StoreUnavailable as error:
+            log.warning("fetch.waiting", reason=str(error))
+            return False
+        for claim in claims:
+            assert grant is not None
+            self._start(claim, grant)
+        return bool(claims)
+
+    def _start(self, claim: Claim, grant: Grant) -> None:
+        task = asyncio.create_task(self._fetch(claim, grant))
+        self._running[task] = claim
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._wake.set()
+
+    async def _fetch(self, claim: Claim, grant: Grant) -> None:
+        try:
+            await self._fetcher.fetch(claim, grant)
+        except StoreUnavailable as error:
+            log.warning("fetch.abandoned", reason=str(error))  # the lease runs out, then it is claimed again
+        except Exception:
+            log.exception("fetch.bug", path=claim.url)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                if self._running:
+                    await self._targets.renew(list(self._running.values()))
+            except StoreUnavailable as error:
+                log.warning("fetch.lease_not_renewed", reason=str(error))
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
