@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -79,6 +80,10 @@ class AdminApi:
     async def drop(self, letter_id: str) -> None:
         """Forget a dead letter for good."""
         await self._call("DELETE", f"dead-letters/{_quoted(letter_id)}")
+
+    async def unmatched_webhooks(self) -> list[bytes]:
+        """The last raw bodies whose hash did not match, as the ingress remembers them."""
+        return [base64.b64decode(item["body"]) async for item in self._items("unmatched-webhooks", {})]
 
     async def _items(self, path: str, filters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         after: str | None = None

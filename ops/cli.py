@@ -12,7 +12,20 @@ import typer
 
 from common.errors import GatewayError, SettingsError
 from common.process import EX_CONFIG
-from ops.commands import db, dead_letters, demo, keys, listings, portal, resync, sandbox, setup, status, topology
+from ops.commands import (
+    db,
+    dead_letters,
+    demo,
+    hashes,
+    keys,
+    listings,
+    portal,
+    resync,
+    sandbox,
+    setup,
+    status,
+    topology,
+)
 from ops.terminal import err
 
 app = typer.Typer(
@@ -24,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (setup, demo, sandbox, topology, portal, status, listings, resync, dead_letters, db, keys):
+for module in (setup, demo, sandbox, topology, portal, status, listings, resync, dead_letters, hashes, db, keys):
     module.add_to(app)
 
 

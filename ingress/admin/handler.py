@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Collection
+
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -9,7 +12,7 @@ from aiohttp.typedefs import Handler
 from common.crypto import any_secret
 from common.settings import AdminSettings
 from common.store.engine import Store
-from ingress.admin.answers import answer
+from ingress.admin.answers import answer, page_of
 from ingress.admin.connections import ConnectionEndpoints
 from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
 from ingress.admin.listings import ListingEndpoints
@@ -24,7 +27,15 @@ ROOT = "/admin/v1"
 class AdminHandler:
     """Everything under `/admin/v1`."""
 
-    def __init__(self, store: Store, broker: Broker, settings: AdminSettings, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        settings: AdminSettings,
+        passwords: Passwords,
+        unmatched_webhooks: Collection[bytes] = (),
+    ) -> None:
+        """`unmatched_webhooks`: the last raw bodies whose hash did not match, as this process remembers them."""
         self._store = AdminStore(store)
         self._broker = broker
         self._tokens = settings.tokens()
@@ -32,6 +43,7 @@ class AdminHandler:
         self._connections = ConnectionEndpoints(self._store)
         self._listings = ListingEndpoints(self._store)
         self._dead_letters = DeadLetterEndpoints(self._store, broker)
+        self._unmatched_webhooks = unmatched_webhooks
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, without trailing slashes."""
@@ -57,6 +69,7 @@ class AdminHandler:
             ("GET", "dead-letters", dead.list),
             ("POST", "dead-letters/{id}/replay", dead.replay),
             ("DELETE", "dead-letters/{id}", dead.delete),
+            ("GET", "unmatched-webhooks", self._unmatched),
             ("GET", "status", self._status),
         ]
 
@@ -67,6 +80,10 @@ class AdminHandler:
             return await act(request)
 
         return guarded
+
+    async def _unmatched(self, request: web.Request) -> web.Response:
+        items = [{"body": base64.b64encode(raw).decode()} for raw in self._unmatched_webhooks]
+        return page_of(items, None)
 
     async def _status(self, request: web.Request) -> web.Response:
         counts = await self._store.counts()

@@ -6,10 +6,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
+from common.settings import PlatformSettings, WebhookSettings
 from ingress.webhook.signature import Recipe, Verdict, verify
 from schemas.messages import Json
 
 KEPT = 20
+
+
+def keys_of(platform: PlatformSettings, webhook: WebhookSettings) -> list[str]:
+    """The keys that a hash may be made with: the key's own setting, else any of the platform's secrets."""
+    key = webhook.webhook_hash_key
+    return platform.secrets() if key is None else [key.get_secret_value()]
 
 
 class HashCheck:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,10 +16,23 @@ from common.codec import loads
 from ops.cli import app, main
 from ops.policies import event_log_policy
 
-COMMANDS = ("setup", "demo", "up", "topology", "portal", "status", "listings", "resync", "dead-letters", "db", "keys")
+COMMANDS = (
+    "setup",
+    "demo",
+    "up",
+    "topology",
+    "portal",
+    "status",
+    "listings",
+    "resync",
+    "dead-letters",
+    "hash",
+    "db",
+    "keys",
+)
 SINGLE = (
     *("setup", "demo", "up", "topology", "portal", "status", "listings", "resync", "keys new"),
-    *("dead-letters list", "dead-letters replay", "dead-letters drop", "db upgrade", "db current"),
+    *("dead-letters list", "dead-letters replay", "dead-letters drop", "hash probe", "db upgrade", "db current"),
 )
 
 
@@ -150,3 +165,23 @@ def test_the_policy_of_the_event_log() -> None:
     assert (policy.vhost, policy.pattern) == ("gateway/a", "^syncaroo[.]events[.]log$")
     assert policy.definition == {"max-age": "604800s"}
     assert policy.command.startswith("rabbitmqctl -p 'gateway/a' set_policy")
+
+
+def test_the_probe_names_the_recipes_that_explain_a_hash(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    body = b'{"a": 1, "hash": "%s"}'
+    known = hmac.new(b"the-secret", b'{"a":1}', "sha1").hexdigest().encode()
+    (tmp_path / "right.json").write_bytes(body % known)
+    (tmp_path / "wrong.json").write_bytes(body % b"XXXX")
+    monkeypatch.setenv("PLATFORM_CLIENT_ID", "syncaroo")
+    monkeypatch.setenv("PLATFORM_CLIENT_SECRET", "another,the-secret")
+
+    assert gateway(monkeypatch, "hash", "probe", str(tmp_path / "right.json"), "--json") == 0
+    assert loads(capsys.readouterr().out.encode())[str(tmp_path / "right.json")] == [
+        "hmac-sha1:sorted:hex",
+        "hmac-sha1:compact:hex",
+        "hmac-sha1:php:hex",
+    ]
+    assert gateway(monkeypatch, "hash", "probe", str(tmp_path / "wrong.json")) == 1
+    assert "wrong.json: none matches" in capsys.readouterr().out.replace("\n", "")
