@@ -64,10 +64,13 @@ class MarkHandler:
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         messages = [delivery.message() for delivery in deliveries]
-        webhooks = []
+        webhooks: list[WebhookReceived] = []
         for message in messages:
             match message:
                 case WebhookReceived(action="unmapped"):
+                    # Numbers are given in the order of arrival: a webhook before it must not count as a later one.
+                    await self._mark(webhooks)
+                    webhooks = []
                     await self._unmap(message)
                 case WebhookReceived():
                     self._allowed.check(message.url)  # a replayed one may still be forbidden
@@ -79,9 +82,12 @@ class MarkHandler:
                     await self._publisher.publish(outgoing_dead(message, "fetch", "unusable_webhook"))
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
+        await self._mark(webhooks)
+        self._wake()
+
+    async def _mark(self, webhooks: Sequence[WebhookReceived]) -> None:
         if webhooks:
             await self._store.mark(webhooks)
-        self._wake()
 
     async def _unmap(self, webhook: WebhookReceived) -> None:
         message = ListingUnmapped(
