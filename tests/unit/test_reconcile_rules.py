@@ -152,6 +152,22 @@ def test_unchanged_answers_move_the_numbers_too() -> None:
     assert decide(known, answer(20, {"v": 2})) == Outcome(known)
 
 
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        [answer(10, {"v": 1}, 40), answer(15, {"v": 1}, 16)],
+        [answer(15, {"v": 1}, 16), answer(10, {"v": 1}, 40)],
+    ],
+)
+def test_a_slow_answer_is_not_forgotten_behind_a_quick_one(earlier: list[Answer]) -> None:
+    """CONTRACT §5.3: the slow one may have been made later than what begins while it is under way."""
+    known = after(*earlier)
+    assert known.began == 15
+    outcome = decide(known, answer(20, {"v": 2}))
+    assert (outcome.change, outcome.doubt) == ("updated", True)
+    assert decide(known, answer(50, {"v": 2})).doubt is False
+
+
 BODIES = st.sampled_from([None, {"v": 1}, {"v": 2}, {"v": 2.0}, {"v": 1, "status": "deleted"}])
 
 

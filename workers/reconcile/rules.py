@@ -79,7 +79,7 @@ def decide(known: Listing, answer: Answer) -> Outcome:
         summary = known.live and known.written_by == "list" and answer.shape == "item"
         return Outcome(_with_gaps_filled(known, answer), doubt=doubt or summary)
     if known.unmapped and answer.asked <= known.unmapped:
-        return Outcome(replace(known, began=answer.began, ended=answer.ended))
+        return Outcome(replace(known, began=after.began, ended=after.ended))
     after = replace(after, unmapped=0)
     change = _change(known, after)
     return Outcome(replace(after, version=after.version + 1) if change else after, change, doubt)
@@ -164,7 +164,7 @@ def _applied(known: Listing, answer: Answer) -> Listing:
         body=body,
         written_by=writer,
         began=answer.began,
-        ended=answer.ended,
+        ended=max(known.ended, answer.ended),  # the latest: a slow one may overlap with what comes after a quick one
         asked=max(known.asked, answer.asked),
         own_url=answer.own_url or known.own_url,
         location_id=mapping.location_id or known.location_id,
@@ -178,6 +178,7 @@ def _with_gaps_filled(known: Listing, answer: Answer) -> Listing:
     mapping = answer.mapping
     return replace(
         known,
+        ended=max(known.ended, answer.ended),
         own_url=known.own_url or answer.own_url,
         location_id=known.location_id or mapping.location_id,
         resource_id=known.resource_id or mapping.resource_id,
