@@ -1,4 +1,4 @@
-"""The bearer token of a request, and the answer to a missing or wrong one (RFC 6750)."""
+"""The bearer token of a request, and the answers to a missing, wrong or foreign one (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def bearer_token(request: web.Request) -> str | None:
 def unauthorized(detail: str) -> web.Response:
     """401, with the challenge that says how to do better."""
     return problem(401, "/problems/invalid-token", "Invalid token", detail, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+
+
+def other_connection() -> web.Response:
+    """403: the token is good, for another connection."""
+    detail = "The access token belongs to another connection."
+    return problem(403, "/problems/other-connection", "Another connection's token", detail)

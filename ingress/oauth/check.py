@@ -11,11 +11,10 @@ from aiohttp import hdrs, web
 from common.access_tokens import AccessToken, AccessTokens
 from common.clock import wall_seconds
 from common.codec import dumps
-from ingress.bearer import bearer_token, unauthorized
+from ingress.bearer import bearer_token, other_connection, unauthorized
 from ingress.inventory import as_map
 from ingress.oauth.store import OAuthStore
 from ingress.parameters import one, positive_number, singles
-from ingress.problems import problem
 
 
 class CheckEndpoint:
@@ -32,8 +31,7 @@ class CheckEndpoint:
             return unauthorized("The access token is missing, wrong or expired. Use the refresh token to get another.")
         connection_id = positive_number(one(singles(request.query.items()), "connectionId"), "connectionId")
         if token.connection_id != connection_id:
-            detail = "The access token belongs to another connection."
-            return problem(403, "/problems/other-connection", "Another connection's token", detail)
+            return other_connection()
         checked = await self._store.check(token)
         if checked is None:
             return unauthorized("The connection was revoked. The user has to authorize it again.")
