@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Monotonic = Callable[[], float]
+"""A clock to measure with: `monotonic_seconds`, or a test's own."""
 
 
 def wall_seconds() -> int:
@@ -12,6 +17,14 @@ def wall_seconds() -> int:
     host has read.
     """
     return int(time.time())  # noqa: TID251  # the one place
+
+
+def utc_now() -> datetime:
+    """The moment, aware UTC: told to subscribers (`fetchedAt`), held against the date of a `Retry-After`.
+
+    Never compared with what another process of ours has read.
+    """
+    return datetime.now(UTC)
 
 
 def monotonic_seconds() -> float:

@@ -14,7 +14,6 @@ Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitM
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from common.broker.connection import BROKER_ERRORS, bounded, close, connect, kee
 from common.broker.publisher import Outgoing, Publisher
 from common.broker.retry import RetryPolicy, jittered
 from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
+from common.clock import monotonic_seconds
 from common.codec import decode
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.logs import get_logger
@@ -163,13 +163,13 @@ class Consumer:
         return batch
 
     async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
-        held_since = time.monotonic()
+        held_since = monotonic_seconds()
         while True:
             try:
                 async with asyncio.timeout(HANDLER_SECONDS):
                     await self._handler([_delivery(message) for message in batch])
             except Unavailable as error:
-                if not await self._hold(batch, error, time.monotonic() - held_since):
+                if not await self._hold(batch, error, monotonic_seconds() - held_since):
                     return
             except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
                 await self._process_failed(batch, error)

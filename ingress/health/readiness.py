@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from common.broker.topology import work_queues
+from common.clock import Monotonic
 from common.errors import BrokerUnavailable
 
 REMEMBERED_SECONDS = 1.0
@@ -23,9 +24,9 @@ class Checks(Protocol):
 class Readiness:
     """Asks the broker at most once a second, however often it is asked itself."""
 
-    def __init__(self, broker: Checks, monotonic: Callable[[], float]) -> None:
+    def __init__(self, broker: Checks, clock: Monotonic) -> None:
         self._broker = broker
-        self._monotonic = monotonic
+        self._clock = clock
         self._asking = asyncio.Lock()
         self._asked_at: float | None = None
         self._trouble: str | None = None
@@ -34,9 +35,9 @@ class Readiness:
     async def trouble(self) -> str | None:
         """Why it is not ready; None: it is."""
         async with self._asking:
-            if self._asked_at is None or self._monotonic() - self._asked_at > REMEMBERED_SECONDS:
+            if self._asked_at is None or self._clock() - self._asked_at > REMEMBERED_SECONDS:
                 self._trouble = await self._ask()
-                self._asked_at = self._monotonic()
+                self._asked_at = self._clock()
         return "stopping" if self.stopping else self._trouble
 
     async def _ask(self) -> str | None:

@@ -7,8 +7,9 @@ that, up to a quarter of an hour. An hour without a wrong one forgives.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from common.clock import Monotonic
 
 ACCOUNT_LIMIT = 5
 ADDRESS_LIMIT = 20
@@ -29,8 +30,7 @@ class _Guesses:
 class Throttle:
     """Counts wrong passwords; bounded: the entries that were touched longest ago go first."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+    def __init__(self, clock: Monotonic) -> None:
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Guesses] = OrderedDict()
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from aiohttp import web
 
 from common.access_tokens import AccessToken, AccessTokens, Expired
 from common.broker.publisher import Outgoing, outgoing, outgoing_dead
-from common.clock import monotonic_seconds, wall_seconds
+from common.clock import monotonic_seconds, utc_now, wall_seconds
 from common.codec import dumps, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent
 from common.ids import new_id
 from common.logs import get_logger
-from ingress.bearer import bearer_token, unauthorized
+from ingress.bearer import bearer_token, other_connection, unauthorized
 from ingress.limits import read_body
 from ingress.problems import problem
 from ingress.webhook.deposit import Deposit
@@ -91,9 +90,9 @@ class WebhookHandler:
         receipt = _receipt(token)
         decision = self._judge(raw, receipt)
         if isinstance(decision, Forbid):
-            return _forbidden("other_connection", "The token belongs to another connection.")
+            return Answered(_outcome(decision), other_connection())
         if decision is None:
-            return _forbidden("wrong_hash", "The hash does not match the body.")
+            return Answered("wrong_hash", _wrong_hash())
         await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
         log.info(
             "webhook.accepted",
@@ -135,7 +134,7 @@ class WebhookHandler:
 
 
 def _receipt(token: AccessToken) -> Receipt:
-    return Receipt(new_id(), token.connection_id, datetime.now(UTC))
+    return Receipt(new_id(), token.connection_id, utc_now())
 
 
 def _messages(decision: Decision) -> list[Outgoing]:
@@ -161,5 +160,5 @@ def _outcome(decision: Decision) -> str:
             return "other_connection"
 
 
-def _forbidden(outcome: str, detail: str) -> Answered:
-    return Answered(outcome, problem(403, f"/problems/{outcome.replace('_', '-')}", "Forbidden", detail))
+def _wrong_hash() -> web.Response:
+    return problem(403, "/problems/wrong-hash", "Wrong hash", "The hash does not match the body.")

@@ -21,6 +21,7 @@ from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.ids import new_id
 from common.store.engine import Store
+from common.token_pair import Pair, pack, unpack
 from sandbox import SandboxConfig, create_app
 from sandbox.faults import Fault
 from sandbox.state import SANDBOX, Granted, Sandbox
@@ -30,7 +31,7 @@ from workers.token.client import TokenClient
 from workers.token.handler import TokenHandler
 from workers.token.keeping import PairKeeper
 from workers.token.refresh import Pace, Refresher
-from workers.token.rules import NoReply, Pair, Reply, pack, unpack
+from workers.token.rules import NoReply, Reply
 from workers.token.store import GrantStore
 
 DELAYS = (timedelta(milliseconds=10), timedelta(milliseconds=30))

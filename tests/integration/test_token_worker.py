@@ -24,12 +24,12 @@ from common.settings import (
     StoreSettings,
     SyncarooSettings,
 )
+from common.token_pair import Pair, pack
 from ops.broker import Vhost
 from schemas.messages import CodeReceived, PairObtained
 from schemas.tables import ParkedRow, table_of
 from tests.component.token_parts import Bench, bench
 from tests.waiting import until
-from workers.token.rules import Pair, pack
 from workers.token.worker import build
 
 DELAYS = (timedelta(milliseconds=100), timedelta(milliseconds=300))

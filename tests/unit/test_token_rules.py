@@ -7,12 +7,12 @@ import pytest
 
 from common.codec import dumps
 from common.errors import Permanent
+from common.token_pair import Pair, pack, unpack
 from workers.token.rules import (
     LEASE,
     Look,
     NoReply,
     Obtained,
-    Pair,
     Refused,
     Reply,
     Unknown,
@@ -20,9 +20,7 @@ from workers.token.rules import (
     classify,
     is_code_spent,
     lifetime_of,
-    pack,
     refresh_after,
-    unpack,
 )
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

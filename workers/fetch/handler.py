@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from common.broker.consumer import Delivery
 from common.broker.publisher import Publisher, outgoing, outgoing_dead
 from common.broker.retry import RetryPolicy, jittered
-from common.codec import decode
+from common.clock import utc_now
 from common.crypto import TokenCipher
 from common.errors import (
     BrokerUnavailable,
@@ -29,6 +29,7 @@ from common.errors import (
 )
 from common.identity import place_of
 from common.logs import get_logger
+from common.token_pair import unpack
 from common.urls import AllowedHosts
 from schemas.messages import (
     ItemGone,
@@ -204,7 +205,7 @@ class Fetcher:
                 attempt=claim.attempts,
                 reason="gone",
                 delivery_id=claim.delivery_id,
-                fetched_at=datetime.now(UTC),
+                fetched_at=utc_now(),
                 status=error.status,
             )
             gone = ItemGone(connection_id=claim.connection_id, source=source)
@@ -262,7 +263,7 @@ class Attempt:
             attempt=claim.attempts,
             reason=claim.reason,
             delivery_id=claim.delivery_id,
-            fetched_at=datetime.now(UTC),
+            fetched_at=utc_now(),
             status=200,
         )
 
@@ -270,7 +271,7 @@ class Attempt:
         began, response = await self._call(url)
         if response.status == 401:
             began, response = await self._with_new_token(url)
-        check_status(response, datetime.now(UTC))
+        check_status(response, utc_now())
         page = parse_page(response, url)
         return page, began, await self._store.number()
 
@@ -280,7 +281,7 @@ class Attempt:
 
     def _access_token(self) -> str:
         try:
-            return decode(self._cipher.open(self._grant.sealed_pair), dict[str, str])["accessToken"]
+            return unpack(self._cipher.open(self._grant.sealed_pair)).access_token
         except Permanent as error:
             raise GrantUnavailable("no key of SECRET_KEYS opens the grant") from error
 

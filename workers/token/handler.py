@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from common.broker.consumer import Delivery
 from common.broker.retry import RetryPolicy
+from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import Permanent, Retryable
 from common.logs import get_logger
 from schemas.messages import CodeReceived, PairObtained
-from workers.token.keeping import Clock, PairKeeper
+from workers.token.keeping import PairKeeper
 from workers.token.rules import LEASE, NoReply, Obtained, Refused, Reply, Unknown, classify, is_code_spent
 from workers.token.store import Attempt, Claim, GrantStore
 
@@ -46,7 +46,7 @@ class TokenHandler:
         retry: RetryPolicy,
         *,
         lease_wait: float = LEASE_WAIT_SECONDS,
-        clock: Clock = time.monotonic,
+        clock: Monotonic = monotonic_seconds,
     ) -> None:
         self._store = store
         self._client = client

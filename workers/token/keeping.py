@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
 from common.broker.publisher import Outgoing, outgoing
+from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.logs import get_logger
+from common.token_pair import pack
 from schemas.messages import PairObtained
-from workers.token.rules import Obtained, pack, refresh_after
+from workers.token.rules import Obtained, refresh_after
 from workers.token.store import Claim, GrantStore
 
 SHARD = 0
 """The grant belongs to no connection; its messages share one shard."""
 
 log = get_logger(__name__)
-
-Clock = Callable[[], float]
 
 
 class Publishes(Protocol):
@@ -36,7 +34,7 @@ class PairKeeper:
     """Does not return before the pair is safe."""
 
     def __init__(
-        self, store: GrantStore, publisher: Publishes, cipher: TokenCipher, *, clock: Clock = time.monotonic
+        self, store: GrantStore, publisher: Publishes, cipher: TokenCipher, *, clock: Monotonic = monotonic_seconds
     ) -> None:
         self._store = store
         self._publisher = publisher

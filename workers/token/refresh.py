@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from common.broker.retry import RetryPolicy, jittered
+from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import Permanent, StoreUnavailable
 from common.logs import get_logger
 from common.process import pause
-from workers.token.keeping import Clock, PairKeeper
-from workers.token.rules import LEASE, Look, NoReply, Obtained, Pair, Refused, Reply, Unknown, Watch, classify, unpack
+from common.token_pair import Pair, unpack
+from workers.token.keeping import PairKeeper
+from workers.token.rules import LEASE, Look, NoReply, Obtained, Refused, Reply, Unknown, Watch, classify
 from workers.token.store import Claim, GrantStore
 
 log = get_logger(__name__)
@@ -52,7 +53,7 @@ class Refresher:
         retry: RetryPolicy,
         *,
         pace: Pace | None = None,
-        clock: Clock = time.monotonic,
+        clock: Monotonic = monotonic_seconds,
     ) -> None:
         self._store = store
         self._client = client

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from common.codec import decode, dumps, loads
-from common.errors import BadJson, Permanent
+from common.codec import loads
+from common.errors import BadJson
+from common.token_pair import Pair
 
 DOCUMENTED_LIFETIME = timedelta(seconds=600)
 LONGEST_LIFETIME = timedelta(days=30)
@@ -52,16 +51,6 @@ class NoReply:
 
     detail: str
     sent: bool
-
-
-class Pair(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is sealed in the grant row."""
-
-    access_token: str
-    refresh_token: str
-
-    def __repr__(self) -> str:
-        return "Pair(…)"
 
 
 @dataclass(frozen=True)
@@ -131,23 +120,6 @@ def refresh_after(lifetime: timedelta, spread: float) -> timedelta:
 def is_code_spent(age: timedelta, delay: timedelta | None) -> bool:
     """Whether another try after `delay` (None: there is none) would come too late for a code of this age."""
     return delay is None or age + delay > CODE_LIFETIME
-
-
-def pack(pair: Pair) -> bytes:
-    """The pair as it is sealed: `{"accessToken", "refreshToken"}`."""
-    return dumps(pair)
-
-
-def unpack(raw: bytes) -> Pair:
-    """The pair that was sealed.
-
-    Raises:
-        Permanent: `unreadable_secret`, it is not one.
-    """
-    try:
-        return decode(raw, Pair)
-    except BadJson:
-        raise Permanent("unreadable_secret", "not a token pair") from None
 
 
 @dataclass(frozen=True)
