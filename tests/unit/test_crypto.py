@@ -9,8 +9,7 @@ from cryptography.fernet import Fernet
 from common.crypto import Signer, TokenCipher, any_secret, fingerprint, same_secret
 from common.errors import Permanent
 from common.ids import new_id
-
-OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+from tests.keys import NEW, OLD
 
 
 def test_rotation_of_what_is_sealed() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 
 from common import settings as all_settings
 from common.errors import SettingsError
@@ -25,8 +24,9 @@ from common.settings import (
     parse_duration,
     secret_values,
 )
+from tests import keys
 
-KEY = Fernet.generate_key().decode()
+KEY = keys.NEW
 
 
 @pytest.fixture(autouse=True)
