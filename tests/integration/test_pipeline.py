@@ -237,3 +237,21 @@ async def test_a_refused_token_is_renewed_once_and_the_new_one_used(vhost: Vhost
         await until(lambda: run.events)
         assert len(run.api.calls) == 2
         assert [row.attempts for row in await run.rows(TargetRow)] == [0]
+
+
+async def test_a_list_without_ids_is_one_listing_also_when_it_is_empty_or_cut_short(
+    vhost: Vhost, database_url: str
+) -> None:
+    """DESIGN, Identity: the list is `current`; an incomplete walk changes nothing."""
+    async with pipeline(vhost.url, database_url) as run:
+        path = f"{ROOM}/availability"
+        run.api.pages[path] = [{"start": "9"}, {"start": "10"}]
+        await run.webhook(path)
+        await until(lambda: len(run.events) == 1)
+        run.api.pages[path] = {"data": [{"start": "9"}], "pages": {"count": 2, "current": 1, "next": None}}
+        await run.webhook(path)
+        await until(lambda: len(run.api.calls) >= 3, what="the walk that lacks a page, and another")
+        run.api.pages[path] = []
+        await run.webhook(path)
+        await until(lambda: len(run.events) == 2)
+        assert [event["data"]["current"] for event in run.events] == [[{"start": "9"}, {"start": "10"}], []]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -144,9 +145,13 @@ class Fetcher:
         while walk.url:
             page, began, ended = await attempt.get(walk.url)
             walk = step(walk, page)
+            if walk.empty and await self._store.is_one_listing(claim):
+                walk = replace(walk, shape="whole")
             if walk.shape != "whole":
                 await self._publish(claim, page, walk, attempt.source(began, ended))
         if walk.shape == "whole":
+            if walk.broken:
+                raise UpstreamFailed("pages of the list are missing", status=200)
             page = Page(list(walk.gathered), single=False, next_url=None, current=None, count=None)
             await self._publish(claim, page, walk, attempt.source(first, ended))
         if walk.complete:

@@ -61,6 +61,18 @@ class Walk:
         """Whether every page from 1 to the count was seen, without anything odd: only then is absence a sign."""
         return self.shape == "list" and not self.anomalies and self.count is not None and self.pages == self.count
 
+    @property
+    def broken(self) -> bool:
+        """Whether pages are known to be missing: a list that is one listing is then not the list. Without a count one
+        page is all there is to go by; a list of nothing may count no page."""
+        nothing = self.count == 0 and not self.gathered
+        return bool(self.anomalies) or not (nothing or self.count in (None, self.pages))
+
+    @property
+    def empty(self) -> bool:
+        """Whether it was a list of nothing: then its shape cannot be told from the answer."""
+        return self.shape == "list" and self.pages == 1 and not (self.url or self.seen_ids or self.anomalies)
+
 
 def check_status(response: Response, now: datetime) -> None:
     """Sort what is not a success.

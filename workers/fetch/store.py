@@ -267,6 +267,16 @@ class TargetStore:
         async with self._store.reading() as transaction:
             return await transaction.row(query.where(_listing.c.version > 0).limit(1)) is not None
 
+    async def is_one_listing(self, claim: Claim) -> bool:
+        """Whether the list at the claim's URL is itself the listing, as its items carried no ids."""
+        query = select(_listing.c.listing_id).where(
+            _listing.c.connection_id == claim.connection_id,
+            _listing.c.own_path == place_of(claim.url).path,
+            _listing.c.written_by == "whole",
+        )
+        async with self._store.reading() as transaction:
+            return await transaction.row(query.limit(1)) is not None
+
     async def _now(self) -> datetime:
         async with self._store.reading() as transaction:
             return await transaction.now()
