@@ -6,7 +6,6 @@ The newest key encrypts and signs; every key decrypts and verifies, so that keys
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 
@@ -75,11 +74,6 @@ def any_secret(given: str, expected: Sequence[str]) -> bool:
     """Whether it is one of them; all are compared."""
     matches = [same_secret(given, one) for one in expected]
     return any(matches)
-
-
-def fingerprint(secret: str) -> str:
-    """The first 12 hex digits of SHA-256: names a secret of high entropy without telling it."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
 def _derive(key: str, purpose: str) -> bytes:

@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     v: Literal[1] = 1
 
 
-class Mapping(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class PlatformIds(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a webhook tells about a listing: the platform's own ids and the kind of thing it is."""
 
     attribute_type: str | None = None
@@ -44,7 +44,7 @@ class WebhookReceived(Message, frozen=True, kw_only=True):
     delivery_id: str
     connection_id: int
     url: str
-    mapping: Mapping
+    mapping: PlatformIds
     action: str | None = None
     received_at: datetime
 
@@ -89,7 +89,7 @@ class PageFetched(Message, frozen=True, kw_only=True):
 
     connection_id: int
     source: Source
-    mapping: Mapping
+    mapping: PlatformIds
     shape: Shape
     items: list[Json]
     page: int

@@ -93,7 +93,6 @@ class TargetRow(SQLModel, table=True):
     lease_owner: str | None = _text(nullable=True)
     lease_until: datetime | None = _time()
     attempts: int = _big(0)
-    failing_since: datetime | None = _time()
     last_status: int | None = _big()
     last_error: str | None = _text(nullable=True)
     parked: bool = Field(default=False, nullable=False)

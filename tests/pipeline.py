@@ -34,7 +34,7 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
-from schemas.messages import Mapping, Message, WebhookReceived
+from schemas.messages import Message, PlatformIds, WebhookReceived
 from schemas.tables import ConnectionRow, GrantRow, ListingRow, ParkedRow, table_of
 from workers.fetch import worker as fetch_worker
 from workers.reconcile import worker as reconcile_worker
@@ -89,7 +89,7 @@ class Pipeline:
                 delivery_id=delivery_id,
                 connection_id=99,
                 url=self.base_url + path,
-                mapping=Mapping(**{"location_id": "1198", **mapping}),
+                mapping=PlatformIds(**{"location_id": "1198", **mapping}),
                 action=action,
                 received_at=datetime.now(UTC),
             )

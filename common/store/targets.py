@@ -14,7 +14,7 @@ from sqlalchemy import and_, case, select, true, update
 from common.identity import place_of
 from common.store.engine import Transaction
 from common.store.insert import greatest, insert
-from schemas.messages import Mapping, Reason
+from schemas.messages import PlatformIds, Reason
 from schemas.tables import TargetRow, table_of
 
 WEBHOOK, SECOND_LOOK, RESYNC = 0, 1, 2
@@ -29,7 +29,7 @@ class Wanted:
 
     connection_id: int
     url: str
-    mapping: Mapping
+    mapping: PlatformIds
     reason: Reason
     delivery_id: str | None = None
 
@@ -57,11 +57,11 @@ async def want_known(
     if location_id is not None:
         where = and_(where, _target.c.location_id == location_id)
     rows = await transaction.rows(select(_target.c.url, _target.c.location_id).where(where).order_by(_target.c.url))
-    nothing = Mapping()
+    nothing = PlatformIds()
     known = {row.url: Wanted(connection_id, row.url, nothing, reason) for row in rows}
     for row in rows:
         for url in collections_around(row.url):
-            mapping = Mapping(location_id=row.location_id)
+            mapping = PlatformIds(location_id=row.location_id)
             known.setdefault(url, Wanted(connection_id, url, mapping, reason))
     await want(transaction, list(known.values()))
     return len(known)

@@ -15,7 +15,7 @@ from common.errors import ForbiddenHost, Permanent
 from common.identity import plural
 from common.urls import AllowedHosts
 from ingress.parameters import BadInput, snake
-from schemas.messages import Json, Mapping, ResyncWanted, UnusableWebhook, WebhookReceived
+from schemas.messages import Json, PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
 
 MAX_URL = 2048
 MAX_ID = 255
@@ -153,10 +153,10 @@ class _Found:
             raise Unusable("apiUrl is not ASCII")
         return url
 
-    def mapping(self) -> Mapping:
+    def mapping(self) -> PlatformIds:
         if not isinstance(_member(self._body, "metaData") or {}, dict):
             raise Unusable("metaData is not an object")
-        return Mapping(
+        return PlatformIds(
             attribute_type=plural(_text(self._first("attributeType"))),
             resource_type=_text(self._first("resourceType")),
             location_id=_id(self._first("locationId")),

@@ -9,7 +9,7 @@ import pytest
 from common.ids import new_id
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, want
-from schemas.messages import Mapping
+from schemas.messages import PlatformIds
 from schemas.tables import CodeRow, EventRow, GrantRow, InventoryRow, ListingRow, TargetRow, UserRow, table_of
 from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, running
 
@@ -142,7 +142,7 @@ async def test_resync_makes_every_known_target_wanted(gateway: Gateway) -> None:
     await gateway.code()
     url = "https://api.syncaroo.com/v1/locations/1/resources/7"
     async with gateway.store.transaction() as transaction:
-        await want(transaction, [Wanted(99, url, Mapping(), "webhook")])
+        await want(transaction, [Wanted(99, url, PlatformIds(), "webhook")])
     assert (await gateway.admin("POST", "connections/99/resync"))[0] == 202
     assert {row.reason for row in await gateway.rows(TargetRow) if row.url != url} == {"hand"}
     assert (await gateway.admin("POST", "connections/98/resync"))[0] == 404
@@ -244,7 +244,7 @@ async def test_status(gateway: Gateway) -> None:
     await gateway.add_user()
     await gateway.code()
     async with gateway.store.transaction() as transaction:
-        await want(transaction, [Wanted(99, "https://api.syncaroo.com/v1/locations/1", Mapping(), "webhook")])
+        await want(transaction, [Wanted(99, "https://api.syncaroo.com/v1/locations/1", PlatformIds(), "webhook")])
         await park(transaction, [parked("syncaroo.fetch", b"{}")])
         now = datetime(2026, 1, 2, tzinfo=UTC)
         grant = {"account": "syncaroo", "state": "active", "expires_at": now}

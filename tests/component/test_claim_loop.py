@@ -11,7 +11,7 @@ import pytest
 
 from common.store.engine import Store
 from common.store.targets import Wanted, want
-from schemas.messages import Mapping
+from schemas.messages import PlatformIds
 from schemas.tables import GrantRow, TargetRow, table_of
 from tests.waiting import until
 from workers.fetch.claim_loop import ClaimLoop
@@ -39,7 +39,7 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     grant["expires_at"] = datetime.now(UTC) + timedelta(minutes=10)
     async with opened.transaction() as transaction:
         await transaction.execute(table_of(GrantRow).insert().values(grant))
-        await want(transaction, [Wanted(99, url, Mapping(), "webhook") for url in URLS])
+        await want(transaction, [Wanted(99, url, PlatformIds(), "webhook") for url in URLS])
     yield opened
     await opened.close()
 

@@ -12,7 +12,7 @@ from common.broker.publisher import PUBLISH_SECONDS, Outgoing
 from common.codec import decode, dumps
 from common.store.engine import Store
 from common.urls import AllowedHosts
-from schemas.messages import ListingUnmapped, Mapping, WebhookReceived
+from schemas.messages import ListingUnmapped, PlatformIds, WebhookReceived
 from schemas.tables import TargetRow, table_of
 from workers.fetch.handler import MarkHandler
 from workers.fetch.store import TargetStore
@@ -39,7 +39,7 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 def delivery(action: str | None) -> Delivery:
     message = WebhookReceived(
-        delivery_id="d", connection_id=99, url=URL, mapping=Mapping(), action=action, received_at=datetime.now(UTC)
+        delivery_id="d", connection_id=99, url=URL, mapping=PlatformIds(), action=action, received_at=datetime.now(UTC)
     )
     return Delivery(dumps(message), {"schema": "WebhookReceived"}, "fetch.1")
 

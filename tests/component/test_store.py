@@ -22,7 +22,7 @@ from common.store.leader import Leadership
 from common.store.parked import Parked, list_parked, park
 from common.store.setup import alembic_config, current_revision, head_revision, upgrade, wait_for_store
 from common.store.targets import Wanted, want
-from schemas.messages import Mapping
+from schemas.messages import PlatformIds
 from schemas.tables import FactRow, SQLModel, UserRow, table_of
 from tests.waiting import until
 
@@ -216,7 +216,7 @@ async def test_what_no_database_holds_is_final(store: Store, connection_id: int,
 
     async def mark() -> None:
         async with store.transaction() as transaction:
-            mapping = Mapping(location_id=location_id)
+            mapping = PlatformIds(location_id=location_id)
             await want(transaction, [Wanted(connection_id, "https://x/a", mapping, "webhook", "d")])
 
     if "\0" in location_id and not store.postgres:

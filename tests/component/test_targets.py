@@ -14,7 +14,7 @@ from sqlalchemy import update
 from common.codec import decode
 from common.store.engine import Store
 from common.store.targets import Wanted, look_again, want
-from schemas.messages import Mapping, Reason, ResyncWanted, WebhookReceived
+from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
 from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
 from workers.fetch.store import LEASE, Claim, TargetStore
 
@@ -57,7 +57,7 @@ async def authorise(store: Store, version: int = 1, state: str = "active", valid
 async def wish(
     store: Store, url: str = URL, reason: Reason = "webhook", delivery: str | None = "d1", **more: Any
 ) -> None:
-    mapping = Mapping(location_id=more.get("location_id"))
+    mapping = PlatformIds(location_id=more.get("location_id"))
     async with store.transaction() as transaction:
         await want(transaction, [Wanted(more.get("connection_id", 99), url, mapping, reason, delivery)])
 
@@ -123,13 +123,13 @@ async def test_a_webhook_makes_its_target_due_once(store: Store, other: Store) -
 async def test_an_answered_target_rests(store: Store) -> None:
     await wish(store)
     targets = process(store)
-    await change(store, attempts=3, last_error="boom", failing_since=datetime.now(UTC))
+    await change(store, attempts=3, last_error="boom")
     claim = await take(targets)
     await targets.answered(claim, 200)
 
     found = await row(store)
     assert (found.answered, found.lease_owner, found.lease_until) == (claim.started, None, None)
-    assert (found.attempts, found.last_status, found.last_error, found.failing_since) == (0, 200, None, None)
+    assert (found.attempts, found.last_status, found.last_error) == (0, 200, None)
     assert await nothing(targets)
 
 
@@ -179,7 +179,7 @@ async def test_one_batch_may_name_a_target_twice(store: Store) -> None:
             delivery_id=f"d{number}",
             connection_id=99,
             url=url,
-            mapping=Mapping(location_id="L1"),
+            mapping=PlatformIds(location_id="L1"),
             received_at=datetime.now(UTC),
         )
         for number, url in enumerate([URL, f"{BASE}/2", URL])
@@ -201,7 +201,6 @@ async def test_put_off_until_its_time_even_by_a_webhook(store: Store, counts: bo
     assert await nothing(targets)
     found = await row(store)
     assert (found.attempts, found.last_status, len(found.last_error)) == (attempts, 503, 200)
-    assert found.failing_since is not None
 
     await change(store, not_before=datetime.now(UTC) - timedelta(seconds=1))
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from common.access_tokens import AccessToken
 from ingress import limits
 from ingress.app import Parts, create_app
-from schemas.messages import Mapping, ResyncWanted, UnusableWebhook, WebhookReceived
+from schemas.messages import PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
 from tests.ingress_app import CONNECTION, PLATFORM_SECRET, FakeBroker, bearer, settings, webhook
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ async def test_the_guides_webhook_is_accepted_and_published(ingress: Ingress) ->
         delivery_id=answer["deliveryId"],
         connection_id=CONNECTION,
         url="https://api.syncaroo.com/v1/locations/12/resources/7",
-        mapping=Mapping(
+        mapping=PlatformIds(
             attribute_type="resources", resource_type="meeting-room", location_id="1198", resource_id="19284"
         ),
         action=None,

@@ -22,7 +22,7 @@ from common.parking import parking_consumer
 from common.store.engine import Store
 from common.store.parked import list_parked
 from ops.broker import PrivateNode, Vhost
-from schemas.messages import Mapping, WebhookReceived
+from schemas.messages import PlatformIds, WebhookReceived
 from tests.waiting import until
 
 DELAYS = (timedelta(milliseconds=200), timedelta(milliseconds=400))
@@ -34,7 +34,7 @@ def webhook(name: str = "d", connection_id: int = 99) -> WebhookReceived:
         delivery_id=name,
         connection_id=connection_id,
         url="https://api.syncaroo.com/v1/locations/1",
-        mapping=Mapping(),
+        mapping=PlatformIds(),
         received_at=datetime.now(UTC),
     )
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.codec import canonical, dumps, loads
-from schemas.messages import Json, Mapping
+from schemas.messages import Json, PlatformIds
 from workers.reconcile.patch import changed_fields, patch_between
 from workers.reconcile.rules import Answer, Listing, Outcome, decide, event_of, listing_for, unmap
 
@@ -28,10 +28,10 @@ def answer(
     *,
     shape: Shape = "item",
     asked: int = 0,
-    mapping: Mapping | None = None,
+    mapping: PlatformIds | None = None,
 ) -> Answer:
     end = began + 1 if ended is None else ended
-    return Answer(item, shape, began, end, asked, mapping or Mapping(), URL if shape == "item" else None)
+    return Answer(item, shape, began, end, asked, mapping or PlatformIds(), URL if shape == "item" else None)
 
 
 def after(*answers: Answer, known: Listing = NEW) -> Listing:
@@ -224,9 +224,9 @@ def test_an_items_answer_that_comes_after_a_later_list_is_asked_again() -> None:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_ids_of_the_platform_are_learned_in_any_order(order: tuple[int, ...]) -> None:
     answers = [
-        answer(10, FULL, mapping=Mapping(location_id="1198", resource_id="7843", resource_type="office")),
+        answer(10, FULL, mapping=PlatformIds(location_id="1198", resource_id="7843", resource_type="office")),
         answer(20, FULL),
-        answer(30, FULL, mapping=Mapping(location_id="2000")),
+        answer(30, FULL, mapping=PlatformIds(location_id="2000")),
     ]
     known = after(*(answers[index] for index in order))
     assert (known.location_id, known.resource_id, known.resource_type) == ("2000", "7843", "office")
@@ -285,7 +285,7 @@ def test_unmapped_of_what_was_never_seen_is_remembered_silently() -> None:
 
 
 def test_an_event_of_an_update() -> None:
-    before = after(answer(10, {"ID": "7", "capacity": 10}, mapping=Mapping(location_id="1198")))
+    before = after(answer(10, {"ID": "7", "capacity": 10}, mapping=PlatformIds(location_id="1198")))
     outcome = decide(before, answer(20, {"ID": "7", "capacity": 12}))
     event = event_of(before, outcome, reason="webhook", delivery_id="d", fetched_at=AT)
     assert (event.change, event.version, event.changed_fields, event.location_id) == (

@@ -9,13 +9,13 @@ import pytest
 from common.urls import AllowedHosts
 from ingress.parameters import BadInput
 from ingress.webhook.rules import Accept, Count, Decision, Forbid, Park, Receipt, Terms, decide
-from schemas.messages import Mapping, ResyncWanted, UnusableWebhook, WebhookReceived
+from schemas.messages import PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
 from tests.ingress_app import webhook
 
 URL = "https://api.syncaroo.com/v1/locations/12/resources/7"
 RECEIPT = Receipt("delivery-1", 99, datetime(2026, 1, 2, tzinfo=UTC))
 TERMS = Terms(AllowedHosts(["api.syncaroo.com"], allow_http=False), frozenset({"locations", "resources", "rates"}))
-MAPPING = Mapping(attribute_type="resources", resource_type="meeting-room", location_id="1198", resource_id="19284")
+MAPPING = PlatformIds(attribute_type="resources", resource_type="meeting-room", location_id="1198", resource_id="19284")
 
 
 def judged(body: dict[str, Any], connection_id: int = 99) -> Decision:
@@ -84,7 +84,7 @@ def test_every_reading_of_the_guide_means_the_same(body: dict[str, Any]) -> None
 
 def test_what_is_not_told_stays_open() -> None:
     message = accepted({"connectionId": 99, "apiUrl": URL})
-    assert (message.mapping, message.action) == (Mapping(), None)
+    assert (message.mapping, message.action) == (PlatformIds(), None)
 
 
 @pytest.mark.parametrize(

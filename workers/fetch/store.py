@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, or_, select, update
 
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
@@ -18,7 +18,7 @@ from common.store.engine import Store, Transaction
 from common.store.insert import insert
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, want, want_known
-from schemas.messages import Mapping, Reason, ResyncWanted, WebhookReceived
+from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
 from schemas.tables import (
     SYNCAROO_ACCOUNT,
     BudgetRow,
@@ -56,7 +56,7 @@ class Claim:
     connection_id: int
     url: str
     host: str
-    mapping: Mapping
+    mapping: PlatformIds
     reason: Reason
     delivery_id: str | None
     started: int
@@ -219,7 +219,6 @@ class TargetStore:
                     "not_before": now + delay,
                     "recheck_at": now + delay if claim.second_look else None,
                     "attempts": claim.attempts + (1 if counts else 0),
-                    "failing_since": func.coalesce(_target.c.failing_since, now),
                     "last_status": status or None,
                     "last_error": error[:200],
                 },
@@ -330,7 +329,7 @@ class TargetStore:
             connection_id=row.connection_id,
             url=row.url,
             host=row.host,
-            mapping=Mapping(
+            mapping=PlatformIds(
                 attribute_type=row.attribute_type,
                 resource_type=row.resource_type,
                 location_id=row.location_id,
@@ -364,7 +363,7 @@ class TargetStore:
         )
         absent = [row for row in rows if row.item_id not in seen_ids]
         urls = [row.own_url or item_urls(claim.url, [row.item_id])[0] for row in absent]
-        await want(transaction, [Wanted(claim.connection_id, url, Mapping(), "resync") for url in urls])
+        await want(transaction, [Wanted(claim.connection_id, url, PlatformIds(), "resync") for url in urls])
         return len(urls)
 
 
@@ -374,7 +373,6 @@ def _answered(claim: Claim, status: int) -> dict[str, Any]:
         **looked,
         "answered": claim.started,
         "attempts": 0,
-        "failing_since": None,
         "last_status": status,
         "last_error": None,
     }

@@ -15,8 +15,7 @@ from common.errors import Permanent
 from common.identity import own_id
 from common.logs import get_logger
 from common.store.parked import Parked
-from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched
-from schemas.messages import Mapping as PlatformIds
+from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched, PlatformIds
 from workers.reconcile.rules import (
     Answer,
     Listing,

@@ -12,7 +12,7 @@ from datetime import datetime
 from common.codec import canonical
 from common.identity import Place, item_id_of, listing_id_of, place_of
 from schemas.events import Change, ListingChanged, PatchOperation
-from schemas.messages import Json, Mapping, Reason, Shape
+from schemas.messages import Json, PlatformIds, Reason, Shape
 from workers.reconcile.patch import changed_fields, patch_between
 
 
@@ -53,7 +53,7 @@ class Answer:
     began: int
     ended: int
     asked: int
-    mapping: Mapping
+    mapping: PlatformIds
     own_url: str | None
 
 
@@ -114,10 +114,10 @@ def listing_for(connection_id: int, url: str, item: Json, shape: Shape, attribut
     return listing if shape == "list" else replace(listing, own_path=place.path, own_url=url)
 
 
-def mapping_for(mapping: Mapping, shape: Shape, attribute_type: str) -> Mapping:
+def mapping_for(mapping: PlatformIds, shape: Shape, attribute_type: str) -> PlatformIds:
     """Which of the webhook's ids hold for each item: a resource's own id does not hold for every resource in a list."""
     if shape == "list" and attribute_type == "resources":
-        return Mapping(
+        return PlatformIds(
             attribute_type=mapping.attribute_type, resource_type=None, location_id=mapping.location_id, resource_id=None
         )
     return mapping

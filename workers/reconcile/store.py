@@ -17,8 +17,7 @@ from common.store.insert import insert
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, look_again, want
 from schemas.events import EventData
-from schemas.messages import Mapping as PlatformIds
-from schemas.messages import Source
+from schemas.messages import PlatformIds, Source
 from schemas.tables import ListingRow, table_of
 from workers.reconcile.rules import Listing, Outcome
 
