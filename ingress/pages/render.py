@@ -103,7 +103,7 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
         try:
             return await method(self, request)
         except BadInput as error:
-            return error_page(request, 400, f"{error.detail[:1].upper()}{error.detail[1:]}.")
+            return error_page(request, 400, _sentence(error.detail))
         except Unavailable as error:
             message = "We cannot do this right now. Please try again in a few seconds."
             return error_page(request, 503, message, retry_after(error))
@@ -113,6 +113,12 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
             return error_page(request, error.status, "This request cannot be answered.")
 
     return answer
+
+
+def _sentence(detail: str) -> str:
+    """A detail as a sentence; a parameter's name that it begins with is spelled as it is (`clientId`)."""
+    first = detail.partition(" ")[0]
+    return f"{detail[:1].upper() if first.islower() else detail[:1]}{detail[1:]}."
 
 
 async def _style(request: web.Request) -> web.Response:
