@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from ops.broker import Broker, NoBroker, find
+from ops.broker.broker import without_password
 from ops.demo import story
 from ops.demo.stage import QUICK, Stage, StoryFailed, fresh, staged
 from ops.demo.subscriber import Event
@@ -83,17 +84,18 @@ async def _up(tell: Teller, broker: Broker, work: Path, database_url: str | None
             tell.line(_event_line(event))
 
     async with staged(tell, broker, work, database_url=database_url, ports=ports, on_event=on_event) as stage:
-        await _connect(stage)
+        password = await _connect(stage)
         await story.first_burst(stage)
         await stage.sandbox.life(LIFE_SECONDS)
-        _addresses(stage)
+        _addresses(stage, password)
         shown[0] = True
         while True:
             stage.complain_of_the_dead()
             await asyncio.sleep(1)
 
 
-async def _connect(stage: Stage) -> None:
+async def _connect(stage: Stage) -> str:
+    """Connect user and operator → the user's password."""
     settings = ", ".join(f"{name}={value}" for name, value in QUICK.items())
     stage.tell.line(f"  quicker than the defaults: {settings}")
     story.show_portal(stage)
@@ -101,16 +103,21 @@ async def _connect(stage: Stage) -> None:
     password = await story.create_user(stage)
     await story.connect_user(stage, password)
     await story.connect_admin(stage)
+    return password
 
 
-def _addresses(stage: Stage) -> None:
+def _addresses(stage: Stage, password: str) -> None:
     site, token = stage.stack.url, stage.stack.environment["ADMIN_TOKEN"]
+    broker = without_password(stage.stack.environment["AMQP_URL"])
     stage.tell.heading(f"Running until Ctrl-C; something changes every {LIFE_SECONDS:g} s")
     for name, value in (
-        ("Syncaroo", f"{stage.sandbox.base_url}/   (change prices and rooms here)"),
+        ("Syncaroo", f"{stage.sandbox.base_url}/   (change prices and rooms, add an integration)"),
+        ("user", f"{story.LOGIN}, password {password}   (of this run only)"),
         ("connect", f"{site}/connect   (the password is the admin token)"),
         ("admin token", f"{token}   (of this run only)"),
         ("listings", f"curl -H 'Authorization: Bearer {token}' {site}/admin/v1/listings"),
+        ("status", f"ADMIN_TOKEN={token} .venv/bin/gateway status --url {site}"),
+        ("broker", f"{broker}   (bind a queue of your own to syncaroo.events)"),
         ("logs", str(stage.logs)),
     ):
         stage.tell.line(f"  {name:<12} {value}")
