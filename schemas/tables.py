@@ -95,7 +95,6 @@ class TargetRow(SQLModel, table=True):
     attempts: int = _big(0)
     last_status: int | None = _big()
     last_error: str | None = _text(nullable=True)
-    parked: bool = Field(default=False, nullable=False)
 
 
 class ListingRow(SQLModel, table=True):

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from sqlalchemy import and_, case, select, true, update
+from sqlalchemy import and_, case, select, update
 
 from common.identity import place_of
 from common.store.engine import Transaction
@@ -111,10 +111,8 @@ def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
     stays_urgent = and_(due, _target.c.priority < priority)
     kept = {name: case((stays_urgent, _target.c[name]), else_=values[name]) for name in ("priority", "reason")}
     most = greatest(transaction)
-    change = values | kept | told | {"wanted": most(_target.c.wanted, number), "parked": False}
+    change = values | kept | told | {"wanted": most(_target.c.wanted, number)}
     if by_webhook:
         change["asked"] = most(_target.c.asked, number)
-        # A parked target starts afresh; one that is failing keeps its back-off.
-        change["attempts"] = case((_target.c.parked == true(), 0), else_=_target.c.attempts)
-    statement = insert(transaction, _target).values(**row, **values, parked=False, started=0, answered=0, attempts=0)
+    statement = insert(transaction, _target).values(**row, **values, started=0, answered=0, attempts=0)
     return statement.on_conflict_do_update(index_elements=["connection_id", "url"], set_=change)

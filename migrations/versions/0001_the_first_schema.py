@@ -192,7 +192,6 @@ def upgrade() -> None:
         sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_status", sa.BigInteger(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
-        sa.Column("parked", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("connection_id", "url"),
     )
     with op.batch_alter_table("target", schema=None) as batch_op:

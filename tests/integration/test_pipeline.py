@@ -255,3 +255,17 @@ async def test_a_list_without_ids_is_one_listing_also_when_it_is_empty_or_cut_sh
         await run.webhook(path)
         await until(lambda: len(run.events) == 2)
         assert [event["data"]["current"] for event in run.events] == [[{"start": "9"}, {"start": "10"}], []]
+
+
+async def test_a_resync_of_what_was_parked_parks_it_no_second_time(vhost: Vhost, database_url: str) -> None:
+    """Parked rows are for webhooks: a resync that meets the same refusal adds none, and one that succeeds mends it."""
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.failures[ROOM] = [403, 403]
+        run.api.pages[ROOM] = {"ID": "7"}
+        await run.webhook(ROOM)
+        await until(run.parked)
+        for calls in (2, 3):
+            await run.send(ResyncWanted(connection_id=99))
+            await until(lambda: run.api.calls.count(ROOM) == calls)  # noqa: B023  # awaited in the same round
+        await until(lambda: run.events)
+        assert await run.parked() == ["refused"]

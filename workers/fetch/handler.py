@@ -128,7 +128,7 @@ class Fetcher:
             except UpstreamRefused as error:
                 await self._refused(claim, error)
             except ForbiddenHost as error:
-                await self._park(claim, error.reason, 0)
+                await self._give_up(claim, error.reason, 0)
             except (BrokerUnavailable, GrantUnavailable) as error:
                 log.warning("fetch.put_off", reason=str(error))
                 await self._store.put_off(claim, AWAY_PAUSE, str(error), counts=False)
@@ -179,7 +179,7 @@ class Fetcher:
     async def _failed(self, claim: Claim, error: UpstreamFailed) -> None:
         delay = self._retry.delay(claim.attempts)
         if delay is None:
-            await self._park(claim, "retries_exhausted", error.status)
+            await self._give_up(claim, "retries_exhausted", error.status)
             return
         wait = max(jittered(delay), timedelta(seconds=error.retry_after or 0))
         if error.status == 429:
@@ -190,11 +190,8 @@ class Fetcher:
     async def _refused(self, claim: Claim, error: UpstreamRefused) -> None:
         if error.status in (404, 410):
             await self._missing(claim, error)
-        elif claim.asked == 0:
-            # A collection that only a resync guessed: that Syncaroo refuses it is no loss of anybody's.
-            await self._store.answered(claim, error.status)
         else:
-            await self._park(claim, error.reason, error.status)
+            await self._give_up(claim, error.reason, error.status)
 
     async def _missing(self, claim: Claim, error: UpstreamRefused) -> None:
         """404 and 410: of a known item the end, of a known collection a doubt, of anything else perhaps too early."""
@@ -216,15 +213,18 @@ class Fetcher:
             gone = ItemGone(connection_id=claim.connection_id, source=source)
             await self._publisher.publish(outgoing(gone, "reconcile", claim.connection_id))
             await self._store.answered(claim, error.status)
-        elif claim.asked == 0:
-            await self._store.answered(claim, error.status)
-        elif claim.attempts >= len(self._retry.delays):
-            await self._park(claim, "not_found", error.status)
+        elif not claim.answers_webhook or claim.attempts >= len(self._retry.delays):
+            await self._give_up(claim, "not_found", error.status)
         else:
             wait = jittered(self._retry.nth(claim.attempts))
             await self._store.put_off(claim, wait, str(error), status=error.status)
 
-    async def _park(self, claim: Claim, reason: str, status: int) -> None:
+    async def _give_up(self, claim: Claim, reason: str, status: int) -> None:
+        """Park what a webhook still waits for. A resync only asked again: the next one will, too."""
+        if not claim.answers_webhook:
+            log.info("fetch.gave_up", reason=reason, status=status, path=place_of(claim.url).path)
+            await self._store.answered(claim, status)
+            return
         log.warning("fetch.parked", reason=reason, status=status, path=place_of(claim.url).path)
         await self._store.park(claim, reason, status=status)
 

@@ -65,6 +65,11 @@ class Claim:
     second_look: bool
     last_status: int | None
 
+    @property
+    def answers_webhook(self) -> bool:
+        """Whether a webhook waits for it that nothing has answered yet."""
+        return self.reason == "webhook" and not self.second_look
+
 
 class TargetStore:
     """The fetch worker's view of the store."""
@@ -231,7 +236,7 @@ class TargetStore:
             await transaction.execute(update(_budget).where(_budget.c.host == host).values(blocked_until=now + delay))
 
     async def park(self, claim: Claim, reason: str, *, status: int = 0) -> None:
-        """Give up on the target until a webhook or a person wants it again: its row and its parked row in one."""
+        """Give up on the target until somebody wants it again: its webhooks are answered by the parked row."""
         message = WebhookReceived(
             delivery_id=claim.delivery_id or new_id(),
             connection_id=claim.connection_id,
@@ -249,12 +254,7 @@ class TargetStore:
             attempts=claim.attempts + 1,
         )
         async with self._store.transaction() as transaction:
-            values = {
-                "parked": _target.c.wanted <= claim.started,
-                "recheck_at": None,
-                "last_status": status or None,
-                "last_error": reason,
-            }
+            values = _answered(claim, status) | {"recheck_at": None, "last_error": reason}
             if await self._settle(transaction, claim, values):
                 await park(transaction, [parked])
 
@@ -382,7 +382,7 @@ def _due(now: datetime, which: ColumnElement[bool]) -> Any:
     revoked = exists().where(_connection.c.connection_id == _target.c.connection_id, _connection.c.state == "revoked")
     return (
         select(_target)
-        .where(which, _target.c.parked == false(), ~revoked)
+        .where(which, ~revoked)
         .where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
         .where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now))
         .order_by(_target.c.priority, _target.c.wanted)
