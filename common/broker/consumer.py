@@ -14,6 +14,7 @@ Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitM
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,8 @@ class Consumer:
         self._batch = batch
         self._concurrency = concurrency
         self._inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        self._alone: deque[AbstractIncomingMessage] = deque()
+        self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -118,10 +121,11 @@ class Consumer:
             await cancel()
             self._stopping.set()
             await asyncio.gather(*workers)
+            await asyncio.gather(*self._waiting)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in (*workers, *self._waiting):
+                task.cancel()
+            await asyncio.gather(*workers, *self._waiting, return_exceptions=True)
             await close(connection)
 
     async def _subscribe(self, connection: AbstractRobustConnection) -> Callable[[], Awaitable[None]]:
@@ -147,6 +151,8 @@ class Consumer:
 
     async def _next_batch(self) -> list[AbstractIncomingMessage]:
         """Whatever is there, at most a batch; waits for the first; empty at the end."""
+        if self._alone:
+            return [self._alone.popleft()]
         if self._inbox.empty():
             if self._stopping.is_set():
                 return []
@@ -159,7 +165,11 @@ class Consumer:
         else:
             batch = [self._inbox.get_nowait()]
         while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].redelivered:
-            batch.append(self._inbox.get_nowait())
+            message = self._inbox.get_nowait()
+            if message.redelivered:
+                self._alone.append(message)
+                break
+            batch.append(message)
         return batch
 
     async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
@@ -185,7 +195,13 @@ class Consumer:
             return
         if not isinstance(error, Permanent | Retryable):
             log.error("handler.failed", queue=self._queue, exc_info=error)
-        await self._move(batch[0], self._fate(_delivery(batch[0]), error))
+        copy = self._fate(_delivery(batch[0]), error)
+        if copy.routing_key.endswith(".retry"):
+            later = asyncio.create_task(self._move_later(batch[0], copy))
+            self._waiting.add(later)
+            later.add_done_callback(self._waiting.discard)
+        else:
+            await self._move(batch[0], copy)
 
     async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
         """Wait a little before the next try; False when the batch is no longer ours to try."""
@@ -210,10 +226,13 @@ class Consumer:
             return _copy(delivery, delay_key(self._stage, delay), attempt)
         return _copy(delivery, f"{self._stage}.retry", attempt)
 
+    async def _move_later(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
+        """For a stage without delay queues: the wait is here, beside the work, so that it holds nobody up."""
+        await _first(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
+        await self._move(message, copy)
+
     async def _move(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
         """Publish the copy, then ack; if it is not confirmed, give the message back after a pause."""
-        if copy.routing_key.endswith(".retry"):
-            await _first(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
         try:
             await self._publisher.publish(copy)
         except BrokerUnavailable as error:

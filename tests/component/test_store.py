@@ -115,6 +115,22 @@ async def _python(program: str, *arguments: str) -> int:
     return await process.wait()
 
 
+async def test_a_writer_that_ignores_our_lock_gets_nothing_between_read_and_write(
+    store: Store, database_url: str
+) -> None:
+    """D1: BEGIN IMMEDIATE locks before the first SELECT, also against programs that are not ours."""
+    if store.postgres:
+        pytest.skip("rows are locked there")
+    await put(store, "n", "0")
+    with closing(sqlite3.connect(database_url.partition("///")[2], isolation_level=None, timeout=0)) as foreign:
+        async with store.transaction() as transaction:
+            await transaction.row(select(_fact.c.value))
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                foreign.execute("UPDATE fact SET value = '7'")
+        foreign.execute("UPDATE fact SET value = '7'")
+    assert await get(store, "n") == "7"
+
+
 async def test_one_of_many_conditional_updates_wins(store: Store, other: Store) -> None:
     """D2: how codes and leases are taken."""
     await put(store, "code", "unused")

@@ -1,0 +1,121 @@
+"""A consumer that lost its channel, its queue or its neighbours: it goes on, and what waits holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from common.broker.consumer import Consumer, Delivery
+from common.broker.publisher import outgoing
+from common.broker.retry import RetryPolicy
+from common.broker.topology import WORK, declare, work_queues
+from ops.broker import Vhost
+from tests.integration.test_broker_traps import DELAYS, Bench, Recorder, bench, webhook
+from tests.waiting import until
+
+SLOW = RetryPolicy([timedelta(seconds=30)], timedelta(hours=1))
+
+
+def seen(recorder: Recorder) -> list[str]:
+    return [getattr(delivery.message(), "delivery_id", "") for batch in recorder.batches for delivery in batch]
+
+
+async def send(run: Bench, name: str, stage: Any = "reconcile") -> None:
+    await run.publisher.publish(outgoing(webhook(name), stage, 99))
+
+
+class AcksTwice(Consumer):
+    """The second ack of a message is what the broker closes a channel for, with 406."""
+
+    acked_twice = False
+
+    async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
+        await super()._process(batch)
+        if not self.acked_twice:
+            self.acked_twice = True
+            assert batch[0].delivery_tag is not None
+            await batch[0].channel.basic_ack(batch[0].delivery_tag)
+
+
+async def test_consuming_resumes_after_the_broker_closed_the_channel(vhost: Vhost) -> None:
+    """T-RECONSUME, B3, P13: a 406, as an ack that comes too late brings it."""
+    async with bench(vhost.url) as run:
+        recorder = Recorder()
+        run.run(AcksTwice(vhost.url, "syncaroo.reconcile", "reconcile", recorder, run.publisher, SLOW))
+        for name in ("first", "second", "third"):
+            await send(run, name)
+            await until(lambda name=name: name in seen(recorder), what=name)
+
+
+async def test_consuming_resumes_after_the_queue_was_deleted(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
+    """T-RECONSUME, P13: the server cancels the consumer (as 4.3 does after an ack that is too late, B3)."""
+    async with bench(vhost.url) as run:
+        recorder = Recorder()
+        run.consume(recorder)
+        await send(run, "first")
+        await until(lambda: seen(recorder) == ["first"])
+        await run.channel.queue_delete("syncaroo.reconcile")
+        await until(lambda: "cancelled by the broker" in caplog.text)
+        await declare(run.channel, work_queues(DELAYS))
+        await send(run, "second")
+        await until(lambda: seen(recorder) == ["first", "second"], timeout=15)
+
+
+async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
+    """P11, CONTRACT §5.7: fetch has no delay queue; a message waits 30 s here, its neighbours go on meanwhile."""
+    async with bench(vhost.url) as run:
+        done: list[str] = []
+
+        async def fail_for_one(deliveries: Sequence[Delivery]) -> None:
+            names = [getattr(delivery.message(), "delivery_id", "") for delivery in deliveries]
+            if "bad" in names:
+                raise RuntimeError("a bug")
+            done.extend(names)
+
+        consumer = Consumer(vhost.url, "syncaroo.fetch", "fetch", fail_for_one, run.publisher, SLOW, batch=5)
+        consuming = run.run(consumer)
+        for name in ("bad", "good 1", "good 2"):
+            await send(run, name, "fetch")
+        await until(lambda: len(done) == 2, timeout=5)
+        await send(run, "good 3", "fetch")
+        await until(lambda: len(done) == 3, timeout=5)
+        run.stop.set()
+        await asyncio.wait_for(consuming, 5)
+        (copy,) = [await (await run.channel.get_queue("syncaroo.fetch")).get(no_ack=True)]
+        assert copy is not None
+        assert (copy.routing_key, copy.headers["attempt"], copy.exchange) == ("fetch.retry", 1, WORK)
+
+
+async def test_what_was_delivered_before_runs_alone(vhost: Vhost) -> None:
+    """T-POISON-CRASH: who killed its process once shall not take innocents along the second time."""
+    async with bench(vhost.url) as run:
+        batches: list[list[str]] = []
+        go_on = asyncio.Event()
+
+        async def wait_once(deliveries: Sequence[Delivery]) -> None:
+            batches.append([getattr(delivery.message(), "delivery_id", "") for delivery in deliveries])
+            await go_on.wait()
+
+        await send(run, "crasher")
+        crasher = await (await run.channel.get_queue("syncaroo.reconcile")).get()
+        assert crasher is not None
+        run.consume(wait_once, batch=10)
+        await send(run, "first")
+        await until(lambda: batches == [["first"]])
+        for name in ("a", "b"):
+            await send(run, name)
+        await until(lambda: _all_delivered(run))
+        await crasher.reject(requeue=True)
+        await until(lambda: _all_delivered(run))
+        go_on.set()
+        await until(lambda: sum(map(len, batches)) == 4)
+        assert ["crasher"] in batches
+
+
+async def _all_delivered(run: Bench) -> bool:
+    return await run.waiting("syncaroo.reconcile") == 0
