@@ -32,4 +32,5 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _plain(cell: Any) -> str:
-    return str(cell).replace("[", r"\[")
+    text = ("no", "yes")[cell] if isinstance(cell, bool) else str(cell)
+    return text.replace("[", r"\[")

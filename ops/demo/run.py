@@ -47,6 +47,7 @@ def up(work: Path, database_url: str | None = None) -> int:
     tell = Teller()
     with _broker(tell) as broker, contextlib.suppress(KeyboardInterrupt):
         _run(_up(tell, broker, fresh(work), database_url))
+    tell.line(f"Everything is ended; the logs stay in {work}/logs.")
     return 0
 
 
