@@ -10,10 +10,12 @@ from aiohttp import web
 from sandbox.app import create_app
 from sandbox.config import SandboxConfig
 
+EPILOG = "A flag's environment variable is SANDBOX_ and its name in capitals; sandbox/config.py says what each is for."
+
 
 def parser() -> argparse.ArgumentParser:
     """One flag per field of SandboxConfig; the environment's SANDBOX_… of the same name is its default."""
-    made = argparse.ArgumentParser(prog="sandbox", description="A stand-in Syncaroo for one platform.")
+    made = argparse.ArgumentParser(prog="sandbox", description="A stand-in Syncaroo for one platform.", epilog=EPILOG)
     for field in msgspec.structs.fields(SandboxConfig):
         flag = "--" + field.name.replace("_", "-")
         default = os.environ.get("SANDBOX_" + field.name.upper())

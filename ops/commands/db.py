@@ -12,7 +12,7 @@ from common.store.engine import Store
 from common.store.setup import current_revision, head_revision, upgrade_now
 from ops.terminal import AsJson, out, print_json
 
-group = typer.Typer(no_args_is_help=True, help="The store's schema: where it is, and to the newest.")
+group = typer.Typer(no_args_is_help=True, help="See which schema the store has; bring it to the newest.")
 
 
 @group.command(epilog="Example: [bold]DATABASE_URL=postgresql+asyncpg://gateway@db/gateway gateway db upgrade[/bold]")
