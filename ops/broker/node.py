@@ -168,14 +168,15 @@ class PrivateNode:
             return False
 
     def _manages(self) -> bool:
-        """Whether the management API, where it was asked for, takes connections: it may be later than AMQP."""
+        """Whether the management API, where it was asked for, answers: it may be later than AMQP."""
         if self.management is None:
             return True
         try:
-            socket.create_connection(("127.0.0.1", self._management_port), timeout=1).close()
+            with socket.create_connection(("127.0.0.1", self._management_port), timeout=1) as connection:
+                connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+                return bool(connection.recv(1))
         except OSError:
             return False
-        return True
 
     def close(self) -> None:
         """Kills the node, its epmd, and removes its data (a directory that was given stays)."""
