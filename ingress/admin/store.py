@@ -266,7 +266,7 @@ class AdminStore:
 
     async def counts(self) -> Counts:
         """Everything counted."""
-        due = select(func.count()).where(_target.c.wanted > _target.c.answered, _target.c.parked == false())
+        due = select(func.count()).where(_target.c.wanted > _target.c.answered)
         live = select(func.count()).where(_listing.c.deleted == false(), _listing.c.version > 0)
         unpublished = select(func.count()).where(_event.c.published_at.is_(None))
         states = select(_connection.c.state, func.count().label("found")).group_by(_connection.c.state)
