@@ -126,7 +126,7 @@ class ListingRow(SQLModel, table=True):
     began: int = _big(0)
     ended: int = _big(0)
     asked: int = _big(0)
-    """Number of the latest webhook that an answer to it has answered."""
+    """Number of the latest webhook for the item itself that an answer has answered."""
     unmapped: int = _big(0)
     """Number of the webhook that unmapped it; 0: mapped."""
     deleted: bool = Field(default=False, nullable=False)

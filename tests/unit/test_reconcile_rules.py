@@ -270,6 +270,15 @@ def test_unmapped_holds_until_a_later_webhook() -> None:
     assert (back.change, back.listing.version, back.listing.unmapped) == ("created", 3, 0)
 
 
+def test_a_webhook_for_the_list_does_not_map_an_item_again() -> None:
+    """CONTRACT §5.1, GUIDE-NOTES: a later webhook for that item."""
+    unmapped = unmap(after(answer(10, {"ID": 1}, asked=5)), 20).listing
+    held = decide(unmapped, answer(50, {"ID": 1}, asked=45, shape="list"))
+    assert (held.change, held.listing.body, held.listing.unmapped) == (None, None, 20)
+    told_by_list = after(answer(10, {"ID": 1}, asked=25, shape="list"))
+    assert unmap(told_by_list, 20).change == "deleted", "what came late was about the item, the list's webhook was not"
+
+
 def test_unmapped_twice_or_late_changes_nothing() -> None:
     once = unmap(after(answer(10, {"v": 1})), 20).listing
     assert unmap(once, 20) == Outcome(once)

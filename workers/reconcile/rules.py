@@ -78,7 +78,8 @@ def decide(known: Listing, answer: Answer) -> Outcome:
         # The item's own answer comes after a list's later one: only asking again tells what the summary left out.
         summary = known.live and known.written_by == "list" and answer.shape == "item"
         return Outcome(_with_gaps_filled(known, answer), doubt=doubt or summary)
-    if known.unmapped and answer.asked <= known.unmapped:
+    # Only a webhook for the item itself maps it again, not one for the list that it is in.
+    if known.unmapped and (answer.asked <= known.unmapped or answer.shape == "list"):
         return Outcome(replace(known, began=after.began, ended=after.ended))
     after = replace(after, unmapped=0)
     change = _change(known, after)
@@ -165,7 +166,7 @@ def _applied(known: Listing, answer: Answer) -> Listing:
         written_by=writer,
         began=answer.began,
         ended=max(known.ended, answer.ended),  # the latest: a slow one may overlap with what comes after a quick one
-        asked=max(known.asked, answer.asked),
+        asked=known.asked if answer.shape == "list" else max(known.asked, answer.asked),
         own_url=answer.own_url or known.own_url,
         location_id=mapping.location_id or known.location_id,
         resource_id=mapping.resource_id or known.resource_id,
