@@ -54,7 +54,7 @@ async def test_consuming_resumes_after_the_broker_closed_the_channel(vhost: Vhos
 
 async def test_consuming_resumes_after_the_queue_was_deleted(vhost: Vhost, caplog: pytest.LogCaptureFixture) -> None:
     """T-RECONSUME, P13: the server cancels the consumer (as 4.3 does after an ack that is too late, B3)."""
-    caplog.set_level("WARNING", logger="aio_pika")  # whoever configured our logs in this process has silenced it
+    caplog.set_level("WARNING", logger="aiormq")  # whoever configured our logs in this process has silenced it
     async with bench(vhost.url) as run:
         recorder = Recorder()
         run.consume(recorder)
