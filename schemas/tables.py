@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, Index, Integer, LargeBinary, Table, Text, text
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, Float, Index, Integer, LargeBinary, Table, Text, text
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -65,7 +65,7 @@ class TargetRow(SQLModel, table=True):
 
     __tablename__ = "target"
     __table_args__ = (
-        Index("ix_target_due", "priority", "wanted", sqlite_where=text("wanted > answered"),
+        Index("ix_target_due", "priority", "turn", sqlite_where=text("wanted > answered"),
               postgresql_where=text("wanted > answered")),
         Index("ix_target_recheck", "recheck_at", sqlite_where=text("recheck_at IS NOT NULL"),
               postgresql_where=text("recheck_at IS NOT NULL")),
@@ -83,10 +83,14 @@ class TargetRow(SQLModel, table=True):
     wanted: int = _big(0)
     asked: int = _big(0)
     """The number of the latest webhook (`wanted` also counts resyncs)."""
+    asked_at: datetime | None = _time()
+    """When the latest webhook for it was taken up."""
     started: int = _big(0)
     answered: int = _big(0)
     priority: int = _big(0)
     """0 webhook, 1 second look, 2 resync."""
+    turn: int = _big(0)
+    """Its place among the due of its priority: each connection's next one comes after everybody else's next one."""
     reason: str = _text()
     not_before: datetime | None = _time()
     recheck_at: datetime | None = _time()
@@ -95,6 +99,53 @@ class TargetRow(SQLModel, table=True):
     attempts: int = _big(0)
     last_status: int | None = _big()
     last_error: str | None = _text(nullable=True)
+    walk: str | None = _text(nullable=True)
+    """JSON: how far the walk over its pages has come, to go on after a crash."""
+    walk_at: datetime | None = _time()
+
+
+class AttemptRow(SQLModel, table=True):
+    """One attempt to answer a target: what was asked, when, with which numbers, and what came of it."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (
+        Index("ix_attempt_path", "connection_id", "path", "started"),
+        Index("ix_attempt_at", "at"),
+    )
+
+    connection_id: int = _key()
+    url: str = Field(sa_column=Column(Text, primary_key=True))
+    started: int = _key()
+    path: str = _text()
+    """What all spellings of the URL share; a listing's own path, or its scope."""
+    ended: int = _big(0)
+    asked: int = _big(0)
+    reason: str = _text()
+    delivery_id: str | None = _text(nullable=True)
+    attempt: int = _big(0)
+    outcome: str = _text()
+    """answered, gone, put_off, parked, gave_up."""
+    status: int | None = _big()
+    pages: int = _big(0)
+    detail: str | None = _text(nullable=True)
+    at: datetime = _time(nullable=False)
+
+
+class SuspectRow(SQLModel, table=True):
+    """A listing that may have vanished, until an answer settles it or a person decides."""
+
+    __tablename__ = "suspect"
+    __table_args__ = (Index("ix_suspect_state", "connection_id", "state"),)
+
+    connection_id: int = _key()
+    listing_id: str = Field(sa_column=Column(Text, primary_key=True))
+    url: str | None = _text(nullable=True)
+    """Its own URL, which is asked; null: it has none, and a second complete walk decides."""
+    state: str = _text()
+    """absent (from one complete walk), pending (being asked), held (a person decides), approved (a person agreed)."""
+    walk: int = _big(0)
+    """The number of the walk, or the answer, that missed it."""
+    since: datetime = _time(nullable=False)
 
 
 class ListingRow(SQLModel, table=True):
@@ -175,6 +226,7 @@ class GrantRow(SQLModel, table=True):
     """none, active, needs_authorisation."""
     sealed_pair: str | None = _text(nullable=True)
     rt_version: int = _big(0)
+    obtained_at: datetime | None = _time()
     expires_at: datetime | None = _time()
     refresh_at: datetime | None = _time()
     lease_owner: str | None = _text(nullable=True)
@@ -195,8 +247,13 @@ class BudgetRow(SQLModel, table=True):
 
     host: str = Field(sa_column=Column(Text, primary_key=True))
     tokens: float = Field(default=0.0, nullable=False)
+    resync_tokens: float = Field(default=0.0, sa_column=Column(Float, nullable=False, server_default=text("0")))
+    """The part of the budget that resyncs may still use."""
     refilled_at: datetime = _time(nullable=False)
     blocked_until: datetime | None = _time()
+    turn: int = _big(0)
+    resync_turn: int = _big(0)
+    """The latest turns that were claimed: where a connection that was idle begins (webhooks; resyncs)."""
 
 
 class UserRow(SQLModel, table=True):
@@ -231,8 +288,38 @@ class ConnectionRow(SQLModel, table=True):
     created_at: datetime = _time(nullable=False)
     confirmed_at: datetime | None = _time()
     revoked_at: datetime | None = _time()
+
+
+class FeedRow(SQLModel, table=True):
+    """A connection's stream of webhooks as the workers know it: when it was heard, and when it is read again."""
+
+    __tablename__ = "feed"
+
+    connection_id: int = _key()
+    turn: int = _big(0)
+    resync_turn: int = _big(0)
+    """The latest turns that its targets were given (webhooks; resyncs)."""
+    heard_at: datetime | None = _time()
+    """When its latest webhook was taken up."""
+    bursts: int = _big(0)
+    """How many times it was heard again after a quiet while."""
+    usual_quiet: float | None = Field(default=None, sa_column=Column(Float, nullable=True))
+    """Seconds that it is usually quiet between bursts, at the longest; null: not known yet."""
+    silent_since: datetime | None = _time()
+    """Set while it is quiet for unusually long."""
+    first_read: bool = Field(default=False, nullable=False)
+    """Whether it was read again after its first burst."""
     resync_at: datetime | None = _time()
     """When everything known of it is read again; null: not planned yet."""
+
+
+class RefusedRow(SQLModel, table=True):
+    """A connection whose webhooks had to be refused and that is not resynced yet."""
+
+    __tablename__ = "refused"
+
+    connection_id: int = _key()
+    since: datetime = _time(nullable=False)
 
 
 class CodeRow(SQLModel, table=True):
