@@ -318,13 +318,40 @@ class RetrySettings(Section):
 
 
 class FetchSettings(Section):
-    """How hard we ask Syncaroo."""
+    """How hard we ask Syncaroo; claims pause while more pages than `reconcile_backlog` wait to be reconciled."""
 
     api_rate_per_second: Rate = 20.0
     fetch_concurrency: Count = 16
     target_interval: Duration = timedelta(seconds=1)
+    reconcile_backlog: Count = 1000
+
+
+class EgressSettings(Section):
+    """The way out to Syncaroo; proxies that the environment names are never used."""
+
+    egress_proxy: SecretStr | None = None
+
+
+class ReconcileSettings(Section):
+    """What counts as a change, and how many listings may vanish before a person is asked."""
+
     recheck_after: Duration = timedelta(seconds=60)
+    ignored_fields: Words = ()
+    delete_brake: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+
+
+class ResyncSettings(Section):
+    """When everything known is read again."""
+
     resync_interval: Duration = timedelta(hours=6)
+    burst_quiet: Duration = timedelta(seconds=60)
+    silence_after: Duration = timedelta(hours=1)
+
+
+class HistorySettings(Section):
+    """How long a listing's story is kept."""
+
+    listing_history_days: Count = 90
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aio_pika
 from aiohttp import web
@@ -28,7 +28,10 @@ from common.settings import (
     EventBrokerSettings,
     FetchSettings,
     KeySettings,
+    ReconcileSettings,
+    ResyncSettings,
     RetrySettings,
+    Section,
     SiteSettings,
     StoreSettings,
     SyncarooSettings,
@@ -39,6 +42,8 @@ from schemas.tables import ConnectionRow, GrantRow, ListingRow, ParkedRow, table
 from workers.fetch import worker as fetch_worker
 from workers.reconcile import worker as reconcile_worker
 from workers.relay import worker as relay_worker
+
+S = TypeVar("S", bound=Section)
 
 SHORT_DELAYS = (timedelta(milliseconds=100), timedelta(milliseconds=300))
 
@@ -201,11 +206,17 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
         "recheck_after": timedelta(0),
         "api_rate_per_second": 500.0,
     }
-    fetch = FetchSettings(**{**quick, **settings})
+    given = {**quick, **settings}
+    fetch = _section(FetchSettings, given)
+    resync, reconcile = _section(ResyncSettings, given), _section(ReconcileSettings, given)
     retry = RetrySettings(retry_delays=SHORT_DELAYS)
     keys = KeySettings(secret_keys=(SecretStr(key),))
     return [
-        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, retry),
-        reconcile_worker.build(broker, store, site, syncaroo, fetch, retry),
+        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, retry),
+        reconcile_worker.build(broker, store, site, syncaroo, reconcile, retry),
         relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo),
     ]
+
+
+def _section(section: type[S], given: dict[str, Any]) -> S:
+    return section(**{name: value for name, value in given.items() if name in section.model_fields})

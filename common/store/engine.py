@@ -122,6 +122,11 @@ class Store:
         async with self._begun({"gateway_reading": True}) as transaction:
             yield transaction
 
+    async def number(self) -> int:
+        """The next number of the store's sequence, in a transaction of its own."""
+        async with self.transaction() as transaction:
+            return await transaction.number()
+
     async def session(self) -> AsyncConnection:
         """A connection for what lasts longer than a transaction (advisory locks); autocommits, the caller closes it."""
         connection = await self._engine.connect()

@@ -15,12 +15,13 @@ from common.identity import place_of
 from common.store.engine import Transaction
 from common.store.insert import greatest, insert
 from schemas.messages import PlatformIds, Reason
-from schemas.tables import TargetRow, table_of
+from schemas.tables import FeedRow, TargetRow, table_of
 
 WEBHOOK, SECOND_LOOK, RESYNC = 0, 1, 2
 """Priorities: the smaller is claimed first."""
 
 _target = table_of(TargetRow)
+_feed = table_of(FeedRow)
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,17 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     """
     numbers = await transaction.numbers(len(wanted))
     latest = {(one.connection_id, one.url): (one, number) for one, number in zip(wanted, numbers, strict=True)}
+    await _know_feeds(transaction, {connection_id for connection_id, _ in latest})
     for key in sorted(latest):
         one, number = latest[key]
         await transaction.execute(_upsert(transaction, one, number))
     return numbers
+
+
+async def _know_feeds(transaction: Transaction, connections: set[int]) -> None:
+    if connections:
+        rows = [{"connection_id": one, "first_read": False} for one in sorted(connections)]
+        await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), rows)
 
 
 async def want_known(
@@ -103,7 +111,7 @@ def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
     by_webhook = one.reason == "webhook"
     priority = WEBHOOK if by_webhook else RESYNC
     told = {name: value for name, value in msgspec.structs.asdict(one.mapping).items() if value is not None}
-    values: dict[str, Any] = {"wanted": number, "priority": priority, "reason": one.reason}
+    values: dict[str, Any] = {"wanted": number, "turn": number, "priority": priority, "reason": one.reason}
     if by_webhook:
         values |= {"asked": number, "delivery_id": one.delivery_id}
     row = {"connection_id": one.connection_id, "url": one.url, "host": urlsplit(one.url).netloc.lower(), **told}

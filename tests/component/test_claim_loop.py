@@ -14,8 +14,9 @@ from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
 from schemas.tables import GrantRow, TargetRow, table_of
 from tests.waiting import until
+from workers.fetch.claim import Claim, Grant
 from workers.fetch.claim_loop import ClaimLoop
-from workers.fetch.store import Claim, Grant, TargetStore
+from workers.fetch.store.claims import ClaimStore
 
 URLS = [f"https://api.syncaroo.com/v1/locations/{number}" for number in range(3)]
 
@@ -44,8 +45,8 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
-def targets(store: Store) -> TargetStore:
-    return TargetStore(store, rate=100.0, interval=timedelta(0))
+def targets(store: Store) -> ClaimStore:
+    return ClaimStore(store, "me", rate=100.0, interval=timedelta(0))
 
 
 async def leases(store: Store) -> list[Any]:

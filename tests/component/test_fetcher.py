@@ -15,8 +15,10 @@ from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
 from schemas.tables import GrantRow, TargetRow, table_of
 from tests.keys import NEW
-from workers.fetch.handler import Fetcher
-from workers.fetch.store import TargetStore
+from workers.fetch.fetching import Fetcher
+from workers.fetch.store.claims import ClaimStore
+from workers.fetch.store.grants import GrantStore
+from workers.fetch.store.outcomes import OutcomeStore
 
 CIPHER = TokenCipher([NEW])
 
@@ -32,7 +34,8 @@ class BrokenApi:
 async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str) -> None:
     """CONTRACT §5.7: else the lease would run out and the target be claimed again every 15 s, for ever, unseen."""
     store = Store(database_url)
-    targets = TargetStore(store, rate=1000.0, interval=timedelta(0))
+    claims = ClaimStore(store, "me", rate=1000.0, interval=timedelta(0))
+    outcomes, grants = OutcomeStore(store, "me", rate=1000.0), GrantStore(store)
     pair = CIPHER.seal(dumps({"accessToken": "access", "refreshToken": "refresh"}))
     grant = {"account": "syncaroo", "state": "active", "sealed_pair": pair, "rt_version": 1, "attempts": 0}
     async with store.transaction() as transaction:
@@ -40,11 +43,12 @@ async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str)
         await transaction.execute(table_of(GrantRow).insert().values(**grant, expires_at=expires_at))
         await want(transaction, [Wanted(99, "https://api.syncaroo.com/v1/locations/5", PlatformIds(), "webhook", "d")])
     retry = RetryPolicy([timedelta(milliseconds=1)], timedelta(milliseconds=1))
-    fetcher = Fetcher(targets, BrokenApi(), Publisher("amqp://nobody", "test"), CIPHER, retry)  # type: ignore[arg-type]
+    nobody = Publisher("amqp://nobody", "test")
+    fetcher = Fetcher(outcomes, grants, BrokenApi(), nobody, CIPHER, retry)  # type: ignore[arg-type]
     for attempt in range(2):
         async with store.transaction() as transaction:
             await transaction.execute(table_of(TargetRow).update().values(not_before=None))
-        (claim,), valid = await targets.claim(1)
+        (claim,), valid = await claims.claim(1)
         assert claim.attempts == attempt
         assert valid is not None
         await fetcher.fetch(claim, valid)
@@ -53,6 +57,6 @@ async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str)
         row = await transaction.row(table_of(TargetRow).select())
     assert row is not None
     assert (parked.reason, parked.attempts, row.lease_owner) == ("retries_exhausted", 2, None)
-    assert await targets.claim(1) == ([], valid), "and is asked no more"
+    assert await claims.claim(1) == ([], valid), "and is asked no more"
     assert "s3cret" not in str(row.last_error)
     await store.close()

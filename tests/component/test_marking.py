@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +15,7 @@ from common.urls import AllowedHosts
 from schemas.messages import ListingUnmapped, PlatformIds, WebhookReceived
 from schemas.tables import TargetRow, table_of
 from workers.fetch.handler import MarkHandler
-from workers.fetch.store import TargetStore
+from workers.fetch.store.marks import MarkStore
 
 URL = "https://api.syncaroo.com/v1/locations/5/resources/7"
 
@@ -52,7 +52,7 @@ async def test_only_a_webhook_after_unmapped_counts_as_a_later_one(
 ) -> None:
     """CONTRACT §4, `unmapped`: a webhook before it in the same batch must not bring the listing back."""
     publisher = Recorder()
-    targets = TargetStore(store, rate=1000.0, interval=timedelta(0))
+    targets = MarkStore(store)
     mark = MarkHandler(targets, publisher, AllowedHosts(["api.syncaroo.com"], False), lambda: None)  # type: ignore[arg-type]
 
     await mark([delivery(action) for action in actions])

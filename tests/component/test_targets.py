@@ -12,11 +12,17 @@ import pytest
 from sqlalchemy import update
 
 from common.codec import decode
+from common.ids import new_id
 from common.store.engine import Store
 from common.store.targets import Wanted, look_again, want
 from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
-from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
-from workers.fetch.store import LEASE, Claim, TargetStore
+from schemas.tables import BudgetRow, ConnectionRow, FeedRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
+from workers.fetch.claim import Claim
+from workers.fetch.store.claims import LEASE, ClaimStore
+from workers.fetch.store.grants import GrantStore
+from workers.fetch.store.marks import MarkStore
+from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.resyncs import ResyncStore
 
 BASE = "https://api.syncaroo.com/v1/locations"
 URL = f"{BASE}/1198"
@@ -41,8 +47,15 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
-def process(store: Store, *, rate: float = 1000.0, interval: timedelta = NOW) -> TargetStore:
-    return TargetStore(store, rate=rate, interval=interval)
+class Process(MarkStore, ClaimStore, OutcomeStore, GrantStore, ResyncStore):
+    """All that one fetch process does with the store, under one owner."""
+
+    def __init__(self, store: Store, *, rate: float, interval: timedelta) -> None:
+        ClaimStore.__init__(self, store, new_id(), rate=rate, interval=interval)
+
+
+def process(store: Store, *, rate: float = 1000.0, interval: timedelta = NOW) -> Process:
+    return Process(store, rate=rate, interval=interval)
 
 
 async def authorise(store: Store, version: int = 1, state: str = "active", valid: timedelta = HOUR) -> None:
@@ -83,13 +96,13 @@ async def add(store: Store, table: type[Any], *values: dict[str, Any]) -> None:
         await transaction.execute(table_of(table).insert(), list(values))
 
 
-async def take(targets: TargetStore) -> Claim:
+async def take(targets: Process) -> Claim:
     claims, _ = await targets.claim(10)
     assert len(claims) == 1
     return claims[0]
 
 
-async def nothing(targets: TargetStore) -> bool:
+async def nothing(targets: Process) -> bool:
     """Whether there is nothing to claim, by either question."""
     claims, _ = await targets.claim(10)
     return not claims and not await targets.anything_due()
@@ -97,7 +110,7 @@ async def nothing(targets: TargetStore) -> bool:
 
 def connection(connection_id: int, state: str = "confirmed", **more: Any) -> dict[str, Any]:
     values = {"connection_id": connection_id, "user_id": "1", "state": state, "created_at": datetime.now(UTC)}
-    return {**values, "resync_at": None, **more}
+    return {**values, **more}
 
 
 # --- wanted, claimed, answered ----------------------------------------------------------------------------------------
@@ -284,7 +297,7 @@ async def test_claims_of_several_processes_never_overlap(store: Store, other: St
     for number in range(40):
         await wish(store, f"{BASE}/{number}")
 
-    async def all_it_can(targets: TargetStore) -> list[Claim]:
+    async def all_it_can(targets: Process) -> list[Claim]:
         had: list[Claim] = []
         while await targets.anything_due():
             claims, _ = await targets.claim(3)
@@ -498,25 +511,28 @@ async def test_a_resync_wants_what_is_known_and_the_collections_around(store: St
     assert {claim.connection_id for claim in claims} == {99}
 
 
-async def test_every_confirmed_connection_is_read_again_once(store: Store, other: Store) -> None:
+async def plan(store: Store, connection_id: int, resync_at: datetime) -> None:
+    await wish(store, f"{BASE}/{connection_id}", connection_id=connection_id)
+    feed = table_of(FeedRow)
+    async with store.transaction() as transaction:
+        await transaction.execute(update(feed).where(feed.c.connection_id == connection_id).values(resync_at=resync_at))
+
+
+async def test_every_connection_that_is_not_revoked_is_read_again_once(store: Store, other: Store) -> None:
     passed = datetime.now(UTC) - timedelta(seconds=1)
-    await add(
-        store,
-        ConnectionRow,
-        connection(99, resync_at=passed),
-        connection(100),
-        connection(101, "revoked", resync_at=passed),
-        connection(102, resync_at=passed + HOUR),
-    )
-    await wish(store)
+    for connection_id, resync_at in ((99, passed), (101, passed), (102, passed + HOUR)):
+        await plan(store, connection_id, resync_at)
+    await wish(store, f"{BASE}/100", connection_id=100)
+    await add(store, ConnectionRow, connection(101, "revoked"))
     targets = process(store)
-    await targets.answered(await take(targets), 200)
+    for claim in (await targets.claim(10))[0]:
+        await targets.answered(claim, 200)
 
     begun = await asyncio.gather(*(process(one).resync_due(HOUR) for one in (store, other)))
 
     assert sorted(begun) == [[], [99]], "by one of the two"
-    assert URL in {claim.url for claim in (await targets.claim(10))[0]}
-    plans = {one.connection_id: one.resync_at for one in await rows(store, ConnectionRow)}
+    assert f"{BASE}/99" in {claim.url for claim in (await targets.claim(10))[0]}
+    plans = {one.connection_id: one.resync_at for one in await rows(store, FeedRow)}
     assert plans[99] > datetime.now(UTC) + HOUR * 0.9
     assert passed < plans[100] <= datetime.now(UTC) + HOUR, "the first at a moment of the interval"
     assert plans[101] == passed

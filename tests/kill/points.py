@@ -18,7 +18,8 @@ UNDER_WAY_SECONDS = 0.5
 
 PUBLISH = "common.broker.publisher:Publisher.publish"
 OAUTH = "ingress.oauth.store:OAuthStore"
-TARGETS = "workers.fetch.store:TargetStore"
+MARKS = "workers.fetch.store.marks:MarkStore"
+CLAIMS = "workers.fetch.store.claims:ClaimStore"
 LISTINGS = "workers.reconcile.store:ListingStore"
 EVENTS = "workers.relay.store:EventStore"
 GRANTS = "workers.token.store:GrantStore"
@@ -94,9 +95,9 @@ _TABLE = [
     Point("ingress.after_confirm", "ingress", after(PUBLISH, to("fetch."))),
     Point("provider.code_redeemed", "ingress", after(f"{OAUTH}.redeem", something)),
     Point("provider.rotated", "ingress", after(f"{OAUTH}.rotate", something)),
-    Point("fetch.before_mark_commits", "fetch", before_commit(f"{TARGETS}.mark")),
-    Point("fetch.marked", "fetch", after(f"{TARGETS}.mark")),
-    Point("fetch.claimed", "fetch", after(f"{TARGETS}.claim", claims)),
+    Point("fetch.before_mark_commits", "fetch", before_commit(f"{MARKS}.mark")),
+    Point("fetch.marked", "fetch", after(f"{MARKS}.mark")),
+    Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims)),
     Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2)),
     Point("fetch.published", "fetch", after(PUBLISH, to("reconcile."))),
     Point("reconcile.in_transaction", "reconcile", before_commit(f"{LISTINGS}.apply")),

@@ -8,7 +8,8 @@ from typing import Protocol
 from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.process import pause
-from workers.fetch.store import Claim, Grant, TargetStore
+from workers.fetch.claim import Claim, Grant
+from workers.fetch.store.claims import ClaimStore
 
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 5.0
@@ -29,7 +30,7 @@ class ClaimLoop:
 
     def __init__(
         self,
-        targets: TargetStore,
+        targets: ClaimStore,
         fetcher: Fetches,
         wake: asyncio.Event,
         concurrency: int,

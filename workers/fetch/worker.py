@@ -8,12 +8,14 @@ from common.broker.consumer import stage_consumer
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
 from common.crypto import TokenCipher
+from common.ids import new_id
 from common.parking import parking_consumer
 from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
     FetchSettings,
     KeySettings,
+    ResyncSettings,
     RetrySettings,
     SiteSettings,
     StoreSettings,
@@ -24,9 +26,14 @@ from common.store.setup import facts_of, wait_for_store
 from common.urls import AllowedHosts
 from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.client import SyncarooApi
-from workers.fetch.handler import Fetcher, MarkHandler
+from workers.fetch.fetching import Fetcher
+from workers.fetch.handler import MarkHandler
 from workers.fetch.resync import resync_regularly
-from workers.fetch.store import TargetStore
+from workers.fetch.store.claims import ClaimStore
+from workers.fetch.store.grants import GrantStore
+from workers.fetch.store.marks import MarkStore
+from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.resyncs import ResyncStore
 
 SECTIONS = (
     BrokerSettings,
@@ -35,6 +42,7 @@ SECTIONS = (
     SiteSettings,
     SyncarooSettings,
     FetchSettings,
+    ResyncSettings,
     RetrySettings,
 )
 
@@ -48,6 +56,7 @@ def build(
     site: SiteSettings,
     syncaroo: SyncarooSettings,
     fetch: FetchSettings,
+    resync: ResyncSettings,
     retry_settings: RetrySettings,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
@@ -58,7 +67,9 @@ def build(
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
         publisher = Publisher(url, "fetch publishes")
-        targets = TargetStore(store, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
+        owner = new_id()
+        claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
+        outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
         wake = asyncio.Event()
         api = SyncarooApi(allowed, allow_private=syncaroo.syncaroo_allow_http, concurrency=fetch.fetch_concurrency)
         publisher.start()
@@ -66,14 +77,14 @@ def build(
             async with api:
                 if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                     return
-                fetcher = Fetcher(targets, api, publisher, TokenCipher(keys.clear()), retry)
-                mark = MarkHandler(targets, publisher, allowed, wake.set)
+                fetcher = Fetcher(outcomes, GrantStore(store), api, publisher, TokenCipher(keys.clear()), retry)
+                mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set)
                 await until_stopped(
                     stop,
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
-                    resync_regularly(targets, fetch.resync_interval, wake, stop),
-                    ClaimLoop(targets, fetcher, wake, fetch.fetch_concurrency).run(stop),
+                    resync_regularly(ResyncStore(store), resync.resync_interval, wake, stop),
+                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency).run(stop),
                 )
         finally:
             await publisher.close()

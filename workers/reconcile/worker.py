@@ -13,7 +13,7 @@ from common.parking import parking_consumer
 from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
-    FetchSettings,
+    ReconcileSettings,
     RetrySettings,
     SiteSettings,
     StoreSettings,
@@ -24,7 +24,7 @@ from common.store.setup import facts_of, wait_for_store
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store import ListingStore
 
-SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, FetchSettings, RetrySettings)
+SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 
 CONCURRENCY = 4
 
@@ -34,7 +34,7 @@ def build(
     store_settings: StoreSettings,
     site: SiteSettings,
     syncaroo: SyncarooSettings,
-    fetch: FetchSettings,
+    settings: ReconcileSettings,
     retry_settings: RetrySettings,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
@@ -55,7 +55,7 @@ def build(
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
-            handler = ReconcileHandler(ListingStore(store), wake_relay, fetch.recheck_after)
+            handler = ReconcileHandler(ListingStore(store), wake_relay, settings.recheck_after)
             await until_stopped(
                 stop,
                 stage_consumer(url, "reconcile", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),

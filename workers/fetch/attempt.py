@@ -1,0 +1,129 @@
+"""The GETs of one claim: each with a number taken right before it, a share of the budget, and a valid token."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from common.clock import utc_now
+from common.crypto import TokenCipher
+from common.errors import GrantUnavailable, Permanent, UpstreamFailed
+from common.token_pair import unpack
+from schemas.messages import Source
+from workers.fetch.claim import Claim, Grant
+from workers.fetch.client import SyncarooApi
+from workers.fetch.rules import Page, Response, check_status, parse_page
+from workers.fetch.store.grants import GrantStore
+from workers.fetch.store.outcomes import OutcomeStore
+
+GRANT_SECONDS = 12.0
+GRANT_POLL = 0.2
+BUDGET_PAUSE = 0.05
+
+
+class Attempt:
+    """Holds the claim's token, and the newer one after a 401."""
+
+    def __init__(
+        self,
+        store: OutcomeStore,
+        grants: GrantStore,
+        api: SyncarooApi,
+        cipher: TokenCipher,
+        claim: Claim,
+        grant: Grant,
+    ) -> None:
+        self._store = store
+        self._grants = grants
+        self._api = api
+        self._cipher = cipher
+        self._claim = claim
+        self._grant = grant
+        self._began: int | None = claim.started  # the claim itself has paid for the first GET
+
+    async def get(self, url: str) -> tuple[Page, int, int]:
+        """One page, and the numbers between which it was asked.
+
+        Raises:
+            UpstreamFailed, UpstreamRefused, ForbiddenHost: as sorted by the rules.
+        """
+        blips = AsyncRetrying(
+            retry=retry_if_exception(_is_blip),
+            stop=stop_after_attempt(2),
+            wait=wait_random_exponential(max=1),
+            reraise=True,
+        )
+        async for attempt in blips:
+            with attempt:
+                return await self._once(url)
+        raise AssertionError("unreachable: tenacity raises the last error")
+
+    def source(self, began: int, ended: int) -> Source:
+        """The attempt, as reconcile and the event's cause see it."""
+        claim = self._claim
+        return Source(
+            url=claim.url,
+            began=began,
+            ended=ended,
+            asked=claim.asked,
+            attempt=claim.attempts,
+            reason=claim.reason,
+            delivery_id=claim.delivery_id,
+            fetched_at=utc_now(),
+            status=200,
+        )
+
+    async def _once(self, url: str) -> tuple[Page, int, int]:
+        began, response = await self._call(url)
+        if response.status == 401:
+            began, response = await self._with_new_token(url)
+        check_status(response, utc_now())
+        page = parse_page(response, url)
+        return page, began, await self._store.number()
+
+    async def _call(self, url: str) -> tuple[int, Response]:
+        began = await self._number()
+        return began, await self._api.get(url, self._access_token())
+
+    def _access_token(self) -> str:
+        try:
+            return unpack(self._cipher.open(self._grant.sealed_pair)).access_token
+        except Permanent as error:
+            raise GrantUnavailable("no key of SECRET_KEYS opens the grant") from error
+
+    async def _number(self) -> int:
+        began, self._began = self._began, None
+        while began is None:
+            began = await self._store.next_call(self._claim.host)
+            if began is None:
+                await asyncio.sleep(BUDGET_PAUSE)
+        return began
+
+    async def _with_new_token(self, url: str) -> tuple[int, Response]:
+        """After a 401: one refresh for everybody who held this token, and one more try with the new one."""
+        if self._claim.last_status == 401:
+            raise UpstreamFailed("answered 401 again", status=401)
+        await self._grants.reject_token(self._grant.rt_version)
+        newer = await self._wait_for_grant()
+        if newer is None:
+            raise GrantUnavailable("answered 401, and no new token came yet")
+        self._grant = newer
+        began, response = await self._call(url)
+        if response.status == 401:
+            raise UpstreamFailed("answered 401 to a new token", status=401)
+        return began, response
+
+    async def _wait_for_grant(self) -> Grant | None:
+        waited = 0.0
+        while waited < GRANT_SECONDS:
+            if newer := await self._grants.newer_grant(self._grant.rt_version):
+                return newer
+            await asyncio.sleep(GRANT_POLL)
+            waited += GRANT_POLL
+        return None
+
+
+def _is_blip(error: BaseException) -> bool:
+    """Trouble of a moment, worth one more try at once: no answer, or a gateway's."""
+    return isinstance(error, UpstreamFailed) and error.status in (0, 502, 503, 504) and error.retry_after is None

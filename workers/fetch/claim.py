@@ -1,0 +1,37 @@
+"""What a claim is: a target that this process may ask for, and the token to ask with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.messages import PlatformIds, Reason
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A token pair that is valid now, encrypted."""
+
+    rt_version: int
+    sealed_pair: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A target that this process may ask for; `started` is the number taken right before the first GET."""
+
+    connection_id: int
+    url: str
+    host: str
+    mapping: PlatformIds
+    reason: Reason
+    delivery_id: str | None
+    started: int
+    asked: int
+    attempts: int
+    second_look: bool
+    last_status: int | None
+
+    @property
+    def answers_webhook(self) -> bool:
+        """Whether a webhook waits for it that nothing has answered yet."""
+        return self.reason == "webhook" and not self.second_look

@@ -1,0 +1,1 @@
+"""Targets in the store, by what is done with them: marked, claimed, answered, read again."""

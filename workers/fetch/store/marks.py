@@ -1,0 +1,31 @@
+"""Marking: webhooks and wishes for a resync make targets wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.store.engine import Store
+from common.store.targets import Wanted, want, want_known
+from schemas.messages import ResyncWanted, WebhookReceived
+
+
+class MarkStore:
+    """What the fetch queue's consumer writes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def mark(self, webhooks: Sequence[WebhookReceived]) -> None:
+        """Make the targets of a batch of webhooks wanted, in one transaction."""
+        wanted = [Wanted(one.connection_id, one.url, one.mapping, "webhook", one.delivery_id) for one in webhooks]
+        async with self._store.transaction() as transaction:
+            await want(transaction, wanted)
+
+    async def mark_known(self, resync: ResyncWanted) -> int:
+        """Make every known target of a connection wanted; how many there are."""
+        async with self._store.transaction() as transaction:
+            return await want_known(transaction, resync.connection_id, resync.reason, resync.location_id)
+
+    async def number(self) -> int:
+        """A number of the store's sequence."""
+        return await self._store.number()

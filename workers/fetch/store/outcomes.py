@@ -1,0 +1,169 @@
+"""Outcomes: what became of a claim; written only by whoever still holds its lease."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import false, select, update
+
+from common.broker.topology import queue_name, shard_key
+from common.codec import dumps
+from common.identity import place_of
+from common.ids import new_id
+from common.store.engine import Store, Transaction
+from common.store.parked import Parked, park
+from common.store.targets import Wanted, want
+from schemas.messages import PlatformIds, WebhookReceived
+from schemas.tables import ListingRow, TargetRow, table_of
+from workers.fetch.claim import Claim
+from workers.fetch.rules import item_urls
+from workers.fetch.store.budget import block, debit_host
+
+_target = table_of(TargetRow)
+_listing = table_of(ListingRow)
+
+
+class OutcomeStore:
+    """What an attempt of this process (`owner`) reads and writes on its way to its end."""
+
+    def __init__(self, store: Store, owner: str, *, rate: float) -> None:
+        self._store = store
+        self._owner = owner
+        self._rate = rate
+
+    async def number(self) -> int:
+        """A number of the store's sequence."""
+        return await self._store.number()
+
+    async def next_call(self, host: str) -> int | None:
+        """A number for one more GET to the host; None when its budget is used up for now."""
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            if await debit_host(transaction, host, 1, self._rate, now) == 0:
+                return None
+            return await transaction.number()
+
+    async def answered(self, claim: Claim, status: int) -> None:
+        """The claim's target was answered by everything up to `started`."""
+        async with self._store.transaction() as transaction:
+            await self._settle(transaction, claim, _answered(claim, status))
+
+    async def answered_walk(self, claim: Claim, seen_ids: frozenset[str]) -> int:
+        """As `answered`, after a complete walk: listings of the collection that were absent are asked themselves.
+
+        Gives their number.
+        """
+        async with self._store.transaction() as transaction:
+            if not await self._settle(transaction, claim, _answered(claim, 200)):
+                return 0
+            return await self._suspect(transaction, claim, seen_ids)
+
+    async def answered_missing(self, claim: Claim, status: int) -> int:
+        """As `answered`, after a 404 on a collection: each of its listings is asked itself. Gives their number."""
+        async with self._store.transaction() as transaction:
+            if not await self._settle(transaction, claim, _answered(claim, status)):
+                return 0
+            return await self._suspect(transaction, claim, frozenset())
+
+    async def put_off(
+        self, claim: Claim, delay: timedelta, error: str, *, status: int = 0, counts: bool = True
+    ) -> None:
+        """Try again after the delay; `counts` when it was the target's own failure."""
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            await self._settle(
+                transaction,
+                claim,
+                {
+                    "not_before": now + delay,
+                    "recheck_at": now + delay if claim.second_look else None,
+                    "attempts": claim.attempts + (1 if counts else 0),
+                    "last_status": status or None,
+                    "last_error": error[:200],
+                },
+            )
+
+    async def block_host(self, host: str, delay: timedelta) -> None:
+        """Nobody calls the host for so long."""
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            await block(transaction, host, now + delay)
+
+    async def park(self, claim: Claim, reason: str, *, status: int = 0) -> None:
+        """Give up on the target until somebody wants it again: its webhooks are answered by the parked row."""
+        message = WebhookReceived(
+            delivery_id=claim.delivery_id or new_id(),
+            connection_id=claim.connection_id,
+            url=claim.url,
+            mapping=claim.mapping,
+            received_at=await self._now(),
+        )
+        parked = Parked(
+            queue=queue_name("fetch"),
+            reason=reason,
+            connection_id=claim.connection_id,
+            routing_key=shard_key("fetch", claim.connection_id),
+            schema_name=type(message).__name__,
+            body=dumps(message),
+            attempts=claim.attempts + 1,
+        )
+        async with self._store.transaction() as transaction:
+            values = _answered(claim, status) | {"recheck_at": None, "last_error": reason}
+            if await self._settle(transaction, claim, values):
+                await park(transaction, [parked])
+
+    async def knows(self, claim: Claim) -> bool:
+        """Whether a listing was ever seen at the claim's URL, or in it when it is a collection."""
+        place = place_of(claim.url)
+        where = _listing.c.own_path == place.path if place.segment else _listing.c.scope == place.scope
+        query = select(_listing.c.listing_id).where(_listing.c.connection_id == claim.connection_id, where)
+        async with self._store.reading() as transaction:
+            return await transaction.row(query.where(_listing.c.version > 0).limit(1)) is not None
+
+    async def is_one_listing(self, claim: Claim) -> bool:
+        """Whether the list at the claim's URL is itself the listing, as its items carried no ids."""
+        query = select(_listing.c.listing_id).where(
+            _listing.c.connection_id == claim.connection_id,
+            _listing.c.own_path == place_of(claim.url).path,
+            _listing.c.written_by == "whole",
+        )
+        async with self._store.reading() as transaction:
+            return await transaction.row(query.limit(1)) is not None
+
+    async def _now(self) -> datetime:
+        async with self._store.reading() as transaction:
+            return await transaction.now()
+
+    async def _settle(self, transaction: Transaction, claim: Claim, values: dict[str, Any]) -> bool:
+        """Write the claim's outcome and give the lease back; False when the lease was lost to somebody else."""
+        result = await transaction.execute(
+            update(_target)
+            .where(_target.c.connection_id == claim.connection_id, _target.c.url == claim.url)
+            .where(_target.c.started == claim.started, _target.c.lease_owner == self._owner)
+            .values(lease_owner=None, lease_until=None, **values)
+        )
+        return bool(result.rowcount)
+
+    async def _suspect(self, transaction: Transaction, claim: Claim, seen_ids: frozenset[str]) -> int:
+        place = place_of(claim.url)
+        rows = await transaction.rows(
+            select(_listing.c.item_id, _listing.c.own_url)
+            .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place.scope)
+            .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.started)
+        )
+        absent = [row for row in rows if row.item_id not in seen_ids]
+        urls = [row.own_url or item_urls(claim.url, [row.item_id])[0] for row in absent]
+        await want(transaction, [Wanted(claim.connection_id, url, PlatformIds(), "resync") for url in urls])
+        return len(urls)
+
+
+def _answered(claim: Claim, status: int) -> dict[str, Any]:
+    looked = {"recheck_at": None} if claim.second_look else {}
+    return {
+        **looked,
+        "answered": claim.started,
+        "attempts": 0,
+        "last_status": status,
+        "last_error": None,
+    }
