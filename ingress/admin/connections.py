@@ -6,7 +6,7 @@ from aiohttp import web
 
 from ingress.admin.answers import answer, done, missing, page_of, query_of
 from ingress.admin.rules import cursor, read_paging
-from ingress.admin.store import AdminStore
+from ingress.admin.store.connections import ConnectionStore
 from ingress.parameters import positive_number
 from ingress.problems import problem
 
@@ -14,7 +14,7 @@ from ingress.problems import problem
 class ConnectionEndpoints:
     """Users' connections."""
 
-    def __init__(self, store: AdminStore) -> None:
+    def __init__(self, store: ConnectionStore) -> None:
         self._store = store
 
     async def list(self, request: web.Request) -> web.Response:

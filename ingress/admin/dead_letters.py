@@ -10,7 +10,7 @@ from common.broker.publisher import Outgoing
 from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
 from ingress.admin.rules import cursor, queue_of, read_paging, shown_body
-from ingress.admin.store import AdminStore
+from ingress.admin.store.dead_letters import DeadLetterStore
 
 
 class Broker(Protocol):
@@ -31,7 +31,7 @@ class Broker(Protocol):
 class DeadLetterEndpoints:
     """Parked messages."""
 
-    def __init__(self, store: AdminStore, broker: Broker) -> None:
+    def __init__(self, store: DeadLetterStore, broker: Broker) -> None:
         self._store = store
         self._broker = broker
 
@@ -39,23 +39,23 @@ class DeadLetterEndpoints:
         """In the order of parking; `queue` filters."""
         query = query_of(request)
         paging = read_paging(query, str)
-        found = await self._store.parked(queue_of(query.get("queue")), paging)
+        found = await self._store.list(queue_of(query.get("queue")), paging)
         more = len(found) == paging.limit
         return page_of([_shown(one) for one in found], cursor(found[-1].parked_id) if more else None)
 
     async def replay(self, request: web.Request) -> web.Response:
         """Publish it again where it came from; it is forgotten only after the broker has confirmed."""
-        found = await self._store.one_parked(path_name(request, "id"))
+        found = await self._store.get(path_name(request, "id"))
         if found is None:
             return missing("dead letter")
         headers = {"schema": found.schema_name, "attempt": 0}
         await self._broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
-        await self._store.drop_parked(found.parked_id)
+        await self._store.drop(found.parked_id)
         return answer({"id": found.parked_id, "queue": found.queue}, 202)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Forget it."""
-        return done() if await self._store.drop_parked(path_name(request, "id")) else missing("dead letter")
+        return done() if await self._store.drop(path_name(request, "id")) else missing("dead letter")
 
 
 def _shown(parked: Parked) -> dict[str, Any]:

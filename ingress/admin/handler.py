@@ -16,7 +16,11 @@ from ingress.admin.answers import answer, page_of
 from ingress.admin.connections import ConnectionEndpoints
 from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
 from ingress.admin.listings import ListingEndpoints
-from ingress.admin.store import AdminStore
+from ingress.admin.store.connections import ConnectionStore
+from ingress.admin.store.dead_letters import DeadLetterStore
+from ingress.admin.store.listings import ListingStore
+from ingress.admin.store.status import StatusStore
+from ingress.admin.store.users import UserStore
 from ingress.admin.users import UserEndpoints
 from ingress.bearer import bearer_token, unauthorized
 from ingress.passwords import Passwords
@@ -36,13 +40,13 @@ class AdminHandler:
         unmatched_webhooks: Collection[bytes] = (),
     ) -> None:
         """`unmatched_webhooks`: the last raw bodies whose hash did not match, as this process remembers them."""
-        self._store = AdminStore(store)
+        self._status_store = StatusStore(store)
         self._broker = broker
         self._tokens = settings.tokens()
-        self._users = UserEndpoints(self._store, passwords)
-        self._connections = ConnectionEndpoints(self._store)
-        self._listings = ListingEndpoints(self._store)
-        self._dead_letters = DeadLetterEndpoints(self._store, broker)
+        self._users = UserEndpoints(UserStore(store), passwords)
+        self._connections = ConnectionEndpoints(ConnectionStore(store))
+        self._listings = ListingEndpoints(ListingStore(store))
+        self._dead_letters = DeadLetterEndpoints(DeadLetterStore(store), broker)
         self._unmatched_webhooks = unmatched_webhooks
 
     def routes(self) -> list[web.RouteDef]:
@@ -86,5 +90,5 @@ class AdminHandler:
         return page_of(items, None)
 
     async def _status(self, request: web.Request) -> web.Response:
-        counts = await self._store.counts()
+        counts = await self._status_store.counts()
         return answer({**msgspec.structs.asdict(counts), "broker": self._broker.ready})

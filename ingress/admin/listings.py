@@ -6,13 +6,13 @@ from aiohttp import web
 
 from ingress.admin.answers import answer, missing, page_of, path_name, query_of
 from ingress.admin.rules import cursor, read_listing_filter, read_paging
-from ingress.admin.store import AdminStore
+from ingress.admin.store.listings import ListingStore
 
 
 class ListingEndpoints:
     """Listings and their histories."""
 
-    def __init__(self, store: AdminStore) -> None:
+    def __init__(self, store: ListingStore) -> None:
         self._store = store
 
     async def list(self, request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from ingress.admin.answers import answer, done, missing, path_name, read_json
 from ingress.admin.rules import read_user
-from ingress.admin.store import AdminStore, LoginTaken
+from ingress.admin.store.users import LoginTaken, UserStore
 from ingress.inventory import as_map, read_location, read_locations
 from ingress.passwords import Passwords
 from ingress.problems import problem
@@ -15,7 +15,7 @@ from ingress.problems import problem
 class UserEndpoints:
     """Users and their locations."""
 
-    def __init__(self, store: AdminStore, passwords: Passwords) -> None:
+    def __init__(self, store: UserStore, passwords: Passwords) -> None:
         self._store = store
         self._passwords = passwords
 

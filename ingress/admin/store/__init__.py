@@ -1,0 +1,1 @@
+"""The operator's view of the rows, by resource, and the few changes that an operator makes."""

@@ -1,0 +1,69 @@
+"""Whose connections there are; ending one, reading everything of one again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from common.store.connections import revoke_connection
+from common.store.engine import Store, Transaction
+from common.store.targets import want_known
+from ingress.admin.rules import Paging
+from schemas.tables import ConnectionRow, table_of
+
+_connection = table_of(ConnectionRow)
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A user's connection. `state`: authorised, confirmed, revoked."""
+
+    connection_id: int
+    user_id: str
+    state: str
+    created_at: datetime
+    confirmed_at: datetime | None
+    revoked_at: datetime | None
+
+
+class ConnectionStore:
+    """Users' connections; every method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def connections(self, paging: Paging) -> list[Connection]:
+        """Connections by number, after the cursor's."""
+        query = select(_connection).order_by(_connection.c.connection_id).limit(paging.limit)
+        if paging.after is not None:
+            query = query.where(_connection.c.connection_id > paging.after[0])
+        async with self._store.reading() as transaction:
+            return [_shown(row) for row in await transaction.rows(query)]
+
+    async def connection(self, connection_id: int) -> Connection | None:
+        """One connection."""
+        async with self._store.reading() as transaction:
+            return await _connection_of(transaction, connection_id)
+
+    async def revoke(self, connection_id: int) -> bool:
+        """Revoke a connection; False: there is none."""
+        async with self._store.transaction() as transaction:
+            await revoke_connection(transaction, connection_id)
+            return await _connection_of(transaction, connection_id) is not None
+
+    async def resync(self, connection_id: int) -> int:
+        """Make all that is known of a connection wanted; gives the number of targets."""
+        async with self._store.transaction() as transaction:
+            return await want_known(transaction, connection_id, "hand")
+
+
+async def _connection_of(transaction: Transaction, connection_id: int) -> Connection | None:
+    row = await transaction.row(select(_connection).where(_connection.c.connection_id == connection_id))
+    return None if row is None else _shown(row)
+
+
+def _shown(row: Any) -> Connection:
+    """What operators see of it; the row knows more."""
+    return Connection(**{name: getattr(row, name) for name in Connection.__struct_fields__})

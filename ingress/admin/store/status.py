@@ -1,0 +1,69 @@
+"""How things stand: the grant, and how much there is of everything."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, false, func, select
+
+from common.store.engine import Store, Transaction
+from common.store.parked import count_parked
+from schemas.tables import SYNCAROO_ACCOUNT, ConnectionRow, EventRow, GrantRow, ListingRow, TargetRow, table_of
+
+_connection = table_of(ConnectionRow)
+_listing = table_of(ListingRow)
+_event = table_of(EventRow)
+_target = table_of(TargetRow)
+_grant = table_of(GrantRow)
+
+
+class GrantStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Our access to Syncaroo."""
+
+    state: str = "none"
+    expires_at: datetime | None = None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is of everything."""
+
+    grant: GrantStatus
+    targets: dict[str, int]
+    listings: int
+    events: dict[str, int]
+    parked: dict[str, int]
+    connections: dict[str, int]
+
+
+class StatusStore:
+    """What is counted; every method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def counts(self) -> Counts:
+        """Everything counted."""
+        due = select(func.count()).where(_target.c.wanted > _target.c.answered)
+        live = select(func.count()).where(_listing.c.deleted == false(), _listing.c.version > 0)
+        unpublished = select(func.count()).where(_event.c.published_at.is_(None))
+        states = select(_connection.c.state, func.count().label("found")).group_by(_connection.c.state)
+        async with self._store.reading() as transaction:
+            return Counts(
+                grant=await _grant_status(transaction),
+                targets={"due": await _number(transaction, due)},
+                listings=await _number(transaction, live),
+                events={"unpublished": await _number(transaction, unpublished)},
+                parked=await count_parked(transaction),
+                connections={row.state: row.found for row in await transaction.rows(states)},
+            )
+
+
+async def _grant_status(transaction: Transaction) -> GrantStatus:
+    row = await transaction.row(select(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT))
+    return GrantStatus() if row is None else GrantStatus(state=row.state, expires_at=row.expires_at)
+
+
+async def _number(transaction: Transaction, query: Select[Any]) -> int:
+    return int((await transaction.execute(query)).scalar_one())
