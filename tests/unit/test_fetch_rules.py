@@ -1,7 +1,7 @@
 """workers.fetch.rules: what an answer means, when a walk is complete, what the budget allows."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,12 +13,10 @@ from common.errors import UpstreamFailed, UpstreamRefused
 from schemas.messages import Json
 from workers.fetch.rules import (
     MAX_PAGES,
-    Bucket,
     Page,
     Response,
     Walk,
     check_status,
-    debit,
     parse_page,
     retry_after_seconds,
     step,
@@ -276,33 +274,3 @@ def test_a_list_without_ids_is_gathered_whole() -> None:
     url = f"{ITEM}/availability"
     rows = [Page([{"n": number}], False, NEXT[number] if number < 3 else None, None, None) for number in (1, 2, 3)]
     assert walk(rows, url).gathered == ({"n": 1}, {"n": 2}, {"n": 3})
-
-
-@given(
-    st.floats(0.1, 500),
-    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 50)), max_size=60),
-)
-def test_the_budget_is_never_exceeded(rate: float, asks: list[tuple[int, int]]) -> None:
-    """G6: whatever is asked, in `t` seconds no more than `rate * t` and one second's worth."""
-    burst = max(1.0, rate)
-    bucket, now, had = Bucket(burst, NOW), NOW, 0
-    for millis, wish in asks:
-        now += timedelta(milliseconds=millis)
-        bucket, granted = debit(bucket, now, rate, wish)
-        assert 0 <= granted <= wish
-        had += granted
-        assert had <= rate * (now - NOW).total_seconds() + burst + 1e-6
-
-
-def test_the_budget_refills_waits_and_survives_a_clock_that_goes_back() -> None:
-    bucket, granted = debit(Bucket(2.0, NOW), NOW, 2.0, 5)
-    assert granted == 2
-    assert debit(bucket, NOW + timedelta(seconds=0.4), 2.0, 1)[1] == 0
-    assert debit(bucket, NOW + timedelta(seconds=0.5), 2.0, 5)[1] == 1
-    assert debit(bucket, NOW + timedelta(hours=1), 2.0, 5)[1] == 2
-    back, granted = debit(bucket, NOW - timedelta(hours=1), 2.0, 5)
-    assert granted == 0
-    assert debit(back, NOW - timedelta(minutes=59), 2.0, 5)[1] == 2
-    blocked = Bucket(2.0, NOW, NOW + timedelta(seconds=3))
-    assert debit(blocked, NOW + timedelta(seconds=2), 2.0, 5)[1] == 0
-    assert debit(blocked, NOW + timedelta(seconds=3), 2.0, 5)[1] == 2

@@ -32,6 +32,11 @@ class Claim:
     last_status: int | None
 
     @property
+    def is_resync(self) -> bool:
+        """Whether its calls come from the part of the budget that resyncs may use."""
+        return self.reason != "webhook"
+
+    @property
     def answers_webhook(self) -> bool:
         """Whether a webhook waits for it that nothing has answered yet."""
         return self.reason == "webhook" and not self.second_look

@@ -1,4 +1,4 @@
-"""What an answer of Syncaroo's API means, how many calls its budget allows, and when to resync. Pure."""
+"""What an answer of Syncaroo's API means, and when to resync. Pure."""
 
 from __future__ import annotations
 
@@ -202,24 +202,6 @@ def _whole(value: Json) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """The budget of one host: a token bucket that holds at most one second's worth."""
-
-    tokens: float
-    refilled_at: datetime
-    blocked_until: datetime | None = None
-
-
-def debit(bucket: Bucket, now: datetime, rate: float, wish: int) -> tuple[Bucket, int]:
-    """The bucket after taking up to `wish` calls, and how many were had."""
-    elapsed = max(0.0, (now - bucket.refilled_at).total_seconds())
-    tokens = min(max(1.0, rate), bucket.tokens + elapsed * rate)
-    blocked = bucket.blocked_until is not None and bucket.blocked_until > now
-    granted = 0 if blocked else min(wish, int(tokens))
-    return Bucket(tokens - granted, now, bucket.blocked_until), granted
 
 
 def next_resync(interval: timedelta, spread: float, *, first: bool) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import select, update
@@ -9,21 +10,22 @@ from sqlalchemy import select, update
 from common.store.engine import Transaction
 from common.store.insert import insert
 from schemas.tables import BudgetRow, table_of
-from workers.fetch.rules import Bucket, debit
+from workers.fetch.pacing import Bucket, debit, full_bucket
 
 _budget = table_of(BudgetRow)
 
 
-async def debit_host(transaction: Transaction, host: str, wish: int, rate: float, now: datetime) -> int:
-    """Take up to `wish` calls from the host's budget; how many were had."""
-    fresh = {"host": host, "tokens": max(1.0, rate), "refilled_at": now}
-    await transaction.execute(insert(transaction, _budget).values(fresh).on_conflict_do_nothing())
+async def debit_host(
+    transaction: Transaction, host: str, wish: int, rate: float, now: datetime, *, resync: bool = False
+) -> int:
+    """Take up to `wish` calls of one class from the host's budget; how many were had."""
+    fresh = insert(transaction, _budget).values(host=host, **asdict(full_bucket(rate, now)))
+    await transaction.execute(fresh.on_conflict_do_nothing())
     row = await transaction.row(select(_budget).where(_budget.c.host == host).with_for_update())
     assert row is not None
-    bucket, granted = debit(Bucket(row.tokens, row.refilled_at, row.blocked_until), now, rate, wish)
-    await transaction.execute(
-        update(_budget).where(_budget.c.host == host).values(tokens=bucket.tokens, refilled_at=bucket.refilled_at)
-    )
+    bucket = Bucket(row.tokens, row.resync_tokens, row.refilled_at, row.blocked_until)
+    bucket, granted = debit(bucket, now, rate, wish, resync=resync)
+    await transaction.execute(update(_budget).where(_budget.c.host == host).values(asdict(bucket)))
     return granted
 
 

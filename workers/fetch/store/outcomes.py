@@ -36,11 +36,11 @@ class OutcomeStore:
         """A number of the store's sequence."""
         return await self._store.number()
 
-    async def next_call(self, host: str) -> int | None:
+    async def next_call(self, host: str, *, resync: bool = False) -> int | None:
         """A number for one more GET to the host; None when its budget is used up for now."""
         async with self._store.transaction() as transaction:
             now = await transaction.now()
-            if await debit_host(transaction, host, 1, self._rate, now) == 0:
+            if await debit_host(transaction, host, 1, self._rate, now, resync=resync) == 0:
                 return None
             return await transaction.number()
 
