@@ -16,8 +16,8 @@ from common.errors import ForbiddenHost, UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
 from tests.guide import transcript
 from workers.fetch import client
+from workers.fetch.answers import parse_page
 from workers.fetch.client import PublicResolver, SyncarooApi, refuse_private
-from workers.fetch.rules import parse_page
 
 
 @asynccontextmanager

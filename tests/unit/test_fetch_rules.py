@@ -1,4 +1,4 @@
-"""workers.fetch.rules: what an answer means, when a walk is complete, what the budget allows."""
+"""workers.fetch: what an answer means, when a walk is complete."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 from common.codec import dumps
 from common.errors import UpstreamFailed, UpstreamRefused
 from schemas.messages import Json
-from workers.fetch.rules import (
-    MAX_PAGES,
-    Page,
-    Response,
-    Walk,
-    check_status,
-    parse_page,
-    retry_after_seconds,
-    step,
-)
+from workers.fetch.answers import Page, Response, check_status, parse_page, retry_after_seconds
+from workers.fetch.walk import MAX_PAGES, Walk, step
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LIST = "https://api.syncaroo.com/v1/locations/5/resources"

@@ -11,9 +11,9 @@ from common.crypto import TokenCipher
 from common.errors import GrantUnavailable, Permanent, UpstreamFailed
 from common.token_pair import unpack
 from schemas.messages import Source
+from workers.fetch.answers import Page, Response, check_status, parse_page
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
-from workers.fetch.rules import Page, Response, check_status, parse_page
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
 

@@ -14,7 +14,7 @@ from yarl import URL
 
 from common.errors import ForbiddenHost, UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
-from workers.fetch.rules import Response
+from workers.fetch.answers import Response
 
 MAX_PAGE_BYTES = 5 * 1024 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5, sock_connect=5, sock_read=10)

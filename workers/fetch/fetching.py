@@ -22,12 +22,13 @@ from common.errors import (
 from common.identity import place_of
 from common.logs import get_logger
 from schemas.messages import ItemGone, PageFetched, Source
+from workers.fetch.answers import Page
 from workers.fetch.attempt import Attempt
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
-from workers.fetch.rules import Page, Walk, step
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.walk import Walk, step
 
 AWAY_PAUSE = timedelta(seconds=1)
 
