@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import false, select, update
+from sqlalchemy import select, update
 
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
@@ -13,12 +13,11 @@ from common.identity import place_of
 from common.ids import new_id
 from common.store.engine import Store, Transaction
 from common.store.parked import Parked, park
-from common.store.targets import Wanted, want
-from schemas.messages import PlatformIds, WebhookReceived
+from schemas.messages import WebhookReceived
 from schemas.tables import ListingRow, TargetRow, table_of
 from workers.fetch.claim import Claim
-from workers.fetch.rules import item_urls
 from workers.fetch.store.budget import block, debit_host
+from workers.fetch.store.suspects import suspect_absent
 
 _target = table_of(TargetRow)
 _listing = table_of(ListingRow)
@@ -57,14 +56,14 @@ class OutcomeStore:
         async with self._store.transaction() as transaction:
             if not await self._settle(transaction, claim, _answered(claim, 200)):
                 return 0
-            return await self._suspect(transaction, claim, seen_ids)
+            return await suspect_absent(transaction, claim, seen_ids)
 
     async def answered_missing(self, claim: Claim, status: int) -> int:
         """As `answered`, after a 404 on a collection: each of its listings is asked itself. Gives their number."""
         async with self._store.transaction() as transaction:
             if not await self._settle(transaction, claim, _answered(claim, status)):
                 return 0
-            return await self._suspect(transaction, claim, frozenset())
+            return await suspect_absent(transaction, claim, frozenset())
 
     async def put_off(
         self, claim: Claim, delay: timedelta, error: str, *, status: int = 0, counts: bool = True
@@ -144,18 +143,6 @@ class OutcomeStore:
             .values(lease_owner=None, lease_until=None, **values)
         )
         return bool(result.rowcount)
-
-    async def _suspect(self, transaction: Transaction, claim: Claim, seen_ids: frozenset[str]) -> int:
-        place = place_of(claim.url)
-        rows = await transaction.rows(
-            select(_listing.c.item_id, _listing.c.own_url)
-            .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place.scope)
-            .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.started)
-        )
-        absent = [row for row in rows if row.item_id not in seen_ids]
-        urls = [row.own_url or item_urls(claim.url, [row.item_id])[0] for row in absent]
-        await want(transaction, [Wanted(claim.connection_id, url, PlatformIds(), "resync") for url in urls])
-        return len(urls)
 
 
 def _answered(claim: Claim, status: int) -> dict[str, Any]:
