@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.store.resyncs import ResyncStore
+from workers.fetch.walk import Walk, saved
 
 BASE = "https://api.syncaroo.com/v1/locations"
 URL = f"{BASE}/1198"
@@ -331,10 +333,10 @@ async def test_an_empty_budget_keeps_targets_due_and_pages_waiting(store: Store,
     await wish(store, f"{BASE}/2")
     claims, _ = await process(store, rate=0.001).claim(10)
     assert [claim.url for claim in claims] == [URL]
-    assert await process(other, rate=0.001).next_call("api.syncaroo.com") is None
+    assert await process(other, rate=0.001).next_call(claims[0]) is None
     assert (await row(store, f"{BASE}/2")).lease_owner is None
 
-    number = await process(other, rate=0.001).next_call("eu.api.syncaroo.com")
+    number = await process(other, rate=0.001).next_call(replace(claims[0], host="eu.api.syncaroo.com"))
 
     assert number is not None, "each host has its own"
     assert number > claims[0].started
@@ -347,7 +349,7 @@ async def test_a_blocked_host_is_left_alone(store: Store, other: Store) -> None:
     claims, _ = await targets.claim(10)
     await targets.block_host("api.syncaroo.com", HOUR)
     await targets.release(claims)
-    assert await process(other).next_call("api.syncaroo.com") is None
+    assert await process(other).next_call(claims[0]) is None
 
     claims, _ = await process(other).claim(10)
 
@@ -591,3 +593,53 @@ async def test_everything_in_a_collection_that_is_missing_is_asked_itself(store:
     claims, _ = await targets.claim(10)
     assert {one.url for one in claims} == {f"{collection}/7", f"{collection}/8"}
     assert (await row(store, collection)).last_status == 404
+
+
+def far(targets_claim: Claim, url: str = f"{BASE}?page=2") -> Walk:
+    """The walk of a claim that has seen its first page."""
+    return Walk(url, targets_claim.first, frozenset({URL}), 1, "list", frozenset({"7"}), (), 3)
+
+
+async def test_a_walk_goes_on_in_another_process(store: Store, other: Store) -> None:
+    """A worker that dies between two pages: its successor asks for the next one, and answers what the first began."""
+    await wish(store)
+    first = await take(process(store))
+    assert first.walk is None
+    assert await process(store).next_call(first, saved(far(first))) is not None
+    assert (await row(store)).walk is None, "only whoever holds the lease tells how far it has come"
+    dead = process(store)
+    await change(store, lease_until=None, not_before=None)
+    first = await take(dead)
+    await dead.next_call(first, saved(far(first)))
+    await change(store, lease_until=None, not_before=None)
+
+    targets = process(other)
+    second = await take(targets)
+
+    assert second.walk == far(first)
+    assert (second.first, second.started > first.started) == (first.started, True)
+    await targets.answered(second, 200)
+    after = await row(store)
+    assert (after.answered, after.walk, after.walk_at) == (first.started, None, None)
+
+
+async def test_a_walk_begins_again_for_what_came_later_or_when_it_is_old(store: Store) -> None:
+    await wish(store)
+    targets = process(store)
+    first = await take(targets)
+    await targets.put_off(first, NOW, "answered 503", walk=saved(far(first)))
+    await wish(store)
+    again = await take(targets)
+    assert again.walk is None, "a webhook came after it had begun"
+    await targets.put_off(again, NOW, "answered 503", walk=saved(far(again)))
+    await change(store, walk_at=datetime.now(UTC) - timedelta(minutes=11))
+    old = await take(targets)
+    assert old.walk is None, "it has missed too much"
+    await targets.put_off(old, NOW, "answered 503", walk=saved(far(old)))
+    stale = await take(targets)
+    assert stale.walk == far(old)
+    await targets.put_off(stale, NOW, "answered 503")
+    kept = await take(targets)
+    assert kept.walk == far(old), "no further than before"
+    await targets.put_off(kept, NOW, "answered 503", walk="")
+    assert (await take(targets)).walk is None, "its link was refused"

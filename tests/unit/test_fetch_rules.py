@@ -174,7 +174,7 @@ def page(
 
 def walk(pages: Sequence[Page], url: str = LIST) -> Walk:
     """Steps until the walk or the pages end."""
-    found = Walk(url)
+    found = Walk(url, 1)
     for one in pages:
         assert found.url, "went on after its end"
         found = step(found, one)
@@ -223,7 +223,7 @@ def test_a_walk_is_complete_only_without_any_anomaly(pages: list[Page], complete
 def test_an_unfinished_walk_is_not_complete() -> None:
     found = walk([page(1, next_url=NEXT[2], current=1, count=1)])
     assert found.url == NEXT[2]
-    assert Walk(LIST).complete is False
+    assert Walk(LIST, 1).complete is False
 
 
 def test_a_walk_gathers_the_ids_it_saw() -> None:
@@ -233,7 +233,7 @@ def test_a_walk_gathers_the_ids_it_saw() -> None:
 
 def test_a_walk_has_an_end_though_every_link_is_new() -> None:
     """T-PAGE-LOOP: a cursor that grows for ever."""
-    found = Walk(LIST)
+    found = Walk(LIST, 1)
     while found.url:
         found = step(found, page(1, next_url=f"{LIST}?c={found.pages}"))
         assert found.pages <= MAX_PAGES
@@ -257,7 +257,7 @@ def test_a_walk_has_an_end_though_every_link_is_new() -> None:
 )
 def test_how_an_answer_is_read(url: str, first: Page, shape: str) -> None:
     """The guide's example is a list of one; a list whose items carry no ids is one listing."""
-    found = step(Walk(url), first)
+    found = step(Walk(url, 1), first)
     assert found.shape == shape
     assert found.complete is (shape == "list" and found.count == 1 and not found.anomalies)
 

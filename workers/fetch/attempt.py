@@ -95,7 +95,7 @@ class Attempt:
     async def _number(self) -> int:
         began, self._began = self._began, None
         while began is None:
-            began = await self._store.next_call(self._claim.host, resync=self._claim.is_resync)
+            began = await self._store.next_call(self._claim)
             if began is None:
                 await asyncio.sleep(BUDGET_PAUSE)
         return began

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.messages import PlatformIds, Reason
+from workers.fetch.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Claim:
     attempts: int
     second_look: bool
     last_status: int | None
+    walk: Walk | None = None
+    """Where an earlier attempt's walk over the pages goes on."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first GET of all that leads to the answer: it answers whatever was wanted by then."""
+        return self.walk.first if self.walk else self.started
 
     @property
     def is_resync(self) -> bool:

@@ -80,7 +80,7 @@ class Fetcher:
                 await self._failed(claim, UpstreamFailed(f"bug: {type(error).__name__}"))
 
     async def _walk(self, claim: Claim, attempt: Attempt) -> None:
-        walk = Walk(claim.url)
+        walk = Walk(claim.url, claim.started)
         first = began = claim.started
         while walk.url:
             page, began, ended = await attempt.get(walk.url)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from common.errors import UpstreamRefused
+from common.codec import decode, dumps
+from common.errors import BadJson, UpstreamRefused
 from common.identity import own_id, place_of
 from schemas.messages import Json, Shape
 from workers.fetch.answers import Page
 
 MAX_PAGES = 1000
 MAX_WHOLE_ITEMS = 20_000
+MAX_SAVED = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Walk:
     """What a walk over `pages.next` has seen so far; a value, so that each step can be tested alone."""
 
     url: str
+    first: int
+    """The number of its first GET: it answers whatever was wanted by then."""
     visited: frozenset[str] = frozenset()
     pages: int = 0
     shape: Shape | None = None
@@ -44,6 +48,26 @@ class Walk:
         return self.shape == "list" and self.pages == 1 and not (self.url or self.seen_ids or self.anomalies)
 
 
+def saved(walk: Walk) -> str | None:
+    """The walk as text, to go on from its next page after a crash; None when it begins again instead.
+
+    A list that is one listing is applied as a whole, so that its pages cannot be told by halves.
+    """
+    if not walk.url or walk.pages == 0 or walk.shape == "whole":
+        return None
+    text = dumps(walk).decode()
+    return text if len(text) <= MAX_SAVED else None
+
+
+def resumed(text: str | None, wanted: int) -> Walk | None:
+    """The saved walk, when it answers all that is wanted."""
+    try:
+        walk = decode(text.encode(), Walk) if text else None
+    except BadJson:  # of another version of ours
+        return None
+    return walk if walk is not None and wanted <= walk.first else None
+
+
 def step(walk: Walk, page: Page) -> Walk:
     """The walk after one more page; its `url` is the page that comes next, or empty at the end."""
     shape = walk.shape or shape_of(walk.url, page)
@@ -66,6 +90,7 @@ def step(walk: Walk, page: Page) -> Walk:
         odd.append("an item without an id")
     return Walk(
         url=next_url,
+        first=walk.first,
         visited=visited,
         pages=pages,
         shape=shape,

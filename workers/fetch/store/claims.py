@@ -14,8 +14,10 @@ from schemas.tables import ConnectionRow, TargetRow, table_of
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.store.budget import debit_host
 from workers.fetch.store.grants import valid_grant
+from workers.fetch.walk import Walk, resumed
 
 LEASE = timedelta(seconds=15)
+WALK_AGE = timedelta(minutes=10)
 
 _target = table_of(TargetRow)
 _connection = table_of(ConnectionRow)
@@ -119,7 +121,13 @@ class ClaimStore:
             attempts=row.attempts,
             second_look=second_look,
             last_status=row.last_status,
+            walk=_walk_of(row, now),
         )
+
+
+def _walk_of(row: Any, now: datetime) -> Walk | None:
+    """The walk to go on with: an older one has missed too much."""
+    return resumed(row.walk, row.wanted) if row.walk_at is not None and row.walk_at > now - WALK_AGE else None
 
 
 def _due(now: datetime, which: ColumnElement[bool]) -> Any:

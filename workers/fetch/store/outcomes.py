@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Update, select, update
 
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
@@ -35,16 +35,20 @@ class OutcomeStore:
         """A number of the store's sequence."""
         return await self._store.number()
 
-    async def next_call(self, host: str, *, resync: bool = False) -> int | None:
-        """A number for one more GET to the host; None when its budget is used up for now."""
+    async def next_call(self, claim: Claim, walk: str | None = None) -> int | None:
+        """A number for one more GET to the claim's host; None when its budget is used up for now.
+
+        `walk` is how far the pages have come, kept for whoever goes on with them.
+        """
         async with self._store.transaction() as transaction:
             now = await transaction.now()
-            if await debit_host(transaction, host, 1, self._rate, now, resync=resync) == 0:
-                return None
-            return await transaction.number()
+            granted = await debit_host(transaction, claim.host, 1, self._rate, now, resync=claim.is_resync)
+            if walk is not None:
+                await transaction.execute(self._own_lease(claim).values(walk=walk, walk_at=now))
+            return await transaction.number() if granted else None
 
     async def answered(self, claim: Claim, status: int) -> None:
-        """The claim's target was answered by everything up to `started`."""
+        """The claim's target was answered by everything up to its first number."""
         async with self._store.transaction() as transaction:
             await self._settle(transaction, claim, _answered(claim, status))
 
@@ -66,15 +70,27 @@ class OutcomeStore:
             return await suspect_absent(transaction, claim, frozenset())
 
     async def put_off(
-        self, claim: Claim, delay: timedelta, error: str, *, status: int = 0, counts: bool = True
+        self,
+        claim: Claim,
+        delay: timedelta,
+        error: str,
+        *,
+        status: int = 0,
+        counts: bool = True,
+        walk: str | None = None,
     ) -> None:
-        """Try again after the delay; `counts` when it was the target's own failure."""
+        """Try again after the delay; `counts` when it was the target's own failure.
+
+        `walk` is how far its pages have come: empty to begin again, None when it is no further than before.
+        """
         async with self._store.transaction() as transaction:
             now = await transaction.now()
+            kept: dict[str, Any] = {} if walk is None else {"walk": walk or None, "walk_at": now}
             await self._settle(
                 transaction,
                 claim,
                 {
+                    **kept,
                     "not_before": now + delay,
                     "recheck_at": now + delay if claim.second_look else None,
                     "attempts": claim.attempts + (1 if counts else 0),
@@ -136,20 +152,25 @@ class OutcomeStore:
 
     async def _settle(self, transaction: Transaction, claim: Claim, values: dict[str, Any]) -> bool:
         """Write the claim's outcome and give the lease back; False when the lease was lost to somebody else."""
-        result = await transaction.execute(
+        result = await transaction.execute(self._own_lease(claim).values(lease_owner=None, lease_until=None, **values))
+        return bool(result.rowcount)
+
+    def _own_lease(self, claim: Claim) -> Update:
+        """A change of the claim's row that counts only as long as the lease is this process's."""
+        return (
             update(_target)
             .where(_target.c.connection_id == claim.connection_id, _target.c.url == claim.url)
             .where(_target.c.started == claim.started, _target.c.lease_owner == self._owner)
-            .values(lease_owner=None, lease_until=None, **values)
         )
-        return bool(result.rowcount)
 
 
 def _answered(claim: Claim, status: int) -> dict[str, Any]:
     looked = {"recheck_at": None} if claim.second_look else {}
     return {
         **looked,
-        "answered": claim.started,
+        "answered": claim.first,
+        "walk": None,
+        "walk_at": None,
         "attempts": 0,
         "last_status": status,
         "last_error": None,

@@ -21,7 +21,7 @@ async def suspect_absent(transaction: Transaction, claim: Claim, seen_ids: froze
     rows = await transaction.rows(
         select(_listing.c.item_id, _listing.c.own_url)
         .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place.scope)
-        .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.started)
+        .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.first)
     )
     absent = [row for row in rows if row.item_id not in seen_ids]
     urls = [row.own_url or item_urls(claim.url, [row.item_id])[0] for row in absent]
