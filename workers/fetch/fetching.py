@@ -95,10 +95,10 @@ class Fetcher:
             page = Page(list(walk.gathered), single=False, next_url=None, current=None, count=None)
             await self._publish(claim, page, walk, attempt.source(first, ended))
         if walk.complete:
-            suspects = await self._store.answered_walk(claim, walk.seen_ids)
+            suspects = await self._store.answered_walk(claim, walk.seen_ids, pages=walk.pages)
         else:
             suspects = 0
-            await self._store.answered(claim, 200)
+            await self._store.answered(claim, 200, pages=walk.pages, odd=walk.anomalies)
         log.info(
             "fetch.answered", path=place_of(claim.url).path, pages=walk.pages, suspects=suspects, odd=walk.anomalies
         )
@@ -163,7 +163,7 @@ class Fetcher:
         """Park what a webhook still waits for. A resync only asked again: the next one will, too."""
         if not claim.answers_webhook:
             log.info("fetch.gave_up", reason=reason, status=status, path=place_of(claim.url).path)
-            await self._store.answered(claim, status)
+            await self._store.gave_up(claim, reason, status)
             return
         log.warning("fetch.parked", reason=reason, status=status, path=place_of(claim.url).path)
         await self._store.park(claim, reason, status=status)

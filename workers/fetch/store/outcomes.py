@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Update, select, update
 
@@ -16,6 +17,7 @@ from common.store.parked import Parked, park
 from schemas.messages import WebhookReceived
 from schemas.tables import ListingRow, TargetRow, table_of
 from workers.fetch.claim import Claim
+from workers.fetch.store.attempts import MAX_DETAIL, Ending, write_attempt
 from workers.fetch.store.budget import block, debit_host
 from workers.fetch.store.suspects import suspect_absent
 
@@ -47,25 +49,34 @@ class OutcomeStore:
                 await transaction.execute(self._own_lease(claim).values(walk=walk, walk_at=now))
             return await transaction.number() if granted else None
 
-    async def answered(self, claim: Claim, status: int) -> None:
-        """The claim's target was answered by everything up to its first number."""
-        async with self._store.transaction() as transaction:
-            await self._settle(transaction, claim, _answered(claim, status))
+    async def answered(self, claim: Claim, status: int, *, pages: int = 0, odd: Sequence[str] = ()) -> None:
+        """The claim's target was answered by everything up to its first number.
 
-    async def answered_walk(self, claim: Claim, seen_ids: frozenset[str]) -> int:
+        `pages` and `odd`, what was wrong with them, are for its history.
+        """
+        ending = Ending(_good(status), status, pages, "; ".join(odd))
+        async with self._store.transaction() as transaction:
+            await self._settle(transaction, claim, _answered(claim, status), ending)
+
+    async def gave_up(self, claim: Claim, reason: str, status: int = 0) -> None:
+        """As `answered`, when nobody waits for the answer that did not come."""
+        async with self._store.transaction() as transaction:
+            await self._settle(transaction, claim, _answered(claim, status), Ending("gave_up", status, detail=reason))
+
+    async def answered_walk(self, claim: Claim, seen_ids: frozenset[str], *, pages: int = 0) -> int:
         """As `answered`, after a complete walk: listings of the collection that were absent are asked themselves.
 
         Gives their number.
         """
         async with self._store.transaction() as transaction:
-            if not await self._settle(transaction, claim, _answered(claim, 200)):
+            if not await self._settle(transaction, claim, _answered(claim, 200), Ending("answered", 200, pages)):
                 return 0
             return await suspect_absent(transaction, claim, seen_ids)
 
     async def answered_missing(self, claim: Claim, status: int) -> int:
         """As `answered`, after a 404 on a collection: each of its listings is asked itself. Gives their number."""
         async with self._store.transaction() as transaction:
-            if not await self._settle(transaction, claim, _answered(claim, status)):
+            if not await self._settle(transaction, claim, _answered(claim, status), Ending(_good(status), status)):
                 return 0
             return await suspect_absent(transaction, claim, frozenset())
 
@@ -95,8 +106,9 @@ class OutcomeStore:
                     "recheck_at": now + delay if claim.second_look else None,
                     "attempts": claim.attempts + (1 if counts else 0),
                     "last_status": status or None,
-                    "last_error": error[:200],
+                    "last_error": error[:MAX_DETAIL],
                 },
+                Ending("put_off", status, detail=error, passing=not counts),
             )
 
     async def block_host(self, host: str, delay: timedelta) -> None:
@@ -125,7 +137,7 @@ class OutcomeStore:
         )
         async with self._store.transaction() as transaction:
             values = _answered(claim, status) | {"recheck_at": None, "last_error": reason}
-            if await self._settle(transaction, claim, values):
+            if await self._settle(transaction, claim, values, Ending("parked", status, detail=reason)):
                 await park(transaction, [parked])
 
     async def knows(self, claim: Claim) -> bool:
@@ -150,10 +162,13 @@ class OutcomeStore:
         async with self._store.reading() as transaction:
             return await transaction.now()
 
-    async def _settle(self, transaction: Transaction, claim: Claim, values: dict[str, Any]) -> bool:
+    async def _settle(self, transaction: Transaction, claim: Claim, values: dict[str, Any], ending: Ending) -> bool:
         """Write the claim's outcome and give the lease back; False when the lease was lost to somebody else."""
         result = await transaction.execute(self._own_lease(claim).values(lease_owner=None, lease_until=None, **values))
-        return bool(result.rowcount)
+        if not result.rowcount:
+            return False
+        await write_attempt(transaction, claim, ending)
+        return True
 
     def _own_lease(self, claim: Claim) -> Update:
         """A change of the claim's row that counts only as long as the lease is this process's."""
@@ -162,6 +177,10 @@ class OutcomeStore:
             .where(_target.c.connection_id == claim.connection_id, _target.c.url == claim.url)
             .where(_target.c.started == claim.started, _target.c.lease_owner == self._owner)
         )
+
+
+def _good(status: int) -> Literal["answered", "gone"]:
+    return "gone" if status in (404, 410) else "answered"
 
 
 def _answered(claim: Claim, status: int) -> dict[str, Any]:

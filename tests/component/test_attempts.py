@@ -1,0 +1,130 @@
+"""Attempts on both databases: one row for each outcome of a claim, in the outcome's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from common.ids import new_id
+from common.store.engine import Store
+from common.store.targets import Wanted, want
+from schemas.messages import PlatformIds, Reason
+from schemas.tables import AttemptRow, GrantRow, TargetRow, table_of
+from workers.fetch.claim import Claim
+from workers.fetch.store.claims import ClaimStore
+from workers.fetch.store.outcomes import OutcomeStore
+
+ROOM = "https://api.syncaroo.com/v1/locations/5//resources/7/?full=1"
+ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"
+
+
+class Fetching:
+    """A fetch process on the store."""
+
+    def __init__(self, store: Store) -> None:
+        owner = new_id()
+        self.store = store
+        self.claims = ClaimStore(store, owner, rate=1000.0, interval=timedelta(0))
+        self.outcomes = OutcomeStore(store, owner, rate=1000.0)
+
+    async def claim(self, url: str = ROOM, reason: Reason = "webhook", delivery: str | None = "d1") -> Claim:
+        """The URL, wanted and claimed."""
+        async with self.store.transaction() as transaction:
+            await want(transaction, [Wanted(99, url, PlatformIds(), reason, delivery)])
+        return await self.again()
+
+    async def again(self) -> Claim:
+        """What is due, claimed, whatever it should have waited for."""
+        async with self.store.transaction() as transaction:
+            await transaction.execute(table_of(TargetRow).update().values(not_before=None))
+        (claim,), _ = await self.claims.claim(10)
+        return claim
+
+    async def attempts(self) -> list[Any]:
+        async with self.store.reading() as transaction:
+            return list(await transaction.rows(table_of(AttemptRow).select().order_by(table_of(AttemptRow).c.started)))
+
+    async def told(self) -> list[tuple[Any, ...]]:
+        """Why, outcome, status, pages and detail of each attempt."""
+        rows = await self.attempts()
+        return [(row.reason, row.outcome, row.status, row.pages, row.detail) for row in rows]
+
+
+@pytest.fixture
+async def fetching(database_url: str) -> AsyncIterator[Fetching]:
+    store = Store(database_url)
+    grant = {"account": "syncaroo", "state": "active", "sealed_pair": "pair", "rt_version": 1, "attempts": 0}
+    async with store.transaction() as transaction:
+        expires_at = datetime.now(UTC) + timedelta(hours=1)
+        await transaction.execute(table_of(GrantRow).insert().values(**grant, expires_at=expires_at))
+    yield Fetching(store)
+    await store.close()
+
+
+async def test_an_attempt_says_what_was_asked_why_and_what_came_of_it(fetching: Fetching) -> None:
+    claim = await fetching.claim()
+    await fetching.outcomes.put_off(claim, timedelta(0), "answered 503", status=503)
+    (first,) = await fetching.attempts()
+    assert (first.connection_id, first.url, first.path) == (99, ROOM, "/v1/locations/5/resources/7")
+    assert (first.started, first.asked, first.attempt, first.delivery_id) == (claim.started, claim.asked, 0, "d1")
+    assert first.asked < first.started < first.ended
+    assert abs(datetime.now(UTC) - first.at) < timedelta(minutes=1)
+    claim = await fetching.again()
+    await fetching.outcomes.answered(claim, 200, pages=1)
+    second = (await fetching.attempts())[1]
+    assert (second.started, second.attempt) == (claim.started, 1)
+    assert first.ended < second.started
+
+
+async def test_every_outcome_has_its_name(fetching: Fetching) -> None:
+    outcomes = fetching.outcomes
+    await outcomes.answered(await fetching.claim(ROOMS), 200, pages=2, odd=["too many pages", "no count"])
+    await outcomes.answered_walk(await fetching.claim(ROOMS, "resync"), frozenset(), pages=3)
+    await outcomes.answered_missing(await fetching.claim(ROOMS, "hand"), 404)
+    await outcomes.answered(await fetching.claim(), 410)
+    await outcomes.put_off(await fetching.claim(), timedelta(0), "x" * 300, status=429)
+    await outcomes.park(await fetching.again(), "refused", status=403)
+    await outcomes.gave_up(await fetching.claim(reason="resync", delivery=None), "not_found", 404)
+    assert await fetching.told() == [
+        ("webhook", "answered", 200, 2, "too many pages; no count"),
+        ("resync", "answered", 200, 3, None),
+        ("hand", "gone", 404, 0, None),
+        ("webhook", "gone", 410, 0, None),
+        ("webhook", "put_off", 429, 0, "x" * 200),
+        ("webhook", "parked", 403, 0, "refused"),
+        ("resync", "gave_up", 404, 0, "not_found"),
+    ]
+
+
+async def test_a_second_look_is_called_one(fetching: Fetching) -> None:
+    await fetching.outcomes.answered(await fetching.claim(), 200)
+    async with fetching.store.transaction() as transaction:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await transaction.execute(table_of(TargetRow).update().values(recheck_at=past))
+    await fetching.outcomes.answered(await fetching.again(), 200)
+    assert [one[0] for one in await fetching.told()] == ["webhook", "second_look"]
+
+
+async def test_of_many_that_wait_for_the_same_the_latest_stays(fetching: Fetching) -> None:
+    """A broker that is away for an hour must not push the history out with thousands of rows."""
+    claim = await fetching.claim()
+    for _ in range(3):
+        await fetching.outcomes.put_off(claim, timedelta(0), "the broker is away", counts=False)
+        last, claim = claim, await fetching.again()
+    await fetching.outcomes.put_off(claim, timedelta(0), "no token", counts=False)
+    waits = await fetching.attempts()
+    assert [row.detail for row in waits] == ["the broker is away", "no token"]
+    assert waits[0].started == last.started
+
+
+async def test_who_lost_the_lease_tells_nothing(fetching: Fetching) -> None:
+    late = await fetching.claim()
+    async with fetching.store.transaction() as transaction:
+        await transaction.execute(table_of(TargetRow).update().values(lease_owner="somebody else"))
+    await fetching.outcomes.answered(late, 200)
+    await fetching.outcomes.gave_up(late, "refused", 403)
+    await fetching.outcomes.park(late, "refused", status=403)
+    assert await fetching.attempts() == []
