@@ -4,6 +4,7 @@ A call flows: record → faults that replace the answer → bearer and Accept �
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from sandbox.config import Single
 from sandbox.invent import JsonObject
 from sandbox.records import CallRecord
 from sandbox.state import SANDBOX, Sandbox, json_answer
-from sandbox.world import Node
+from sandbox.world import Node, UnknownItemError
 
 SUMMARY = ("ID", "id", "syncarooId", "Name", "name", "type", "price", "period")
 """What lists hold of an item under `summaries`."""
@@ -129,10 +130,12 @@ class Call:
     # content
 
     def _content(self) -> web.Response:
-        item = self._sandbox.world.item(self._path, lagging=True)
+        fault = self._strikes("api_stale")
+        seen = self._sandbox.world.seen_by_api(fault.seconds * self._sandbox.faults.dice("api_stale") if fault else 0.0)
+        item = self._sandbox.world.item(self._path, seen)
         if item is not None:
             return self._single(item)
-        nodes = self._sandbox.world.collection(self._path, lagging=True)
+        nodes = self._sandbox.world.collection(self._path, seen)
         if nodes is None:
             return json_answer({"error": "not found"}, self._sandbox.config.removed_status)
         return self._list(nodes)
@@ -149,7 +152,8 @@ class Call:
         data = [self._listed(node.data) for node in nodes[page.start : page.stop]]
         answer = self._enveloped(data, page)
         if nodes and self._strikes("api_move"):
-            self._sandbox.world.move(f"{self._path}/{nodes[0].ident}")
+            with contextlib.suppress(UnknownItemError):  # it is gone already, where the answer is of a while ago
+                self._sandbox.world.move(f"{self._path}/{nodes[0].ident}")
         return answer
 
     def _listed(self, data: JsonObject) -> JsonObject:

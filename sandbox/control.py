@@ -9,6 +9,7 @@
 | `POST connect` | `{"connectionId", "state"?}` | `{"url"}`: where the user's browser goes |
 | `POST check` | `{"connectionId"}` | check_connection once more, match again; `{"locations", "resources"}`: how many |
 | `POST changes` | `operations.ChangeOrder`; `kind` is one of `world.CHANGES` | `{kind, url, order, deleted, gone}` |
+| `POST storm` | `operations.StormOrder`: `{"changes", "mix": {kind: weight}, "concurrency"?}` | `{"done"}` |
 | `POST burst` | `operations.BurstOrder`: `{"count", "targets", …}` | `{"sent"}` |
 | `POST webhooks` | `{"connectionId", "body" (text, sent as it is), "token"?, "url"?}` | the `WebhookRecord` |
 | `GET / POST / DELETE faults` | POST: `faults.Fault` | the open faults |
@@ -27,7 +28,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from sandbox.faults import Fault
-from sandbox.operations import BurstOrder, ChangeOrder, Operations
+from sandbox.operations import BurstOrder, ChangeOrder, Operations, StormOrder
 from sandbox.platform import PLATFORM, PlatformError
 from sandbox.state import SANDBOX, Connection
 from sandbox.truth import truth
@@ -76,6 +77,7 @@ def routes() -> list[web.RouteDef]:
         ("POST", "connect", post_connect),
         ("POST", "check", post_check),
         ("POST", "changes", post_change),
+        ("POST", "storm", post_storm),
         ("POST", "burst", post_burst),
         ("POST", "webhooks", post_webhook),
         ("GET", "faults", get_faults),
@@ -131,6 +133,10 @@ async def post_check(request: web.Request) -> web.Response:
 
 async def post_change(request: web.Request) -> web.Response:
     return _json(await request.app[OPERATIONS].change(await _body(request, ChangeOrder)))
+
+
+async def post_storm(request: web.Request) -> web.Response:
+    return _json({"done": await request.app[OPERATIONS].storm(await _body(request, StormOrder))})
 
 
 async def post_burst(request: web.Request) -> web.Response:

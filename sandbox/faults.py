@@ -11,6 +11,7 @@
 | `api_slow` | the answer comes late, showing what was true when it was asked | `seconds`, `page` |
 | `api_move` | after this page the first item goes to the other end of its list | `page` |
 | `api_lag` | a change shows in the API only so much later; taken by changes | `seconds` |
+| `api_stale` | the answer shows what was true at some moment of the last so many | `seconds`, `page` |
 | `token_status` | answered `status`; `consume`: the token is used up | `status`, `retry_after`, `consume` |
 | `token_drop` | connection reset instead of the answer; the token is used up unless `consume` is false | `consume` |
 | `token_html`, `token_missing` | HTML, or the pair without one member (default `refreshToken`); used up | `value` |
@@ -39,6 +40,7 @@ KINDS = frozenset(
         "api_slow",
         "api_move",
         "api_lag",
+        "api_stale",
         "token_status",
         "token_drop",
         "token_html",
@@ -92,10 +94,11 @@ class Fault(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
 
 
 class Faults:
-    """The orders still open. Its dice are seeded, so a run can be repeated."""
+    """The orders still open. Each kind has its own seeded dice: which webhooks get lost does not depend on how many
+    calls there are meanwhile, so a run can be repeated."""
 
     def __init__(self, seed: int) -> None:
-        self._dice = Random(f"faults {seed}")
+        self._dice = {kind: Random(f"faults {seed} {kind}") for kind in sorted(KINDS)}
         self.open: list[Fault] = []
 
     def order(self, fault: Fault) -> None:
@@ -109,10 +112,14 @@ class Faults:
         for fault in self.open:
             if fault.kind != kind or not _fits(fault, url, page) or keeps not in (None, fault.keeps):
                 continue
-            if self._dice.random() < fault.probability:
+            if self.dice(kind) < fault.probability:
                 self._use(fault)
                 return fault
         return None
+
+    def dice(self, kind: str) -> float:
+        """From 0 to 1."""
+        return self._dice[kind].random()
 
     def _use(self, fault: Fault) -> None:
         if fault.count is not None:

@@ -51,6 +51,16 @@ class BurstOrder(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tru
     wait: bool = True
 
 
+class StormOrder(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Very many changes, as fast as their webhooks are answered; which kinds and items, the seed decides."""
+
+    changes: int = 1000
+    mix: dict[str, int]
+    """A kind's weight: how often it comes, compared with the others."""
+    concurrency: int | None = None
+    """Webhooks under way at once; by default the configured number."""
+
+
 class Operations:
     def __init__(self, sandbox: Sandbox, platform: Platform) -> None:
         self._sandbox = sandbox
@@ -65,6 +75,8 @@ class Operations:
         done = self._recorded(change)
         if order.webhook is not UNSET or change.kind != "move":
             lost = order.webhook is False
+            if change.kind == "move":  # what has changed is the list
+                change = self._sandbox.world.describe(change.path.rpartition("/")[0], change.kind)
             telling = self._platform.sender.tell(change, cause=change.kind, lost=lost, only=order.connection_id)
             await telling if order.wait else self._platform.in_background(telling)
         return done
@@ -77,6 +89,22 @@ class Operations:
         return ChangeDone(
             kind=change.kind, url=url, order=self._sandbox.records.last, deleted=change.deleted, gone=gone
         )
+
+    async def storm(self, order: StormOrder) -> int:
+        """The number of changes done, once all their webhooks have been answered or held back."""
+        dice = Random(f"storm {self._sandbox.config.seed}")
+        kinds = iter(dice.choices(list(order.mix), weights=list(order.mix.values()), k=order.changes))
+        done = 0
+
+        async def some() -> None:
+            nonlocal done
+            for kind in kinds:
+                with contextlib.suppress(UnknownItemError):  # nothing to restore yet
+                    await self.change(ChangeOrder(kind=kind, webhook=True))
+                    done += 1
+
+        await asyncio.gather(*(some() for _ in range(order.concurrency or self._sandbox.config.concurrency)))
+        return done
 
     async def burst(self, order: BurstOrder) -> int:
         """The number of webhooks sent or, without `wait`, begun."""

@@ -87,10 +87,11 @@ class Sender:
         if lost or faults.take("webhook_lost", url):
             self._record(connection, change, url, cause).lost = True
             return
+        times = 2 if faults.take("webhook_double", url) else 1
         if faults.take("webhook_reorder", url):
-            self._held.append((connection, change, cause))
+            self._held += [(connection, change, cause)] * times
             return
-        for _ in range(2 if faults.take("webhook_double", url) else 1):
+        for _ in range(times):
             await self.send(connection, change, cause=cause)
         await self.release()
 

@@ -3,9 +3,9 @@
 The same seed and the same operations give the same world, ids and prices included.
 """
 
-import copy
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -14,7 +14,9 @@ from sandbox import invent
 from sandbox.invent import JsonObject
 
 NOUNS = ("locations", "resources", "rates")
-CHANGES = ("price", "room", "remove", "rename", "move", "random")
+CHANGES = ("price", "room", "remove", "restore", "rename", "move", "random")
+REMEMBERED_SECONDS = 10.0
+"""How far back the API can be behind."""
 
 
 class UnknownItemError(Exception):
@@ -29,6 +31,10 @@ class Node:
     ident: str
     data: JsonObject
     children: dict[str, "Node"] = field(default_factory=dict)
+
+    def copy(self) -> "Node":
+        """One that may be changed without changing this one."""
+        return Node(self.noun, self.ident, dict(self.data), dict(self.children))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,31 +54,48 @@ class Change:
 
 
 class World:
-    """Paths are `/v1/locations/{L}[/resources/{R}[/rates/{X}]]`; an operation without a path picks one itself."""
+    """Paths are `/v1/locations/{L}[/resources/{R}[/rates/{X}]]`; an operation without a path picks one itself.
+
+    A change copies the item and what it lies in, and leaves the state before as it was: so the API can be asked for
+    what was true a while ago.
+    """
 
     def __init__(self, seed: int = 1, locations: int = 3, resources: int = 5, rates: int = 3) -> None:
         self._rng = Random(seed)
         self._last_id = 1000
         self._root = Node("", "", {})
         self._rates = rates
+        self._past: list[tuple[float, Node]] = []
+        """States of the last seconds, each with the moment at which it ended."""
         self._shadows: list[tuple[float, Node]] = []
+        self._removed: dict[str, Node] = {}
+        self._paths: dict[str, list[str]] = {}
         for number in range(locations):
             self._add_location(number, resources)
 
     # reading
 
-    def item(self, path: str, *, lagging: bool = False) -> Node | None:
-        """The item at an own path, None when there is none (any more); `lagging`: as the API still sees it."""
+    def item(self, path: str, seen: Node | None = None) -> Node | None:
+        """The item at an own path, None when there is none (any more); `seen`: in that state, not in today's."""
         nouns, idents = _split(path)
-        return self._walk(nouns, idents, lagging) if len(nouns) == len(idents) else None
+        return self._walk(nouns, idents, seen) if len(nouns) == len(idents) else None
 
-    def collection(self, path: str, *, lagging: bool = False) -> list[Node] | None:
+    def collection(self, path: str, seen: Node | None = None) -> list[Node] | None:
         """The items of a collection's path in its order, None when it or its parent does not exist."""
         nouns, idents = _split(path)
         if len(nouns) != len(idents) + 1 or tuple(nouns) != NOUNS[: len(nouns)]:
             return None
-        parent = self._walk(nouns[:-1], idents, lagging)
+        parent = self._walk(nouns[:-1], idents, seen)
         return None if parent is None else list(parent.children.values())
+
+    def seen_by_api(self, ago: float = 0.0) -> Node:
+        """The state that the API shows: today's, that of so many seconds ago, or one that `lag` has kept."""
+        now = time.monotonic()
+        self._shadows = [shadow for shadow in self._shadows if shadow[0] > now]
+        if self._shadows:
+            return self._shadows[0][1]
+        index = bisect_right(self._past, now - ago, key=_ended)
+        return self._past[index][1] if index < len(self._past) else self._root
 
     def items(self) -> Iterator[tuple[str, Node]]:
         """Every item with its own path, parents first."""
@@ -98,20 +121,18 @@ class World:
 
     def apply(self, kind: str, path: str | None = None, value: Any = None) -> Change:
         """Do one of `CHANGES`. Raises UnknownItemError."""
-        match kind:
-            case "price":
-                return self.change_price(path, value)
-            case "room":
-                return self.add_room(path)
-            case "remove":
-                return self.remove(path)
-            case "rename":
-                return self.rename(path, value)
-            case "move":
-                return self.move(path)
-            case "random":
-                return self.random_change()
-        raise UnknownItemError(f"no such change: {kind}; known: {', '.join(CHANGES)}")
+        doing: dict[str, Callable[[], Change]] = {
+            "price": lambda: self.change_price(path, value),
+            "room": lambda: self.add_room(path),
+            "remove": lambda: self.remove(path),
+            "restore": lambda: self.restore(path),
+            "rename": lambda: self.rename(path, value),
+            "move": lambda: self.move(path),
+            "random": self.random_change,
+        }
+        if kind not in doing:
+            raise UnknownItemError(f"no such change: {kind}; known: {', '.join(CHANGES)}")
+        return doing[kind]()
 
     def random_change(self) -> Change:
         """A likely day at a workspace: mostly prices, now and then a rename or a room more or less."""
@@ -126,12 +147,13 @@ class World:
         old = node.data["price"]
         while value is None or value == old:
             value = self._rng.choice([f"{self._rng.randint(10, 2000)}.50", self._rng.randint(10, 2000)])
-        node.data["price"] = value
+        self._own(path).data["price"] = value
         return self.describe(path, "price")
 
     def add_room(self, path: str | None = None) -> Change:
         """A room with its rates, at the end of a location's list; `path` is the location's."""
-        path, node = self._need(path, "locations", only=True)
+        path, _ = self._need(path, "locations", only=True)
+        node = self._own(path, grows=True)
         room = self._add_resource(node, len(node.children) + self._last_id)
         change = self.describe(f"{path}/resources/{room.ident}", "room")
         return _with(change, new=True)
@@ -140,13 +162,24 @@ class World:
         """The item and everything under it answers 404 from now on; by itself it takes a room."""
         path, node = self._need(path, "resources")
         change = _with(self.describe(path, "remove"), deleted=True, gone=tuple(p for p, _ in _descend(path, node)))
-        parent = self._parent(path)
-        del parent.children[node.ident]
+        del self._own(_parent(path), grows=True).children[node.ident]
+        self._removed[path] = node
         return change
+
+    def restore(self, path: str | None = None) -> Change:
+        """An item that was removed is back under its own path, as it was, at the end of its list; by itself it takes
+        the one that was removed last."""
+        path = path or next((one for one in reversed(self._removed) if self.item(_parent(one))), "")
+        node = self._removed.pop(path, None)
+        if node is None or self.item(_parent(path)) is None:
+            raise UnknownItemError(f"nothing was removed from {path or 'anywhere'}")
+        self._own(_parent(path), grows=True).children[node.ident] = node
+        return _with(self.describe(path, "restore"), new=True)
 
     def rename(self, path: str | None = None, value: Any = None) -> Change:
         """Another name; by itself it takes a location."""
-        path, node = self._need(path, "locations")
+        path, _ = self._need(path, "locations")
+        node = self._own(path)
         member = "Name" if "Name" in node.data else "name"
         plain = str(node.data[member]).split(" (no. ")[0]
         node.data[member] = value or f"{plain} (no. {self._rng.randint(10, 999)})"
@@ -155,7 +188,7 @@ class World:
     def move(self, path: str | None = None) -> Change:
         """The item goes to the other end of its list, and so onto another page; its content stays."""
         path, node = self._need(path, "resources")
-        siblings = self._parent(path).children
+        siblings = self._own(_parent(path)).children
         first = next(iter(siblings)) == node.ident
         del siblings[node.ident]
         rest = list(siblings.items())
@@ -165,7 +198,7 @@ class World:
 
     def lag(self, seconds: float) -> None:
         """Call before a change: the API shows today's state for so long."""
-        self._shadows.append((time.monotonic() + seconds, copy.deepcopy(self._root)))
+        self._shadows.append((time.monotonic() + seconds, self._root))
 
     # inside
 
@@ -198,28 +231,42 @@ class World:
         return path, node
 
     def _pick(self, noun: str) -> str:
-        paths = self.paths(noun)
+        """Any of them; which, does not depend on the order in which lists show them."""
+        paths = self._paths.get(noun) or sorted(self.paths(noun))
         if not paths:
             raise UnknownItemError(f"the world has no {noun}")
+        self._paths[noun] = paths
         return self._rng.choice(paths)
 
-    def _parent(self, path: str) -> Node:
-        nouns, idents = _split(path)
-        parent = self._walk(nouns[:-1], idents[:-1], lagging=False)
-        assert parent is not None, path
-        return parent
+    def _own(self, path: str, *, grows: bool = False) -> Node:
+        """The item in a new state of the world, to be changed; `grows`: items will be more or fewer."""
+        now = time.monotonic()
+        del self._past[: bisect_right(self._past, now - REMEMBERED_SECONDS, key=_ended)]
+        self._past.append((now, self._root))
+        if grows:
+            self._paths.clear()
+        node = self._root = self._root.copy()
+        for ident in _split(path)[1]:
+            node.children[ident] = node.children[ident].copy()
+            node = node.children[ident]
+        return node
 
-    def _walk(self, nouns: list[str], idents: list[str], lagging: bool) -> Node | None:
-        node: Node | None = self._seen_by_api() if lagging else self._root
+    def _walk(self, nouns: list[str], idents: list[str], seen: Node | None) -> Node | None:
+        node: Node | None = seen or self._root
         if tuple(nouns) != NOUNS[: len(nouns)]:
             return None
         for ident in idents:
             node = node.children.get(ident) if node else None
         return node
 
-    def _seen_by_api(self) -> Node:
-        self._shadows = [shadow for shadow in self._shadows if shadow[0] > time.monotonic()]
-        return self._shadows[0][1] if self._shadows else self._root
+
+def _ended(state: tuple[float, Node]) -> float:
+    return state[0]
+
+
+def _parent(path: str) -> str:
+    """The own path of what the item lies in; `/v1` for a location."""
+    return path.rsplit("/", 2)[0]
 
 
 def _split(path: str) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ from sandbox.__main__ import config_of
 from sandbox.config import Single
 from sandbox.driver import SandboxDriver
 from sandbox.records import fingerprint
-from sandbox.world import CHANGES, World
+from sandbox.world import CHANGES, Node, World
 from tests.component.sandbox_parts import Stand, Start, authorize_query, exchange_form, refresh_form, stands
 from tests.guide import transcript
 from tests.waiting import until
@@ -452,9 +452,37 @@ def test_the_same_seed_gives_the_same_world() -> None:
 @pytest.mark.parametrize("kind", CHANGES)
 def test_every_change_changes_something(kind: str) -> None:
     world = World(3)
+    if kind == "restore":
+        world.remove()
     before = [(path, str(node.data)) for path, node in world.items()]
+    seen = world.seen_by_api()
     world.apply(kind)
     assert [(path, str(node.data)) for path, node in world.items()] != before
+    assert [(path, str(_need(world, path, seen).data)) for path, _ in before] == before, "the past stays as it was"
+
+
+def test_what_was_removed_comes_back_as_it_was() -> None:
+    world = World(3)
+    before = {path: str(node.data) for path, node in world.items()}
+    removed = world.remove()
+    assert set(before) - {path for path, _ in world.items()} == set(removed.gone)
+    assert world.restore().path == removed.path
+    assert {path: str(node.data) for path, node in world.items()} == before
+
+
+async def test_a_storm_is_told_doubled_shuffled_and_lost(start: Start) -> None:
+    stand = await start(locations=1, first_burst=False)
+    await stand.confirmed()
+    await stand.driver.fault("webhook_lost", probability=0.1, count=None)
+    await stand.driver.fault("webhook_double", probability=0.2, count=None)
+    await stand.driver.fault("webhook_reorder", probability=0.3, count=None)
+    assert await stand.driver.storm(300, {"price": 7, "rename": 1, "move": 1, "room": 1}) == 300
+    await stand.driver.quiet()
+    records = await stand.driver.records()
+    assert len(records.changes) == 300
+    assert 10 <= sum(hook.lost for hook in records.webhooks) <= 60
+    assert 320 <= len(records.webhooks) <= 400
+    assert any(hook.url.endswith("/resources") for hook in records.webhooks), "a move is told of the list"
 
 
 def test_the_world_is_as_odd_as_real_ones() -> None:
@@ -475,6 +503,12 @@ async def _config(driver: SandboxDriver) -> dict[str, Any]:
         return await driver.config()
     except aiohttp.ClientError:
         return {}
+
+
+def _need(world: World, path: str, seen: Node) -> Node:
+    found = world.item(path, seen)
+    assert found is not None
+    return found
 
 
 def _history(seed: int) -> list[tuple[str, str]]:

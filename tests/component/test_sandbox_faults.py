@@ -11,7 +11,7 @@ from pytest_aiohttp import AiohttpServer
 
 from sandbox import hashing
 from sandbox.driver import DriverError
-from sandbox.faults import KINDS
+from sandbox.faults import KINDS, Fault, Faults
 from tests.component.sandbox_parts import Stand, Start, refresh_form, stands
 from tests.waiting import until
 
@@ -135,6 +135,20 @@ async def test_the_api_lags_behind_its_webhook(start: Start) -> None:
 
     assert await shown() != "New"
     await until(lambda: _equals(shown, "New"))
+
+
+async def test_an_answer_shows_what_was_true_a_while_ago(start: Start) -> None:
+    stand, url, token = await walking(start)
+    item = (await stand.driver.world()).collections[url][0]
+    await stand.driver.change("rename", item, value="New", webhook=False)
+
+    async def shown() -> str:
+        return str((await stand.get(item, token))[1]["data"][0]["Name"])
+
+    await stand.driver.fault("api_stale", seconds=9, count=None)
+    assert {await shown() for _ in range(8)} != {"New"}
+    await stand.driver.clear_faults()
+    assert await shown() == "New"
 
 
 # tokens
@@ -267,6 +281,22 @@ async def test_changes_that_do_not_fit_are_refused(start: Start) -> None:
     for kind, url in (("price", f"{stand.url}/v1/locations/1"), ("nonsense", None)):
         with pytest.raises(DriverError, match="400"):
             await stand.driver.change(kind, url)
+
+
+def test_which_webhooks_are_lost_does_not_depend_on_the_calls() -> None:
+    def lost(calls: int) -> list[bool]:
+        faults = Faults(7)
+        faults.order(Fault(kind="webhook_lost", probability=0.5, count=None))
+        faults.order(Fault(kind="api_status", probability=0.5, count=None))
+        found = []
+        for _ in range(50):
+            found.append(faults.take("webhook_lost") is not None)
+            for _ in range(calls):
+                faults.take("api_status")
+        return found
+
+    assert lost(0) == lost(3)
+    assert 5 < sum(lost(0)) < 45
 
 
 def test_every_kind_of_fault_is_tested() -> None:
