@@ -176,6 +176,8 @@ class ListingRow(SQLModel, table=True):
     version: int = _big(0)
     began: int = _big(0)
     ended: int = _big(0)
+    own_began: int = _big(0)
+    """Where the latest answer from its own URL began: a list's later one does not stand for it."""
     asked: int = _big(0)
     """Number of the latest webhook for the item itself that an answer has answered."""
     unmapped: int = _big(0)

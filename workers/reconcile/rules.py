@@ -35,6 +35,7 @@ class Listing:
     version: int = 0
     began: int = 0
     ended: int = 0
+    own_began: int = 0
     asked: int = 0
     unmapped: int = 0
 
@@ -71,16 +72,17 @@ def decide(known: Listing, answer: Answer) -> Outcome:
     if answer.began == known.began:
         return Outcome(known)  # the same message again
     after = _applied(known, answer)
+    # Only a webhook for the item itself maps it again, not one for the list that it is in.
+    if known.unmapped and (answer.asked <= known.unmapped or answer.shape == "list"):
+        began = max(known.began, after.began)
+        return Outcome(replace(known, began=began, ended=after.ended, own_began=after.own_began))
     differs = canonical(after.body) != canonical(known.body)
     overlapped = answer.began <= known.ended and known.began <= answer.ended
     doubt = overlapped and differs
     if answer.began < known.began:
-        # The item's own answer comes after a list's later one: only asking again tells what the summary left out.
-        summary = known.live and known.written_by == "list" and answer.shape == "item"
-        return Outcome(_with_gaps_filled(known, answer), doubt=doubt or summary)
-    # Only a webhook for the item itself maps it again, not one for the list that it is in.
-    if known.unmapped and (answer.asked <= known.unmapped or answer.shape == "list"):
-        return Outcome(replace(known, began=after.began, ended=after.ended))
+        # The item's own answer comes after a list's later one: only asking again tells what the list left out.
+        overtaken = answer.shape == "item" and answer.began > known.own_began and differs
+        return Outcome(_with_gaps_filled(known, answer), doubt=doubt or overtaken)
     after = replace(after, unmapped=0)
     change = _change(known, after)
     return Outcome(replace(after, version=after.version + 1) if change else after, change, doubt)
@@ -166,6 +168,7 @@ def _applied(known: Listing, answer: Answer) -> Listing:
         written_by=writer,
         began=answer.began,
         ended=max(known.ended, answer.ended),  # the latest: a slow one may overlap with what comes after a quick one
+        own_began=_own_began(known, answer),
         asked=known.asked if answer.shape == "list" else max(known.asked, answer.asked),
         own_url=answer.own_url or known.own_url,
         location_id=mapping.location_id or known.location_id,
@@ -180,11 +183,16 @@ def _with_gaps_filled(known: Listing, answer: Answer) -> Listing:
     return replace(
         known,
         ended=max(known.ended, answer.ended),
+        own_began=_own_began(known, answer),
         own_url=known.own_url or answer.own_url,
         location_id=known.location_id or mapping.location_id,
         resource_id=known.resource_id or mapping.resource_id,
         resource_type=known.resource_type or mapping.resource_type,
     )
+
+
+def _own_began(known: Listing, answer: Answer) -> int:
+    return max(known.own_began, answer.began) if answer.shape == "item" else known.own_began
 
 
 def _body(known: Listing, answer: Answer) -> tuple[Json, Shape | None]:

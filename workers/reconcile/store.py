@@ -144,6 +144,7 @@ def _placeholder(listing: Listing) -> dict[str, Any]:
         "version": 0,
         "began": 0,
         "ended": 0,
+        "own_began": 0,
         "asked": 0,
         "unmapped": 0,
         "deleted": False,
@@ -167,6 +168,7 @@ def _columns(outcome: Outcome) -> dict[str, Any]:
         "version": listing.version,
         "began": listing.began,
         "ended": listing.ended,
+        "own_began": listing.own_began,
         "asked": listing.asked,
         "unmapped": listing.unmapped,
         "deleted": listing.version > 0 and listing.body is None,
@@ -190,6 +192,7 @@ def _value(row: Any) -> Listing:
         version=row.version,
         began=row.began,
         ended=row.ended,
+        own_began=row.own_began,
         asked=row.asked,
         unmapped=row.unmapped,
     )

@@ -1,0 +1,348 @@
+"""A storm over reconcile: listings change while they are asked, and what is answered arrives in any order, any number
+of times. `Storm` is the hypothesis machine; a `Gateway` is what it drives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from common.codec import canonical, dumps
+from schemas.messages import Json
+from tests.rfc6902 import applied
+from workers.fetch.rules import Response
+
+CONNECTION = 99
+ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"
+RATES = f"{ROOMS}/1/rates"
+HOURS = "https://api.syncaroo.com/v1/hours"
+"""A list whose items carry no ids: one listing."""
+LISTS = [ROOMS, RATES, HOURS]
+ITEMS = [f"{ROOMS}/1", f"{ROOMS}/2", f"{ROOMS}/3", f"{RATES}/7", f"{RATES}/8"]
+PAGE_SIZE = 2
+
+SUMMARY = ("ID", "n", "status")
+"""What the list of rooms shows of each; the list of rates shows everything."""
+
+
+class World:
+    """Syncaroo's truth at this moment."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, dict[str, Json]] = {}
+        self.hours: list[Json] = [{"day": 1}]
+        self.read_alone: set[str] = set()
+        """Items that were ever answered by their own URL."""
+
+    def answer(self, url: str) -> Response:
+        """What Syncaroo answers now."""
+        path, _, query = url.partition("?")
+        if path in self.items:
+            self.read_alone.add(path)
+            return _page([self.items[path]], path, 1)
+        if path == HOURS:
+            return _page(self.hours, path, int(parse_qs(query).get("page", ["1"])[0]))
+        if path == ROOMS or (path == RATES and f"{ROOMS}/1" in self.items):
+            items = [self.shown(one) for one in self.items if one.rpartition("/")[0] == path]
+            return _page(items, path, int(parse_qs(query).get("page", ["1"])[0]))
+        return Response(404)
+
+    def shown(self, url: str) -> dict[str, Json]:
+        """The item as its list shows it."""
+        body = self.items[url]
+        return body if url.startswith(RATES) else {name: body[name] for name in SUMMARY if name in body}
+
+    def within(self, url: str) -> list[str]:
+        """The items that end with this one."""
+        return [one for one in self.items if one.startswith(f"{url}/")]
+
+
+def _page(items: list[Json], url: str, number: int) -> Response:
+    count = max(1, -(-len(items) // PAGE_SIZE))
+    following = f"{url}?page={number + 1}" if number < count else None
+    shown = items[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+    pages = {"count": count, "current": number, "next": following}
+    return Response(200, dumps({"data": shown, "pages": pages}), "application/json")
+
+
+@dataclass
+class Call:
+    """A GET that is under way; the truth may be read at any moment of it."""
+
+    url: str
+    response: Response | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A listing as the gateway keeps it."""
+
+    body: Json
+    version: int
+    deleted: bool
+
+
+class Gateway(Protocol):
+    """The stages under the storm."""
+
+    calls: list[Call]
+    """GETs under way."""
+    queue: list[Any]
+    """Everything that was ever published to reconcile."""
+
+    def hear(self, url: str) -> None:
+        """A webhook for the URL is taken up."""
+
+    def unmap(self, url: str) -> None:
+        """A webhook says `unmapped`; what it makes goes into the queue."""
+
+    def resync(self, url: str) -> None:
+        """The URL is wanted, not by a webhook."""
+
+    def due(self) -> int:
+        """How many targets could be claimed now."""
+
+    def latest_wish(self) -> int:
+        """The number of what was wanted last."""
+
+    def begin(self, which: int) -> None:
+        """Claim one of them: its first GET is under way."""
+
+    def end(self, call: Call) -> None:
+        """The answer of the GET is here; the walk goes on or ends."""
+
+    def deliver(self, message: Any) -> None:
+        """A message reaches reconcile."""
+
+    def approve(self) -> bool:
+        """A person lets held deletions pass; whether there were any."""
+
+    def listings(self) -> dict[str, Stored]:
+        """Listings by the path that is their own."""
+
+    def events(self) -> dict[str, list[dict[str, Json]]]:
+        """The data of all events of each listing, in order."""
+
+
+class Storm(RuleBasedStateMachine):
+    """Whatever happens, in the end the store is the truth, and the events tell how it came to it."""
+
+    gateway: Gateway
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.webhooks: list[str] = []
+        """Sent by Syncaroo, not yet heard."""
+        self.unheard: list[int] = []
+        """Places in the queue that were not delivered yet."""
+        self.unmapped: set[str] = set()
+        self._queued = 0
+
+    # --- the world -----------------------------------------------------------------------------------------------
+
+    @rule(url=st.sampled_from(ITEMS), n=st.integers(1, 2), text=st.sampled_from(["a", "b", None]), draft=st.booleans())
+    def put(self, url: str, n: int, text: str | None, draft: bool) -> None:
+        """An item is made or changed; its own webhook tells."""
+        if url.startswith(RATES) and f"{ROOMS}/1" not in self.world.items:
+            return
+        body: dict[str, Json] = {"ID": url.rpartition("/")[2], "n": n, "status": "draft" if draft else "active"}
+        self.world.items[url] = body if text is None else {**body, "text": text}
+        self.webhooks.append(url)
+
+    @rule(url=st.sampled_from(ITEMS), n=st.integers(1, 2))
+    def put_told_by_the_list(self, url: str, n: int) -> None:
+        """What lists show changes, and only the list's webhook tells."""
+        if url in self.world.items:
+            self.world.items[url] = {**self.world.items[url], "n": n}
+        elif url not in self.world.read_alone and (url.startswith(f"{ROOMS}/2") or url == f"{ROOMS}/3"):
+            self.world.items[url] = {"ID": url.rpartition("/")[2], "n": n, "status": "active", "text": "told by a list"}
+        else:
+            return
+        self.webhooks.append(url.rpartition("/")[0])
+
+    @rule(url=st.sampled_from(ITEMS), says_so=st.booleans())
+    def delete(self, url: str, says_so: bool) -> None:
+        """An item ends, with what lies in it, or says that it has ended."""
+        if url not in self.world.items:
+            return
+        self.webhooks.append(url)
+        if says_so:
+            self.world.items[url] = {**self.world.items[url], "status": "deleted"}
+            return
+        # Of what the gateway has yet to see of the items within, nobody could tell it that they ended.
+        quiet = not (self.gateway.calls or self.unheard or self.webhooks or self.gateway.due())
+        known = self.gateway.listings() if quiet else {}
+        for one in [*self.world.within(url), url]:
+            del self.world.items[one]
+            if not _is_live(known, url):
+                self.webhooks.append(one)
+
+    @rule(url=st.sampled_from(ITEMS))
+    def move(self, url: str) -> None:
+        """An item moves to the end of its list, perhaps over the border of a page that is being read."""
+        if url in self.world.items:
+            self.world.items[url] = self.world.items.pop(url)
+
+    @rule(days=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def open_hours(self, days: list[int]) -> None:
+        """The list that is one listing changes."""
+        self.world.hours = [{"day": day} for day in days]
+        self.webhooks.append(HOURS)
+
+    # --- what the gateway hears ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.webhooks)
+    @rule(data=st.data(), again=st.booleans())
+    def hear(self, data: st.DataObject, again: bool) -> None:
+        """Webhooks come in any order, some twice."""
+        which = data.draw(st.integers(0, len(self.webhooks) - 1))
+        url = self.webhooks[which]
+        if not again:
+            del self.webhooks[which]
+        self._hear(url)
+
+    @rule(url=st.sampled_from(ITEMS))
+    def unmap(self, url: str) -> None:
+        """The item is not ours any more, until a later webhook for it."""
+        self.gateway.unmap(url)
+        self.unmapped.add(url)
+        self._note_queued()
+
+    @rule(url=st.sampled_from(LISTS))
+    def resync(self, url: str) -> None:
+        """A list is read without a webhook."""
+        self.gateway.resync(url)
+
+    # --- fetching ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.gateway.due())
+    @rule(which=st.integers(0, 10))
+    def begin(self, which: int) -> None:
+        """A GET begins."""
+        self.gateway.begin(which)
+
+    @precondition(lambda self: self.gateway.calls)
+    @rule(which=st.integers(0, 10))
+    def read(self, which: int) -> None:
+        """Syncaroo reads its truth for a GET that is under way."""
+        call = self.gateway.calls[which % len(self.gateway.calls)]
+        call.response = call.response or self.world.answer(call.url)
+
+    @precondition(lambda self: self.gateway.calls)
+    @rule(which=st.integers(0, 10))
+    def end(self, which: int) -> None:
+        """A GET ends."""
+        self._end(self.gateway.calls[which % len(self.gateway.calls)])
+
+    # --- delivery ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.unheard)
+    @rule(which=st.integers(0, 20))
+    def deliver(self, which: int) -> None:
+        """A message reaches reconcile, whichever of those that wait."""
+        self.gateway.deliver(self.gateway.queue[self.unheard.pop(which % len(self.unheard))])
+
+    @precondition(lambda self: self.gateway.queue)
+    @rule(which=st.integers(0, 50))
+    def deliver_any(self, which: int) -> None:
+        """A message reaches reconcile once more, or is copied on its way."""
+        self.gateway.deliver(self.gateway.queue[which % len(self.gateway.queue)])
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """The storm ends; what is under way arrives; what is wanted is asked until nothing is wanted."""
+        self._settle()
+        check_events(self.gateway.listings(), self.gateway.events())
+        assert _live(self.gateway.listings()) == self.expected()
+        before = self.gateway.listings()
+        for message in self.gateway.queue:
+            self.gateway.deliver(message)
+        self._settle()
+        assert self.gateway.listings() == before, "everything once more changes nothing"
+
+    def expected(self) -> dict[str, str]:
+        """The truth that the gateway was told of: canonical bodies by path."""
+        known = self.gateway.listings()
+        bodies: dict[str, Json] = {}
+        for url, body in self.world.items.items():
+            if url not in self.unmapped and body["status"] != "deleted":
+                bodies[_path(url)] = body if url in self.world.read_alone else self.world.shown(url)
+        if _path(HOURS) in known:
+            bodies[_path(HOURS)] = self.world.hours
+        return {path: canonical(body) for path, body in bodies.items()}
+
+    def _settle(self) -> None:
+        for _ in range(30):
+            while self.webhooks:
+                self._hear(self.webhooks.pop())
+            while self.gateway.calls:
+                self._end(self.gateway.calls[-1])
+            while self.unheard:
+                self.gateway.deliver(self.gateway.queue[self.unheard.pop()])
+            before = len(self.gateway.queue), self.gateway.latest_wish()
+            for _ in range(self.gateway.due()):
+                self.gateway.begin(0)
+            while self.gateway.calls:
+                self._end(self.gateway.calls[-1])
+            after = len(self.gateway.queue), self.gateway.latest_wish()
+            if after == before and not self.gateway.approve():
+                return  # nothing is wanted, but what was never there
+        raise AssertionError("it never comes to rest")
+
+    def _hear(self, url: str) -> None:
+        self.gateway.hear(url)
+        self.unmapped.discard(url)
+
+    def _end(self, call: Call) -> None:
+        call.response = call.response or self.world.answer(call.url)
+        self.gateway.end(call)
+        self._note_queued()
+
+    def _note_queued(self) -> None:
+        self.unheard += range(self._queued, len(self.gateway.queue))
+        self._queued = len(self.gateway.queue)
+
+
+def check_events(listings: dict[str, Stored], events: dict[str, list[dict[str, Json]]]) -> None:
+    """Versions 1 to n; each event's patch leads from the last one's body to its own; the last one's is the store's."""
+    assert {path for path, one in listings.items() if one.version} == set(events)
+    for path, told in events.items():
+        body: Json = None
+        for number, event in enumerate(told, 1):
+            assert event["version"] == number
+            assert canonical(event["previous"]) == canonical(body), "each begins where the last one ended"
+            assert canonical(event["current"]) != canonical(body), "no event without a change"
+            if event["change"] == "updated":
+                assert canonical(applied(event["patch"], body)) == canonical(event["current"])
+                assert _differing(body, event["current"]) == event["changedFields"]
+            else:
+                assert (event["patch"], event["changedFields"]) == ([], [])
+                assert event["change"] == ("created" if body is None else "deleted")
+            body = event["current"]
+        stored = listings[path]
+        assert (stored.version, stored.deleted) == (len(told), body is None)
+        assert canonical(stored.body) == canonical(body)
+
+
+def _differing(before: Json, after: Json) -> list[str]:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return []
+    absent = object()
+    return sorted(one for one in before.keys() | after.keys() if before.get(one, absent) != after.get(one, absent))
+
+
+def _live(listings: dict[str, Stored]) -> dict[str, str]:
+    return {path: canonical(one.body) for path, one in listings.items() if one.body is not None}
+
+
+def _is_live(listings: dict[str, Stored], url: str) -> bool:
+    return _path(url) in listings and listings[_path(url)].body is not None
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path
