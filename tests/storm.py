@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from common.codec import canonical, dumps
 from schemas.messages import Json
 from tests.rfc6902 import applied
-from workers.fetch.rules import Response
+from workers.fetch.answers import Response
 
 CONNECTION = 99
 ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"

@@ -16,6 +16,7 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     _targets()
+    _listings()
     _budget_and_grant()
     _attempt()
     _suspect()
@@ -39,6 +40,12 @@ def _targets() -> None:
     op.execute("UPDATE target SET turn = wanted")
     due = sa.text("wanted > answered")
     op.create_index("ix_target_due", "target", ["priority", "turn"], sqlite_where=due, postgresql_where=due)
+
+
+def _listings() -> None:
+    with op.batch_alter_table("listing") as table:
+        table.add_column(_number("own_began"))
+    op.execute("UPDATE listing SET own_began = began WHERE written_by = 'item'")
 
 
 def _budget_and_grant() -> None:
@@ -126,6 +133,8 @@ def downgrade() -> None:
     )
     for name in ("feed", "suspect", "attempt", "refused"):
         op.drop_table(name)
+    with op.batch_alter_table("listing") as table:
+        table.drop_column("own_began")
     with op.batch_alter_table("grant") as table:
         table.drop_column("obtained_at")
     with op.batch_alter_table("budget") as table:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from common.codec import dumps, loads
 from common.errors import UpstreamRefused
-from common.identity import listing_id_of, own_id, place_of
+from common.identity import own_id, place_of
 from schemas.messages import ItemGone, Json, ListingUnmapped, Message, PageFetched, PlatformIds, Reason, Source
-from tests.storm import CONNECTION, Call, Storm, Stored
-from workers.fetch.rules import Page, Walk, check_status, parse_page, step
+from tests.storm import CONNECTION, Call, Stored, Storm
+from workers.fetch.answers import Page, check_status, parse_page
+from workers.fetch.walk import Walk, step
 from workers.reconcile.rules import Answer, Listing, Outcome, decide, event_of, listing_for, mapping_for, unmap
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -78,7 +78,7 @@ class RulesGateway:
         due = self._due()
         target = due[which % len(due)]
         target.started = target.began = self.number()
-        target.walk = Walk(target.url)
+        target.walk = Walk(target.url, target.started)
         self._get(target, target.url)
 
     def end(self, call: Call) -> None:
