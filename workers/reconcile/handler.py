@@ -26,7 +26,7 @@ from workers.reconcile.rules import (
     mapping_for,
     unmap,
 )
-from workers.reconcile.store import Decide, ListingStore
+from workers.reconcile.store.listings import Decide, ListingStore
 
 log = get_logger(__name__)
 

@@ -22,7 +22,7 @@ from common.settings import (
 from common.store.engine import Store
 from common.store.setup import facts_of, wait_for_store
 from workers.reconcile.handler import ReconcileHandler
-from workers.reconcile.store import ListingStore
+from workers.reconcile.store.listings import ListingStore
 
 SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 

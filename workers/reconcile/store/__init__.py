@@ -1,0 +1,1 @@
+"""What reconcile reads and writes in the store, by what is done."""
