@@ -5,7 +5,8 @@
     │   ├── Unavailable                  what we stand on is away; waiting mends it, nothing is wrong with the work
     │   │   ├── BrokerUnavailable
     │   │   ├── StoreUnavailable
-    │   │   └── GrantUnavailable         Syncaroo gives us no valid token now
+    │   │   ├── GrantUnavailable         Syncaroo gives us no valid token now
+    │   │   └── CallsUnavailable         its API's host wants a pause, or our budget of calls is used up
     │   └── UpstreamFailed               Syncaroo answered with trouble that passes
     ├── Permanent(reason)                never again like this: park it, refuse it
     │   ├── BadJson
@@ -47,6 +48,10 @@ class StoreUnavailable(Unavailable):
 
 class GrantUnavailable(Unavailable):
     """There is no valid token for Syncaroo's API now: being renewed, or a person must authorise us again."""
+
+
+class CallsUnavailable(Unavailable):
+    """No call to Syncaroo's API is free now: its host wants a pause, or others use the budget up."""
 
 
 class UpstreamFailed(Retryable):

@@ -8,7 +8,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from common.clock import utc_now
 from common.crypto import TokenCipher
-from common.errors import GrantUnavailable, Permanent, UpstreamFailed
+from common.errors import CallsUnavailable, GrantUnavailable, Permanent, UpstreamFailed
 from common.token_pair import unpack
 from schemas.messages import Source
 from workers.fetch.answers import Page, Response, check_status, parse_page
@@ -19,7 +19,9 @@ from workers.fetch.store.outcomes import OutcomeStore
 
 GRANT_SECONDS = 12.0
 GRANT_POLL = 0.2
+BUDGET_SECONDS = 10.0
 BUDGET_PAUSE = 0.05
+MAX_BUDGET_PAUSE = 0.5
 
 
 class Attempt:
@@ -41,13 +43,18 @@ class Attempt:
         self._claim = claim
         self._grant = grant
         self._began: int | None = claim.started  # the claim itself has paid for the first GET
+        self._progress: str | None = None
 
-    async def get(self, url: str) -> tuple[Page, int, int]:
-        """One page, and the numbers between which it was asked.
+    async def get(self, url: str, progress: str | None = None) -> tuple[Page, int, int]:
+        """One page, and the numbers between which it was asked; `progress` is kept with the target before.
 
         Raises:
-            UpstreamFailed, UpstreamRefused, ForbiddenHost: as sorted by the rules.
+            UpstreamFailed: no answer, or one that passes.
+            UpstreamRefused: an answer that is final.
+            ForbiddenHost: the token must not go there.
+            GrantUnavailable, CallsUnavailable: not now.
         """
+        self._progress = progress
         blips = AsyncRetrying(
             retry=retry_if_exception(_is_blip),
             stop=stop_after_attempt(2),
@@ -94,17 +101,23 @@ class Attempt:
 
     async def _number(self) -> int:
         began, self._began = self._began, None
+        waited, pause = 0.0, BUDGET_PAUSE
         while began is None:
-            began = await self._store.next_call(self._claim)
+            if waited >= BUDGET_SECONDS:
+                raise CallsUnavailable("no share of the calls to the host came free")
+            began = await self._store.next_call(self._claim, self._progress)
+            self._progress = None
             if began is None:
-                await asyncio.sleep(BUDGET_PAUSE)
+                await asyncio.sleep(pause)
+                waited, pause = waited + pause, min(2 * pause, MAX_BUDGET_PAUSE)
         return began
 
     async def _with_new_token(self, url: str) -> tuple[int, Response]:
         """After a 401: one refresh for everybody who held this token, and one more try with the new one."""
         if self._claim.last_status == 401:
             raise UpstreamFailed("answered 401 again", status=401)
-        await self._grants.reject_token(self._grant.rt_version)
+        if not await self._grants.reject_token(self._grant.rt_version):
+            raise UpstreamFailed("answered 401 to a token that is new", status=401)
         newer = await self._wait_for_grant()
         if newer is None:
             raise GrantUnavailable("answered 401, and no new token came yet")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 
 from common.store.engine import Store, Transaction
 from schemas.tables import SYNCAROO_ACCOUNT, GrantRow, table_of
 from workers.fetch.claim import Grant
 
 EXPIRY_MARGIN = timedelta(seconds=5)
+SETTLED = timedelta(seconds=60)
 
 _grant = table_of(GrantRow)
 
@@ -27,16 +28,21 @@ class GrantStore:
             grant = await valid_grant(transaction, await transaction.now())
         return grant if grant is not None and grant.rt_version > rt_version else None
 
-    async def reject_token(self, rt_version: int) -> None:
-        """Syncaroo refused the token of this version: nobody uses it any more, and it is to be renewed at once."""
+    async def reject_token(self, rt_version: int) -> bool:
+        """Syncaroo refused the token of this version: nobody uses it any more, and it is to be renewed at once.
+
+        False when the pair is too new to be renewed over it: else an API that refuses every token would have us
+        renew it again and again. True when it has been refused before, or has a successor.
+        """
         async with self._store.transaction() as transaction:
             now = await transaction.now()
+            current = and_(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.rt_version == rt_version)
+            settled = or_(_grant.c.obtained_at.is_(None), _grant.c.obtained_at < now - SETTLED)
+            in_use = and_(_grant.c.state == "active", _grant.c.expires_at > now)
             await transaction.execute(
-                update(_grant)
-                .where(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.state == "active")
-                .where(_grant.c.rt_version == rt_version)
-                .values(expires_at=now, refresh_at=now)
+                update(_grant).where(current, in_use, settled).values(expires_at=now, refresh_at=now)
             )
+            return await transaction.row(select(_grant.c.account).where(current, in_use)) is None
 
 
 async def valid_grant(transaction: Transaction, now: datetime) -> Grant | None:
