@@ -204,6 +204,7 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
     quick = {
         "target_interval": timedelta(milliseconds=200),
         "recheck_after": timedelta(0),
+        "burst_quiet": timedelta(0),
         "api_rate_per_second": 500.0,
     }
     given = {**quick, **settings}

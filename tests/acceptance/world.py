@@ -32,6 +32,7 @@ QUICK: Mapping[str, str] = {
     "API_RATE_PER_SECOND": "200",
     "RECHECK_AFTER": "0",
     "RESYNC_INTERVAL": "0",
+    "BURST_QUIET": "0",
     "RETRY_DELAYS": "500ms,1s",
 }
 """No second looks, no resyncs by themselves, so that calls can be counted; trouble is over soon."""

@@ -17,13 +17,12 @@ from common.ids import new_id
 from common.store.engine import Store
 from common.store.targets import Wanted, look_again, want
 from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
-from schemas.tables import BudgetRow, ConnectionRow, FeedRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
+from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import LEASE, ClaimStore
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
-from workers.fetch.store.resyncs import ResyncStore
 from workers.fetch.walk import Walk, saved
 
 BASE = "https://api.syncaroo.com/v1/locations"
@@ -49,7 +48,7 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
-class Process(MarkStore, ClaimStore, OutcomeStore, GrantStore, ResyncStore):
+class Process(MarkStore, ClaimStore, OutcomeStore, GrantStore):
     """All that one fetch process does with the store, under one owner."""
 
     def __init__(self, store: Store, *, rate: float, interval: timedelta) -> None:
@@ -511,33 +510,6 @@ async def test_a_resync_wants_what_is_known_and_the_collections_around(store: St
     assert found == len(claims)
     assert {URL, f"{URL}/resources", item, f"{item}/rates", f"{BASE}/1199/resources"} <= {one.url for one in claims}
     assert {claim.connection_id for claim in claims} == {99}
-
-
-async def plan(store: Store, connection_id: int, resync_at: datetime) -> None:
-    await wish(store, f"{BASE}/{connection_id}", connection_id=connection_id)
-    feed = table_of(FeedRow)
-    async with store.transaction() as transaction:
-        await transaction.execute(update(feed).where(feed.c.connection_id == connection_id).values(resync_at=resync_at))
-
-
-async def test_every_connection_that_is_not_revoked_is_read_again_once(store: Store, other: Store) -> None:
-    passed = datetime.now(UTC) - timedelta(seconds=1)
-    for connection_id, resync_at in ((99, passed), (101, passed), (102, passed + HOUR)):
-        await plan(store, connection_id, resync_at)
-    await wish(store, f"{BASE}/100", connection_id=100)
-    await add(store, ConnectionRow, connection(101, "revoked"))
-    targets = process(store)
-    for claim in (await targets.claim(10))[0]:
-        await targets.answered(claim, 200)
-
-    begun = await asyncio.gather(*(process(one).resync_due(HOUR) for one in (store, other)))
-
-    assert sorted(begun) == [[], [99]], "by one of the two"
-    assert f"{BASE}/99" in {claim.url for claim in (await targets.claim(10))[0]}
-    plans = {one.connection_id: one.resync_at for one in await rows(store, FeedRow)}
-    assert plans[99] > datetime.now(UTC) + HOUR * 0.9
-    assert passed < plans[100] <= datetime.now(UTC) + HOUR, "the first at a moment of the interval"
-    assert plans[101] == passed
 
 
 # --- absence ----------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class MarkHandler:
         message = ListingUnmapped(
             connection_id=webhook.connection_id,
             url=webhook.url,
-            number=await self._store.number(),
+            number=await self._store.unmap(webhook),
             delivery_id=webhook.delivery_id,
             received_at=webhook.received_at,
         )

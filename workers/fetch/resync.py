@@ -1,28 +1,67 @@
-"""Reading everything known again from time to time."""
+"""Reading everything known again: from time to time, after a first burst, and when a connection is oddly silent."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
 
+from common.clock import Monotonic, monotonic_seconds
 from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.process import pause
-from workers.fetch.store.resyncs import ResyncStore
+from common.settings import ResyncSettings
+from workers.fetch.rereading import Terms
+from workers.fetch.store.resyncs import Begun, ResyncStore
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 5.0
+LOOKS_PER_TIME = 5
+"""A short time of the settings is met within a fifth of itself."""
 
 log = get_logger(__name__)
 
 
-async def resync_regularly(store: ResyncStore, interval: timedelta, wake: asyncio.Event, stop: asyncio.Event) -> None:
-    """Read every connection again each interval (0: never): what no webhook told comes right all the same."""
-    look_every = min(LOOK_SECONDS, interval.total_seconds() / 10)
-    while interval and not stop.is_set():
-        try:
-            for connection_id in await store.resync_due(interval):
-                log.info("resync.begun", connection_id=connection_id)
-                wake.set()
-        except StoreUnavailable as error:
-            log.warning("fetch.waiting", reason=str(error))
-        await pause(stop, look_every)
+class Rereading:
+    """Looks at the feeds every few seconds: what no webhook told comes right all the same."""
+
+    def __init__(
+        self,
+        store: ResyncStore,
+        settings: ResyncSettings,
+        wake: asyncio.Event,
+        clock: Monotonic = monotonic_seconds,
+    ) -> None:
+        self._store = store
+        self._terms = Terms(settings.resync_interval, settings.burst_quiet, settings.silence_after)
+        self._wake = wake
+        self._clock = clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; any number of processes may do so at once."""
+        shortest = self._terms.shortest
+        pace = LOOK_SECONDS if shortest is None else min(LOOK_SECONDS, shortest.total_seconds() / LOOKS_PER_TIME)
+        began = self._clock()
+        while not stop.is_set():
+            try:
+                await self._look(self._terms.heard_for(timedelta(seconds=self._clock() - began)))
+            except StoreUnavailable as error:
+                log.warning("fetch.waiting", reason=str(error))
+            await pause(stop, pace)
+
+    async def _look(self, terms: Terms) -> None:
+        for connection_id in await self._store.due(terms):
+            begun = await self._store.read_again(connection_id, terms)
+            if begun is not None:
+                self._wake.set()
+                _tell(begun)
+
+
+def _tell(begun: Begun) -> None:
+    log.info("resync.begun", connection_id=begun.connection_id, why=begun.why, targets=begun.targets)
+    if begun.why == "silence" and begun.feed.heard_at is not None:
+        quiet = begun.at - begun.feed.heard_at
+        log.warning(
+            "connection.silent",
+            connection_id=begun.connection_id,
+            quiet_seconds=round(quiet.total_seconds()),
+            usual_seconds=round(begun.feed.usual_quiet or 0),
+        )

@@ -28,7 +28,7 @@ from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.client import SyncarooApi
 from workers.fetch.fetching import Fetcher
 from workers.fetch.handler import MarkHandler
-from workers.fetch.resync import resync_regularly
+from workers.fetch.resync import Rereading
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
@@ -83,7 +83,7 @@ def build(
                     stop,
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
-                    resync_regularly(ResyncStore(store), resync.resync_interval, wake, stop),
+                    Rereading(ResyncStore(store), resync, wake).run(stop),
                     ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency).run(stop),
                 )
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from common.store.engine import Store
 from common.store.targets import Wanted, want, want_known
 from schemas.messages import ResyncWanted, WebhookReceived
+from workers.fetch.store.feeds import hear
 
 
 class MarkStore:
@@ -19,6 +20,7 @@ class MarkStore:
         """Make the targets of a batch of webhooks wanted, in one transaction."""
         wanted = [Wanted(one.connection_id, one.url, one.mapping, "webhook", one.delivery_id) for one in webhooks]
         async with self._store.transaction() as transaction:
+            await hear(transaction, {one.connection_id for one in webhooks})
             await want(transaction, wanted)
 
     async def mark_known(self, resync: ResyncWanted) -> int:
@@ -26,6 +28,8 @@ class MarkStore:
         async with self._store.transaction() as transaction:
             return await want_known(transaction, resync.connection_id, resync.reason, resync.location_id)
 
-    async def number(self) -> int:
-        """A number of the store's sequence."""
-        return await self._store.number()
+    async def unmap(self, webhook: WebhookReceived) -> int:
+        """A number of the store's sequence for a webhook that wants nothing; it was heard like any other."""
+        async with self._store.transaction() as transaction:
+            await hear(transaction, {webhook.connection_id})
+            return await transaction.number()

@@ -1,21 +1,35 @@
-"""When each connection is read again."""
+"""Reading connections again: which are due, and making all that is known of one wanted."""
 
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, literal, or_, select, update
 
 from common.store.engine import Store, Transaction
 from common.store.targets import want_known
-from schemas.tables import ConnectionRow, FeedRow, table_of
-from workers.fetch.rules import next_resync
+from schemas.tables import ConnectionRow, FeedRow, UtcDateTime, table_of
+from workers.fetch.rereading import KNOWN_AFTER_BURSTS, UNUSUAL, Feed, Terms, Why, plan, read_again, why_again
+from workers.fetch.store.feeds import feed_of
 
-RESYNC_BATCH = 20
+LOOK_BATCH = 200
 
 _connection = table_of(ConnectionRow)
 _feed = table_of(FeedRow)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A resync that was begun: why, of how many targets, and the connection's feed as it was."""
+
+    connection_id: int
+    why: Why
+    targets: int
+    feed: Feed
+    at: datetime
 
 
 class ResyncStore:
@@ -24,32 +38,56 @@ class ResyncStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def resync_due(self, interval: timedelta) -> list[int]:
-        """Plan the next resync of every connection whose time has come, and make its targets wanted.
+    async def due(self, terms: Terms) -> list[int]:
+        """Connections to be looked at: not revoked, and read again or planned now."""
+        async with self._store.reading() as transaction:
+            due = _due(transaction, await transaction.now(), terms)
+            query = select(_feed.c.connection_id).where(due).order_by(_feed.c.connection_id).limit(LOOK_BATCH)
+            return [row.connection_id for row in await transaction.rows(query)]
 
-        A connection that has no plan yet gets one at a random moment of the interval, so that not all come at once.
-        Gives the connections that are read again.
+    async def read_again(self, connection_id: int, terms: Terms) -> Begun | None:
+        """Make everything known of the connection wanted if it is due, else plan when it will be.
+
+        One transaction: whoever dies in it has changed nothing, and whoever comes second finds nothing to do.
         """
         async with self._store.transaction() as transaction:
-            now = await transaction.now()
-            revoked = exists().where(
-                _connection.c.connection_id == _feed.c.connection_id, _connection.c.state == "revoked"
-            )
-            rows = await transaction.rows(
-                select(_feed.c.connection_id, _feed.c.resync_at)
-                .where(or_(_feed.c.resync_at.is_(None), _feed.c.resync_at <= now), ~revoked)
-                .order_by(_feed.c.connection_id)
-                .limit(RESYNC_BATCH)
-                .with_for_update(skip_locked=True, of=_feed)
-            )
-            for row in rows:
-                spread = random.random()  # noqa: S311  # spreads load, guards nothing
-                wait = next_resync(interval, spread, first=row.resync_at is None)
-                await self._plan(transaction, row.connection_id, now + wait)
-            due = [row.connection_id for row in rows if row.resync_at is not None]
-            for connection_id in due:
-                await want_known(transaction, connection_id, "resync")
-            return due
+            one = select(_feed).where(_feed.c.connection_id == connection_id)
+            row = await transaction.row(one.with_for_update(skip_locked=True))
+            if row is None:
+                return None
+            feed, now = feed_of(row), await transaction.now()
+            why = why_again(feed, now, terms)
+            spread = random.random()  # noqa: S311  # spreads load, guards nothing
+            if why is None:
+                await _write(transaction, connection_id, plan(feed, now, terms, spread))
+                return None
+            found = await want_known(transaction, connection_id, "resync")
+            await _write(transaction, connection_id, read_again(feed, now, terms, spread))
+            return Begun(connection_id, why, found, feed, now)
 
-    async def _plan(self, transaction: Transaction, connection_id: int, at: datetime) -> None:
-        await transaction.execute(update(_feed).where(_feed.c.connection_id == connection_id).values(resync_at=at))
+
+async def _write(transaction: Transaction, connection_id: int, feed: Feed) -> None:
+    await transaction.execute(update(_feed).where(_feed.c.connection_id == connection_id).values(asdict(feed)))
+
+
+def _due(transaction: Transaction, now: datetime, terms: Terms) -> ColumnElement[bool]:
+    """What `why_again` and `plan` decide, so that only feeds with something to do are read."""
+    revoked = exists().where(_connection.c.connection_id == _feed.c.connection_id, _connection.c.state == "revoked")
+    reasons: list[ColumnElement[bool]] = [_feed.c.resync_at.is_not(None)]
+    if terms.interval:
+        far = _feed.c.resync_at > now + terms.latest_plan
+        reasons = [or_(_feed.c.resync_at.is_(None), _feed.c.resync_at <= now, far)]
+    if terms.burst_quiet:
+        reasons.append(and_(_feed.c.first_read == false(), _feed.c.heard_at <= now - terms.burst_quiet))
+    if terms.silence_after:
+        known = and_(_feed.c.bursts >= KNOWN_AFTER_BURSTS, _feed.c.silent_since.is_(None))
+        unusual = _seconds_since(transaction, _feed.c.heard_at, now) > UNUSUAL * _feed.c.usual_quiet
+        reasons.append(and_(known, _feed.c.heard_at < now - terms.silence_after, unusual))
+    return and_(or_(*reasons), ~revoked)
+
+
+def _seconds_since(transaction: Transaction, moment: Any, now: datetime) -> Any:
+    until = literal(now, UtcDateTime())
+    if transaction.postgres:
+        return func.extract("epoch", until) - func.extract("epoch", moment)
+    return (func.julianday(until) - func.julianday(moment)) * 86400
