@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 
 
 def new_id() -> str:
@@ -14,3 +15,14 @@ def new_id() -> str:
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 2 << 62
     return str(uuid.UUID(int=value))
+
+
+def made_at(made: str) -> datetime | None:
+    """When an id of ours was made, by the clock of whoever made it: for people, not to compare. None: not ours."""
+    try:
+        value = uuid.UUID(made)
+    except ValueError:
+        return None
+    if value.version != 7:
+        return None
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=value.int >> 80)

@@ -52,12 +52,19 @@ async def park(transaction: Transaction, parked: Sequence[Parked]) -> None:
 
 
 async def list_parked(
-    transaction: Transaction, *, queue: str | None = None, after: str = "", limit: int = 100
+    transaction: Transaction,
+    *,
+    queue: str | None = None,
+    connection_id: int | None = None,
+    after: str = "",
+    limit: int = 100,
 ) -> list[Parked]:
     """Parked things in the order of parking, from after the id `after`."""
     query = select(_parked).where(_parked.c.parked_id > after).order_by(_parked.c.parked_id).limit(limit)
     if queue is not None:
         query = query.where(_parked.c.queue == queue)
+    if connection_id is not None:
+        query = query.where(_parked.c.connection_id == connection_id)
     return [_value(row) for row in await transaction.rows(query)]
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from common.broker.publisher import Outgoing
 from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
-from ingress.admin.rules import cursor, queue_of, read_paging, shown_body
+from ingress.admin.rules import connection_of, cursor, queue_of, read_paging, shown_body
 from ingress.admin.store.dead_letters import DeadLetterStore
 
 
@@ -36,10 +36,10 @@ class DeadLetterEndpoints:
         self._broker = broker
 
     async def list(self, request: web.Request) -> web.Response:
-        """In the order of parking; `queue` filters."""
+        """In the order of parking; `queue` and `connectionId` filter."""
         query = query_of(request)
         paging = read_paging(query, str)
-        found = await self._store.list(queue_of(query.get("queue")), paging)
+        found = await self._store.list(queue_of(query.get("queue")), connection_of(query), paging)
         more = len(found) == paging.limit
         return page_of([_shown(one) for one in found], cursor(found[-1].parked_id) if more else None)
 

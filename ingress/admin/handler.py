@@ -20,7 +20,9 @@ from ingress.admin.store.connections import ConnectionStore
 from ingress.admin.store.dead_letters import DeadLetterStore
 from ingress.admin.store.listings import ListingStore
 from ingress.admin.store.status import StatusStore
+from ingress.admin.store.targets import TargetStore
 from ingress.admin.store.users import UserStore
+from ingress.admin.targets import TargetEndpoints
 from ingress.admin.users import UserEndpoints
 from ingress.bearer import bearer_token, unauthorized
 from ingress.passwords import Passwords
@@ -46,6 +48,7 @@ class AdminHandler:
         self._users = UserEndpoints(UserStore(store), passwords)
         self._connections = ConnectionEndpoints(ConnectionStore(store))
         self._listings = ListingEndpoints(ListingStore(store))
+        self._targets = TargetEndpoints(TargetStore(store))
         self._dead_letters = DeadLetterEndpoints(DeadLetterStore(store), broker)
         self._unmatched_webhooks = unmatched_webhooks
 
@@ -70,6 +73,8 @@ class AdminHandler:
             ("GET", "listings", listings.list),
             ("GET", "listings/{listingId}", listings.get),
             ("GET", "listings/{listingId}/history", listings.history),
+            ("GET", "targets", self._targets.list),
+            ("GET", "attempts", self._targets.attempts),
             ("GET", "dead-letters", dead.list),
             ("POST", "dead-letters/{id}/replay", dead.replay),
             ("DELETE", "dead-letters/{id}", dead.delete),

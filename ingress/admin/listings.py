@@ -29,11 +29,11 @@ class ListingEndpoints:
         return missing("listing") if found is None else answer(found)
 
     async def history(self, request: web.Request) -> web.Response:
-        """Every version of one listing, oldest first."""
+        """Every version of one listing and every attempt to read it, newest first."""
         paging = read_paging(query_of(request), int)
         listing = await self._store.listing(path_name(request, "listingId"))
         if listing is None:
             return missing("listing")
         past = await self._store.history(listing, paging)
         more = len(past) == paging.limit
-        return page_of(past, cursor(int(bytes(past[-1]["version"]))) if more else None)
+        return page_of([told for _, told in past], cursor(past[-1][0]) if more else None)

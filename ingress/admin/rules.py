@@ -11,7 +11,7 @@ from typing import Any
 
 from common.codec import dumps, loads
 from common.errors import BadJson
-from common.identity import plural
+from common.identity import place_of, plural
 from ingress.parameters import BadInput, check_text, one, positive_number, snake
 from schemas.messages import Json
 
@@ -119,25 +119,71 @@ def _read_cursor(text: str, kinds: tuple[type[int] | type[str], ...]) -> Cursor:
 
 @dataclass(frozen=True)
 class ListingFilter:
-    """Which listings; None: any."""
+    """Which listings; None: any. `path` is what the spellings of a listing's own URL share."""
 
     connection_id: int | None
     location_id: str | None
     attribute_type: str | None
+    item_id: str | None
+    path: str | None
 
 
 def read_listing_filter(values: Mapping[str, str]) -> ListingFilter:
-    """`connectionId`, `locationId`, `attributeType` (singular or plural).
+    """`connectionId`, `locationId`, `attributeType` (singular or plural), `itemId`, `url` (or the path of one).
 
     Raises:
-        BadInput: `connectionId` is not a number.
+        BadInput: `connectionId` is not a number, or `url` is not one.
     """
-    connection_id = one(values, "connectionId")
     return ListingFilter(
-        connection_id=None if connection_id is None else positive_number(connection_id, "connectionId"),
+        connection_id=connection_of(values),
         location_id=one(values, "locationId"),
         attribute_type=plural(one(values, "attributeType")),
+        item_id=one(values, "itemId"),
+        path=path_of(values),
     )
+
+
+@dataclass(frozen=True)
+class TargetFilter:
+    """Which targets; None: any. `url` is as it was given, `path` what its spellings share."""
+
+    connection_id: int | None
+    url: str
+    path: str | None
+
+
+def read_target_filter(values: Mapping[str, str]) -> TargetFilter:
+    """`connectionId`, `url` (or the path of one).
+
+    Raises:
+        BadInput: `connectionId` is not a number, or `url` is not one.
+    """
+    return TargetFilter(connection_of(values), values.get("url", ""), path_of(values))
+
+
+def connection_of(values: Mapping[str, str]) -> int | None:
+    """The parameter `connectionId`.
+
+    Raises:
+        BadInput: it is not a number.
+    """
+    text = one(values, "connectionId")
+    return None if text is None else positive_number(text, "connectionId")
+
+
+def path_of(values: Mapping[str, str]) -> str | None:
+    """The path of the parameter `url`, as all spellings of that URL share it; a path alone will do.
+
+    Raises:
+        BadInput: it is no URL.
+    """
+    url = values.get("url")
+    if url is None:
+        return None
+    try:
+        return place_of(url if "://" in url else f"https://api/{url}").path
+    except ValueError:
+        raise BadInput("url must be a URL, or the path of one") from None
 
 
 def queue_of(text: str | None) -> str | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from common.ids import new_id
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
@@ -17,7 +16,8 @@ TABLE = [
     ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
     ("PUT", "users/1/locations"), ("PUT", "users/1/locations/1"), ("DELETE", "users/1/locations/1"),
     ("GET", "connections"), ("GET", "connections/99"), ("DELETE", "connections/99"), ("POST", "connections/99/resync"),
-    ("GET", "listings"), ("GET", "listings/x"), ("GET", "listings/x/history"), ("GET", "dead-letters"),
+    ("GET", "listings"), ("GET", "listings/x"), ("GET", "listings/x/history"),
+    ("GET", "targets"), ("GET", "attempts"), ("GET", "dead-letters"),
     ("POST", "dead-letters/x/replay"), ("DELETE", "dead-letters/x"), ("GET", "status"),
 ]  # fmt: skip
 
@@ -160,22 +160,13 @@ def listing(number: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def test_listings_and_their_history(gateway: Gateway) -> None:
+async def test_listings(gateway: Gateway) -> None:
     rows = [
         listing(1), listing(2, attribute_type="resources"), listing(3, body=None, deleted=True, location_id="2"),
         listing(4, version=0, body=None), listing(5, connection_id=100),
     ]  # fmt: skip
-    event = {
-        "connection_id": 99, "position": 1, "type": "listing.changed", "subject": "s", "listing_id": "listing-1",
-        "headers": "{}", "cause": '{"url":"u"}', "created_at": datetime.now(UTC), "published_at": None,
-    }  # fmt: skip
-    events = [
-        event | {"event_id": new_id(), "version": version, "data": f'{{"version":{version},"change":"updated"}}'}
-        for version in (1, 2)
-    ]
     async with gateway.store.transaction() as transaction:
         await transaction.execute(table_of(ListingRow).insert(), rows)
-        await transaction.execute(table_of(EventRow).insert(), events)
 
     async def ids(query: str) -> list[str]:
         return [one["listingId"] for one in (await gateway.admin("GET", f"listings?{query}"))[1]["items"]]
@@ -183,6 +174,10 @@ async def test_listings_and_their_history(gateway: Gateway) -> None:
     assert await ids("") == ["listing-1", "listing-2", "listing-3", "listing-5"]
     assert await ids("connectionId=99&attributeType=Resource") == ["listing-2"]
     assert await ids("location_id=2") == ["listing-3"]
+    assert await ids("item_id=5") == ["listing-5"]
+    assert await ids("url=https://api.syncaroo.com//v1/locations/2/?full=1") == ["listing-2"]
+    assert await ids("url=/v1/locations/3") == ["listing-3"]
+    assert (await gateway.admin("GET", "listings?url=http://["))[0] == 400
     assert (await gateway.admin("GET", "listings?connectionId=x"))[0] == 400
     seen, after = [], ""
     for _ in range(4):
@@ -195,16 +190,12 @@ async def test_listings_and_their_history(gateway: Gateway) -> None:
     assert list(one) == [
         "listingId", "connectionId", "attributeType", "itemId", "locationId", "resourceId", "resourceType",
         "version", "current", "deleted",
+        "path", "collection", "url", "unmapped", "suspect", "changedAt", "began", "ended", "asked",
     ]  # fmt: skip
+    assert list((await gateway.admin("GET", "listings?limit=1"))[1]["items"][0]) == list(one)[:10]
     assert one["current"] == {"ID": "1", "big": 12345678901234567890}
     assert (await gateway.admin("GET", "listings/listing-3"))[1]["current"] is None
     assert (await gateway.admin("GET", "listings/listing-4"))[0] == 404
-    past = (await gateway.admin("GET", "listings/listing-1/history"))[1]
-    assert [(one["version"], one["cause"]) for one in past["items"]] == [(1, {"url": "u"}), (2, {"url": "u"})]
-    page = (await gateway.admin("GET", "listings/listing-1/history?limit=1"))[1]
-    page = (await gateway.admin("GET", f"listings/listing-1/history?limit=1&after={page['next']}"))[1]
-    assert [one["version"] for one in page["items"]] == [2]
-    assert (await gateway.admin("GET", "listings/listing-4/history"))[0] == 404
 
 
 def parked(queue: str, body: bytes) -> Parked:
@@ -220,6 +211,8 @@ async def test_dead_letters(gateway: Gateway) -> None:
     for name in ("token", "syncaroo.token", "syncaroo.token.dead"):
         (found,) = (await gateway.admin("GET", f"dead-letters?queue={name}"))[1]["items"]
         assert found["body"] == {"sealedCode": "[sealed]", "deep": [{"accessToken": "[sealed]"}], "n": 1}
+    assert len((await gateway.admin("GET", "dead-letters?connectionId=99"))[1]["items"]) == 2
+    assert (await gateway.admin("GET", "dead-letters?connectionId=98"))[1]["items"] == []
     page = (await gateway.admin("GET", "dead-letters?limit=1"))[1]
     page = (await gateway.admin("GET", f"dead-letters?limit=1&after={page['next']}"))[1]
     assert [one["id"] for one in page["items"]] == [everything[1]["id"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,10 +10,12 @@ from sqlalchemy import Select, and_, or_, select
 
 from common.store.engine import Store
 from ingress.admin.rules import ListingFilter, Paging
-from schemas.tables import EventRow, ListingRow, table_of
+from ingress.admin.store.targets import attempts_at
+from schemas.tables import EventRow, ListingRow, SuspectRow, table_of
 
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
+_suspect = table_of(SuspectRow)
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -30,6 +33,33 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deleted: bool
 
 
+class Suspicion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """It may have vanished: absent (from a list), pending (being asked), held (for a person), approved (by one)."""
+
+    state: str
+    since: datetime
+
+
+class KnownListing(Listing, frozen=True, kw_only=True, rename="camel"):
+    """A listing with all that is known of it: where it lives, and the numbers of the latest answer that told it."""
+
+    path: str
+    collection: str
+    """The path of the collection that it lies in."""
+    url: str | None
+    """Its own URL as it was asked; null: it was only ever seen in its collection."""
+    unmapped: bool
+    suspect: Suspicion | None
+    changed_at: datetime | None
+    began: int
+    ended: int
+    asked: int
+
+
+Past = tuple[int, Any]
+"""A moment of a listing's history, behind its number in the store's sequence."""
+
+
 class ListingStore:
     """Listings and their histories; every method is one transaction."""
 
@@ -44,6 +74,8 @@ class ListingStore:
             (_listing.c.connection_id, wanted.connection_id),
             (_listing.c.location_id, wanted.location_id),
             (_listing.c.attribute_type, wanted.attribute_type),
+            (_listing.c.item_id, wanted.item_id),
+            (_listing.c.own_path, wanted.path),
         ):
             if value is not None:
                 query = query.where(column == value)
@@ -52,26 +84,38 @@ class ListingStore:
             later = and_(_listing.c.connection_id == connection_id, _listing.c.listing_id > listing_id)
             query = query.where(or_(_listing.c.connection_id > connection_id, later))
         async with self._store.reading() as transaction:
-            return [_listing_of(row) for row in await transaction.rows(query)]
+            return [Listing(**_members(row)) for row in await transaction.rows(query)]
 
-    async def listing(self, listing_id: str) -> Listing | None:
+    async def listing(self, listing_id: str) -> KnownListing | None:
         """One listing."""
-        async with self._store.reading() as transaction:
-            row = await transaction.row(_seen_listings().where(_listing.c.listing_id == listing_id))
-        return None if row is None else _listing_of(row)
-
-    async def history(self, listing: Listing, paging: Paging) -> list[dict[str, Any]]:
-        """The listing's events by version, after the cursor's: each event's data, and what led to it."""
-        query = (
-            select(_event)
-            .where(_event.c.connection_id == listing.connection_id, _event.c.listing_id == listing.listing_id)
-            .order_by(_event.c.version)
-            .limit(paging.limit)
+        of_it = and_(
+            _suspect.c.connection_id == _listing.c.connection_id, _suspect.c.listing_id == _listing.c.listing_id
         )
-        if paging.after is not None:
-            query = query.where(_event.c.version > paging.after[0])
+        query = _seen_listings().where(_listing.c.listing_id == listing_id)
+        query = query.add_columns(_suspect.c.state, _suspect.c.since).outerjoin(_suspect, of_it)
         async with self._store.reading() as transaction:
-            return [_past(row) for row in await transaction.rows(query)]
+            row = await transaction.row(query)
+        return None if row is None else _known(row)
+
+    async def history(self, listing: KnownListing, paging: Paging) -> list[Past]:
+        """The listing's events and the attempts for it and for its collection, the newest first."""
+        paths = sorted({listing.path, listing.collection})
+        async with self._store.reading() as transaction:
+            events = await transaction.rows(_events(listing, paging))
+            attempts = await attempts_at(transaction, listing.connection_id, paths, paging)
+        told: list[Past] = [(row.position, _change(row)) for row in events]
+        told += [(attempt.started, attempt) for attempt in attempts]
+        return sorted(told, key=lambda one: one[0], reverse=True)[: paging.limit]
+
+
+def _events(listing: KnownListing, paging: Paging) -> Select[Any]:
+    query = (
+        select(_event)
+        .where(_event.c.connection_id == listing.connection_id, _event.c.listing_id == listing.listing_id)
+        .order_by(_event.c.version.desc())
+        .limit(paging.limit)
+    )
+    return query if paging.after is None else query.where(_event.c.position < paging.after[0])
 
 
 def _seen_listings() -> Select[Any]:
@@ -79,23 +123,46 @@ def _seen_listings() -> Select[Any]:
     return select(_listing).where(_listing.c.version > 0)
 
 
-def _listing_of(row: Any) -> Listing:
-    return Listing(
-        listing_id=row.listing_id,
-        connection_id=row.connection_id,
-        attribute_type=row.attribute_type,
-        item_id=row.item_id,
-        location_id=row.location_id,
-        resource_id=row.resource_id,
-        resource_type=row.resource_type,
-        version=row.version,
-        current=msgspec.Raw((row.body or "null").encode()),
-        deleted=row.deleted,
+def _members(row: Any) -> dict[str, Any]:
+    return {
+        "listing_id": row.listing_id,
+        "connection_id": row.connection_id,
+        "attribute_type": row.attribute_type,
+        "item_id": row.item_id,
+        "location_id": row.location_id,
+        "resource_id": row.resource_id,
+        "resource_type": row.resource_type,
+        "version": row.version,
+        "current": msgspec.Raw((row.body or "null").encode()),
+        "deleted": row.deleted,
+    }
+
+
+def _known(row: Any) -> KnownListing:
+    return KnownListing(
+        **_members(row),
+        path=row.own_path,
+        collection=row.scope,
+        url=row.own_url,
+        unmapped=row.unmapped > 0,
+        suspect=None if row.state is None else Suspicion(state=row.state, since=row.since),
+        changed_at=row.changed_at,
+        began=row.began,
+        ended=row.ended,
+        asked=row.asked,
     )
 
 
-def _past(row: Any) -> dict[str, Any]:
+def _change(row: Any) -> dict[str, Any]:
+    """A version: the event's data, and what led to it."""
     data: dict[str, msgspec.Raw] = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     cause = None if row.cause is None else msgspec.Raw(row.cause.encode())
-    told = {"eventId": row.event_id, "at": row.created_at, "publishedAt": row.published_at, "cause": cause}
-    return {**told, **data}
+    return {
+        "kind": "change",
+        "eventId": row.event_id,
+        "position": row.position,
+        "at": row.created_at,
+        "publishedAt": row.published_at,
+        "cause": cause,
+        **data,
+    }
