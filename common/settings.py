@@ -82,6 +82,14 @@ def _amqp_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _proxy_url(value: SecretStr) -> SecretStr:
+    parts = _parts(value.get_secret_value())
+    plain = parts is not None and parts.path in ("", "/") and not (parts.query or parts.fragment)
+    if parts is None or parts.scheme not in ("http", "https") or not plain:
+        raise ValueError("is not http(s)://[user:password@]host[:port] (are /, # and @ in its password escaped?)")
+    return value
+
+
 def _database_url(value: SecretStr) -> SecretStr:
     clear = value.get_secret_value()
     if not clear.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
@@ -115,6 +123,7 @@ def _hash_recipe(value: str) -> str:
 Secret = Annotated[SecretStr, AfterValidator(_real_secret)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -329,7 +338,7 @@ class FetchSettings(Section):
 class EgressSettings(Section):
     """The way out to Syncaroo; proxies that the environment names are never used."""
 
-    egress_proxy: SecretStr | None = None
+    egress_proxy: ProxyUrl | None = None
 
 
 class ReconcileSettings(Section):

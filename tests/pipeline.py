@@ -25,6 +25,7 @@ from common.crypto import TokenCipher
 from common.ids import new_id
 from common.settings import (
     BrokerSettings,
+    EgressSettings,
     EventBrokerSettings,
     FetchSettings,
     KeySettings,
@@ -213,7 +214,7 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
     retry = RetrySettings(retry_delays=SHORT_DELAYS)
     keys = KeySettings(secret_keys=(SecretStr(key),))
     return [
-        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, retry),
+        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, retry, EgressSettings()),
         reconcile_worker.build(broker, store, site, syncaroo, reconcile, retry),
         relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo),
     ]

@@ -17,7 +17,7 @@ from common.urls import AllowedHosts
 from tests.guide import transcript
 from workers.fetch import client
 from workers.fetch.answers import parse_page
-from workers.fetch.client import PublicResolver, SyncarooApi, refuse_private
+from workers.fetch.client import SyncarooApi
 
 
 @asynccontextmanager
@@ -98,23 +98,6 @@ async def test_without_permission_http_is_refused() -> None:
     assert seen == []
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fd00::1", "0.0.0.0"]
-)
-def test_names_that_lead_inside_are_refused(address: str) -> None:
-    """T-URL-REBIND."""
-    with pytest.raises(ForbiddenHost):
-        refuse_private(["93.184.216.34", address])
-    refuse_private(["93.184.216.34"])
-
-
-async def test_the_resolver_refuses_a_name_of_this_machine() -> None:
-    resolver = PublicResolver()
-    with pytest.raises(ForbiddenHost):
-        await resolver.resolve("localhost", 443)
-    await resolver.close()
-
-
 async def test_a_page_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A12."""
     monkeypatch.setattr(client, "MAX_PAGE_BYTES", 1000)
@@ -153,10 +136,3 @@ async def test_what_breaks_off_or_never_comes_passes(monkeypatch: pytest.MonkeyP
     async with serving(silent) as (api, base, _):
         with pytest.raises(UpstreamFailed):
             await api.get(f"{base}/v1/locations/1", "secret")
-
-
-async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    async with serving(plain) as (api, base, _):
-        assert (await api.get(f"{base}/v1/locations/1", "secret")).status == 200

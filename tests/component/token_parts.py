@@ -79,7 +79,7 @@ class FlakyGrants(GrantStore):
 class HeldClient(TokenClient):
     """The real client, whose answers arrive only when `let_go` is set; `asked` is set when Syncaroo has answered."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.asked, self.let_go = asyncio.Event(), asyncio.Event()
         self.let_go.set()

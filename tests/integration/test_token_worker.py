@@ -18,6 +18,7 @@ from common.crypto import TokenCipher
 from common.settings import (
     BrokerSettings,
     ClientSettings,
+    EgressSettings,
     KeySettings,
     RetrySettings,
     SiteSettings,
@@ -55,6 +56,7 @@ async def running(made: Bench, amqp_url: str, *, workers: int = 1) -> AsyncItera
         SyncarooSettings(syncaroo_base_url=made.base_url, syncaroo_allow_http=True),
         ClientSettings(syncaroo_client_id="sandbox-client", syncaroo_client_secret=SecretStr("sandbox-secret")),
         RetrySettings(retry_delays=DELAYS),
+        EgressSettings(),
     )
     stop = asyncio.Event()
     publisher = Publisher(amqp_url, "test")

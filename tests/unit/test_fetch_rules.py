@@ -1,6 +1,7 @@
 """workers.fetch: what an answer means, when a walk is complete."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from common.codec import dumps
 from common.errors import UpstreamFailed, UpstreamRefused
 from schemas.messages import Json
 from workers.fetch.answers import Page, Response, check_status, parse_page, retry_after_seconds
-from workers.fetch.walk import MAX_PAGES, Walk, step
+from workers.fetch.walk import MAX_BYTES, MAX_ITEMS, MAX_PAGES, MAX_WHOLE_BYTES, Walk, resumed, saved, step
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LIST = "https://api.syncaroo.com/v1/locations/5/resources"
@@ -67,7 +68,9 @@ def test_statuses_are_sorted(status: int, kind: type[Exception] | None, reason: 
         ("3601", 3600),
         ("9" * 10, 3600),
         ("9" * 400, 3600),
-        ("-5", None),
+        ("-5", 0),
+        ("-", None),
+        ("+5", None),
         ("1.5", None),
         ("1e3", None),
         ("٣", None),
@@ -120,6 +123,7 @@ def test_pages(body: Json, items: list[Json], single: bool) -> None:
         (answer({}), "bad_shape"),
         (answer({"data": None}), "bad_shape"),
         (answer({"data": "x"}), "bad_shape"),
+        (answer({"data": [0] * 20_001}), "too_large"),
         (answer([{"ID": 1}]), "bad_shape"),
         (answer(b"null"), "bad_shape"),
         (answer(b""), "not_json"),
@@ -145,7 +149,11 @@ def test_answers_that_are_none(response: Response, reason: str) -> None:
         ("", None),
         (0, None),
         (False, None),
+        ([], None),
         (["x"], None),
+        (True, None),
+        (2, None),
+        ("/" + "x" * 9000, None),
         ("https://api.syncaroo.com/x?c=a%2Fb", "https://api.syncaroo.com/x?c=a%2Fb"),
         ("HTTPS://evil.test/", "HTTPS://evil.test/"),
         ("javascript:alert(1)", "javascript:alert(1)"),
@@ -162,6 +170,15 @@ def test_the_next_link(link: Json, expected: str | None) -> None:
     assert (page.next_url, page.count, page.current) == (expected, 3, None)
 
 
+@pytest.mark.parametrize(
+    ("link", "odd"),
+    [(None, False), ("", False), (False, False), (0, False), (2, True), (["x"], True), ("/" * 9000, True)],
+)
+def test_a_next_link_that_is_none_ends_and_may_be_odd(link: Json, odd: bool) -> None:
+    page = parse_page(answer({"data": [], "pages": {"next": link, "count": 1}}), LIST)
+    assert (page.next_url, page.odd is not None) == (None, odd)
+
+
 def test_a_missing_next_link_ends() -> None:
     assert parse_page(answer({"data": [], "pages": {"count": 1, "current": True}}), LIST).next_url is None
 
@@ -172,9 +189,10 @@ def page(
     return Page([{"ID": one} for one in ids], single, next_url, current, count)
 
 
-def walk(pages: Sequence[Page], url: str = LIST) -> Walk:
+def walk(pages: Sequence[Page], at: Walk | str | None = LIST) -> Walk:
     """Steps until the walk or the pages end."""
-    found = Walk(url, 1)
+    assert at is not None
+    found = Walk(at, 1) if isinstance(at, str) else at
     for one in pages:
         assert found.url, "went on after its end"
         found = step(found, one)
@@ -190,6 +208,18 @@ NEXT = [f"{LIST}?page={number}" for number in range(10)]
         ([page(1, current=1, count=1)], True),
         ([page(1, count=1)], True),
         ([page(current=1, count=1)], True),
+        # a list of nothing may count no page
+        ([page(count=0)], True),
+        ([page(current=0, count=0)], True),
+        ([page(current=1, count=0)], True),
+        ([page(1, next_url=NEXT[2], current=1, count=0), page(current=2, count=0)], False),
+        ([page(1, current=0, count=0)], False),
+        ([page(current=0, count=1)], False),
+        # an item that moved between two reads is no sign of anything missing: its own URL is asked
+        ([page(1, 2, next_url=NEXT[2], current=1, count=2), page(2, current=2, count=2)], True),
+        ([page(1, 1, current=1, count=1)], True),
+        # a next link that is none
+        ([replace(page(1, current=1, count=1), odd="the next link is no text")], False),
         ([page(1, next_url=NEXT[2], current=1, count=2), page(2, current=2, count=2)], True),
         # `pages` missing or without a count
         ([page(1)], False),
@@ -238,6 +268,56 @@ def test_a_walk_has_an_end_though_every_link_is_new() -> None:
         found = step(found, page(1, next_url=f"{LIST}?c={found.pages}"))
         assert found.pages <= MAX_PAGES
     assert "too many pages" in found.anomalies
+
+
+@pytest.mark.parametrize(
+    ("so_far", "odd"),
+    [
+        ({"pages": MAX_PAGES - 2}, None),
+        ({"pages": MAX_PAGES - 1}, "too many pages"),
+        ({"size": MAX_BYTES - 11}, None),
+        ({"size": MAX_BYTES - 10}, "too many bytes"),
+        ({"seen_ids": frozenset(map(str, range(MAX_ITEMS - 1)))}, None),
+        ({"seen_ids": frozenset(map(str, range(MAX_ITEMS)))}, "too many items"),
+    ],
+)
+def test_a_walk_has_caps(so_far: dict[str, Any], odd: str | None) -> None:
+    """A walk that goes over one ends, incomplete."""
+    found = step(Walk(LIST, 1, shape="list", **so_far), replace(page(0, next_url=NEXT[9]), size=10))
+    assert (found.url, found.anomalies) == (("", (odd,)) if odd else (NEXT[9], ()))
+
+
+def test_a_list_that_is_one_listing_has_a_size() -> None:
+    """T-FR-BIG: the event holds it twice and its patch, and has to fit in one message."""
+    rows = Page([{"n": 1}] * 10_000, False, NEXT[2], None, None, size=1000)
+    for too_large in (replace(rows, items=[*rows.items, {}]), replace(rows, size=MAX_WHOLE_BYTES)):
+        with pytest.raises(UpstreamRefused, match="too_large"):
+            step(step(Walk(LIST, 1), rows), too_large)
+    assert step(step(Walk(LIST, 1), rows), rows).shape == "whole"
+
+
+def test_a_walk_is_kept_between_two_pages_and_answers_what_was_wanted_before() -> None:
+    found = walk([page(1, next_url=NEXT[2], current=1, count=2)])
+    text = saved(found)
+    assert resumed(text, 1) == found
+    assert resumed(text, 2) is None, "a webhook came after it had begun"
+    assert walk([page(2, current=2, count=2)], resumed(text, 1)).complete
+    for nothing in (None, "", "{}", "nonsense", '{"url": 1, "first": 2}'):
+        assert resumed(nothing, 0) is None
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Walk(LIST, 1),
+        Walk("", 1, pages=1, shape="list"),
+        Walk(LIST, 1, pages=1, shape="whole", gathered=({},)),
+        Walk(LIST, 1, pages=1, shape="list", seen_ids=frozenset(["x" * 500 + str(n) for n in range(3000)])),
+    ],
+)
+def test_a_walk_that_is_not_kept(found: Walk) -> None:
+    """At its beginning or end, of one listing, or too long to be written down."""
+    assert saved(found) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
@@ -13,9 +13,12 @@ from common.errors import BadJson, UpstreamFailed, UpstreamRefused
 from schemas.messages import Json
 
 MAX_RETRY_AFTER = timedelta(hours=1)
+MAX_PAGE_ITEMS = 20_000
+MAX_LINK = 8192
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_TRANSIENT_CLIENT_ERRORS = frozenset({408, 425, 429})
+_SECONDS = re.compile(r"-?[0-9]+")
+_TRANSIENT_CLIENT_ERRORS = frozenset({407, 408, 425, 429})  # 407 is said by a proxy of ours
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,16 @@ class Response:
 
 @dataclass(frozen=True)
 class Page:
-    """One page: its items, and what it says of itself (None: it does not say)."""
+    """One page: its items, and what it says of itself (None: it does not say); `size` in bytes."""
 
     items: list[Json]
     single: bool
     next_url: str | None
     current: int | None
     count: int | None
+    odd: str | None = None
+    """What is wrong with its next link, which is then none."""
+    size: int = field(default=0, compare=False)
 
 
 def check_status(response: Response, now: datetime) -> None:
@@ -60,11 +66,11 @@ def check_status(response: Response, now: datetime) -> None:
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """`Retry-After` in either form, from 0 to an hour; None when it is absent or garbage."""
+    """`Retry-After` in either form, cut to 0 to an hour; None when it is absent or garbage."""
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
+    if _SECONDS.fullmatch(text):
         seconds = float(text[:10])
     else:
         try:
@@ -79,7 +85,7 @@ def parse_page(response: Response, url: str) -> Page:
     """The page in a 200 answer. A relative `next` is resolved; an absolute one is kept byte for byte.
 
     Raises:
-        UpstreamRefused: `not_json` or `bad_shape`.
+        UpstreamRefused: `not_json`, `bad_shape` or `too_large`.
     """
     if "json" not in response.content_type.lower():
         raise UpstreamRefused("not_json", "the content type is not JSON", status=response.status)
@@ -87,29 +93,38 @@ def parse_page(response: Response, url: str) -> Page:
         body = loads(response.body)
     except BadJson as error:
         raise UpstreamRefused("not_json", error.detail, status=response.status) from error
-    data = body.get("data") if isinstance(body, dict) else None
-    if isinstance(data, dict):
-        items, single = [data], True
-    elif isinstance(data, list):
-        items, single = data, False
-    else:
-        raise UpstreamRefused("bad_shape", "no `data` in the answer", status=response.status)
+    items, single = _items(body.get("data") if isinstance(body, dict) else None, response.status)
     pages = body.get("pages")
     pages = pages if isinstance(pages, dict) else {}
-    return Page(
-        items, single, _next_url(pages.get("next"), url), _whole(pages.get("current")), _whole(pages.get("count"))
-    )
+    next_url, odd = _next_url(pages.get("next"), url)
+    current, count = _whole(pages.get("current")), _whole(pages.get("count"))
+    return Page(items, single, next_url, current, count, odd, len(response.body))
 
 
-def _next_url(value: Json, url: str) -> str | None:
-    if not isinstance(value, str) or not value:
-        return None
+def _items(data: Json, status: int) -> tuple[list[Json], bool]:
+    if isinstance(data, dict):
+        return [data], True
+    if not isinstance(data, list):
+        raise UpstreamRefused("bad_shape", "no `data` in the answer", status=status)
+    if len(data) > MAX_PAGE_ITEMS:
+        raise UpstreamRefused("too_large", f"more than {MAX_PAGE_ITEMS} items in a page", status=status)
+    return data, False
+
+
+def _next_url(value: Json, url: str) -> tuple[str | None, str | None]:
+    """The link to the next page, or what is wrong with it; neither at the end of the pages."""
+    if not value:
+        return None, None
+    if not isinstance(value, str):
+        return None, "the next link is no text"
+    if len(value) > MAX_LINK:
+        return None, "the next link is too long"
     if _SCHEME.match(value):
-        return value
+        return value, None
     try:
-        return urljoin(url, value)
+        return urljoin(url, value), None
     except ValueError:
-        return value  # whatever it is, it is no address, and where it leads is checked before it is called
+        return value, None  # whatever it is, it is no address, and where it leads is checked before it is called
 
 
 def _whole(value: Json) -> int | None:

@@ -3,70 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-from collections.abc import Sequence
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
+from pydantic import SecretStr
 from yarl import URL
 
-from common.errors import ForbiddenHost, UpstreamFailed, UpstreamRefused
+from common.errors import UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
+from workers.fetch.addresses import PublicResolver, refuse_private_literal
 from workers.fetch.answers import Response
 
 MAX_PAGE_BYTES = 5 * 1024 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5, sock_connect=5, sock_read=10)
 
 
-class PublicResolver(AbstractResolver):
-    """Refuses names that resolve to private, loopback or link-local addresses: a name can be pointed anywhere."""
-
-    def __init__(self) -> None:
-        self._resolver = DefaultResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The addresses of the name.
-
-        Raises:
-            ForbiddenHost: one of them is not public.
-        """
-        found = await self._resolver.resolve(host, port, family)
-        refuse_private([one["host"] for one in found])
-        return found
-
-    async def close(self) -> None:
-        """Release the resolver."""
-        await self._resolver.close()
-
-
-def refuse_private(addresses: Sequence[str]) -> None:
-    """Let only public addresses pass.
-
-    Raises:
-        ForbiddenHost: naming no address.
-    """
-    if not all(ipaddress.ip_address(address).is_global for address in addresses):
-        raise ForbiddenHost("the name resolves to an address that is not public")
-
-
 class SyncarooApi:
     """Syncaroo's API; use as an async context manager."""
 
-    def __init__(self, allowed: AllowedHosts, *, allow_private: bool, concurrency: int) -> None:
+    def __init__(
+        self, allowed: AllowedHosts, *, allow_private: bool, concurrency: int, proxy: SecretStr | None = None
+    ) -> None:
         self._allowed = allowed
-        self._allow_private = allow_private
+        # A proxy resolves names itself, and may stand inside: where they lead is then for it to judge.
+        self._public_only = not allow_private and proxy is None
         self._concurrency = concurrency
+        self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> SyncarooApi:
-        resolver = None if self._allow_private else PublicResolver()
-        connector = aiohttp.TCPConnector(limit=self._concurrency, resolver=resolver)
+        resolver = PublicResolver() if self._public_only else None
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=TIMEOUT, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+            connector=aiohttp.TCPConnector(limit=self._concurrency, resolver=resolver),
+            proxy=None if self._proxy is None else self._proxy.get_secret_value(),
+            timeout=TIMEOUT,
+            trust_env=False,  # the environment's proxies are not asked
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
 
@@ -84,10 +55,12 @@ class SyncarooApi:
         """
         assert self._session is not None, "used outside its context"
         self._allowed.check(url)
+        target = URL(url, encoded=True)  # encoded: a prepared link must arrive as it was given
+        if self._public_only:
+            refuse_private_literal(target.raw_host or "")
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
         try:
-            # encoded: a prepared link must arrive as it was given.
-            async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
+            async with self._session.get(target, headers=headers, allow_redirects=False) as answer:
                 return Response(
                     status=answer.status,
                     body=await _read(answer) if answer.status == 200 else b"",

@@ -13,6 +13,7 @@ from common.parking import parking_consumer
 from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
+    EgressSettings,
     FetchSettings,
     KeySettings,
     ResyncSettings,
@@ -44,6 +45,7 @@ SECTIONS = (
     FetchSettings,
     ResyncSettings,
     RetrySettings,
+    EgressSettings,
 )
 
 MARK_BATCH = 200
@@ -58,6 +60,7 @@ def build(
     fetch: FetchSettings,
     resync: ResyncSettings,
     retry_settings: RetrySettings,
+    egress: EgressSettings,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
     url = broker.amqp_url.get_secret_value()
@@ -71,7 +74,12 @@ def build(
         claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
         outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
         wake = asyncio.Event()
-        api = SyncarooApi(allowed, allow_private=syncaroo.syncaroo_allow_http, concurrency=fetch.fetch_concurrency)
+        api = SyncarooApi(
+            allowed,
+            allow_private=syncaroo.syncaroo_allow_http,
+            concurrency=fetch.fetch_concurrency,
+            proxy=egress.egress_proxy,
+        )
         publisher.start()
         try:
             async with api:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import aiohttp
+from pydantic import SecretStr
 
 from workers.token.rules import NoReply, Reply
 
@@ -12,17 +13,31 @@ TOTAL_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LARGEST_ANSWER = 64 * 1024
 
-_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+_NEVER_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.ClientHttpProxyError,  # the proxy opened no way to Syncaroo
+)
 
 
 class TokenClient:
     """Posts the guide's forms; each over a connection of its own, so that no reused one dies under a token."""
 
-    def __init__(self, *, base_url: str, client_id: str, client_secret: str, redirect_uri: str) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        redirect_uri: str,
+        proxy: SecretStr | None = None,
+    ) -> None:
         self._url = f"{base_url}/api/token"
         self._client_id = client_id
         self._client_secret = client_secret
         self._redirect_uri = redirect_uri
+        self._proxy = proxy
 
     def __repr__(self) -> str:
         return f"TokenClient({self._url})"
@@ -64,7 +79,8 @@ class TokenClient:
             timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
             headers={"Accept": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
+            proxy=None if self._proxy is None else self._proxy.get_secret_value(),
+            trust_env=False,  # the environment's proxies are not asked
         )
 
 

@@ -14,6 +14,7 @@ from common.process import Run, done_before, until_stopped
 from common.settings import (
     BrokerSettings,
     ClientSettings,
+    EgressSettings,
     KeySettings,
     RetrySettings,
     SiteSettings,
@@ -36,6 +37,7 @@ SECTIONS = (
     SyncarooSettings,
     ClientSettings,
     RetrySettings,
+    EgressSettings,
 )
 
 CONCURRENCY = 4
@@ -50,6 +52,7 @@ def build(
     syncaroo: SyncarooSettings,
     ourselves: ClientSettings,
     retry_settings: RetrySettings,
+    egress: EgressSettings,
 ) -> Run:
     """The worker, ready to run until it is stopped.
 
@@ -68,6 +71,7 @@ def build(
         client_id=ourselves.syncaroo_client_id,
         client_secret=ourselves.syncaroo_client_secret.get_secret_value(),
         redirect_uri=f"{site.site_uri}/confirm",
+        proxy=egress.egress_proxy,
     )
 
     async def run(stop: asyncio.Event) -> None:
