@@ -193,6 +193,7 @@ class EventRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_event_unpublished", "position", sqlite_where=text("published_at IS NULL"),
               postgresql_where=text("published_at IS NULL")),
+        Index("ix_event_created", "created_at", "event_id"),
         Unique("connection_id", "listing_id", "version", name="uq_event_version"),
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from common.settings import (
     EgressSettings,
     EventBrokerSettings,
     FetchSettings,
+    HistorySettings,
     KeySettings,
     ReconcileSettings,
     ResyncSettings,
@@ -216,7 +217,7 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
     return [
         fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, retry, EgressSettings()),
         reconcile_worker.build(broker, store, site, syncaroo, reconcile, retry),
-        relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo),
+        relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo, HistorySettings()),
     ]
 
 

@@ -80,6 +80,7 @@ def _attempt() -> None:
     )
     op.create_index("ix_attempt_path", "attempt", ["connection_id", "path", "started"])
     op.create_index("ix_attempt_at", "attempt", ["at"])
+    op.create_index("ix_event_created", "event", ["created_at", "event_id"])
 
 
 def _suspect() -> None:
@@ -131,6 +132,7 @@ def downgrade() -> None:
         "UPDATE connection SET resync_at = "
         "(SELECT feed.resync_at FROM feed WHERE feed.connection_id = connection.connection_id)"
     )
+    op.drop_index("ix_event_created", "event")
     for name in ("feed", "suspect", "attempt", "refused"):
         op.drop_table(name)
     with op.batch_alter_table("listing") as table:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from common.broker.poke import listen
 from common.broker.publisher import Publisher
 from common.broker.topology import RELAY_POKE
 from common.process import Run, done_before, until_stopped
-from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, SyncarooSettings
+from common.settings import (
+    BrokerSettings,
+    EventBrokerSettings,
+    HistorySettings,
+    SiteSettings,
+    StoreSettings,
+    SyncarooSettings,
+)
 from common.store.engine import Store
 from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
 from workers.relay.handler import Relay
-from workers.relay.store import EventStore
+from workers.relay.pruning import Pruning
+from workers.relay.store import EventStore, HistoryStore
 
-SECTIONS = (BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings, SyncarooSettings)
+SECTIONS = (BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, HistorySettings)
 
 
 def build(
@@ -24,6 +33,7 @@ def build(
     store_settings: StoreSettings,
     site: SiteSettings,
     syncaroo: SyncarooSettings,
+    history: HistorySettings,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
     work_url = broker.amqp_url.get_secret_value()
@@ -38,7 +48,9 @@ def build(
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
             relay = Relay(EventStore(store), publisher, Leadership(store, "relay"), site.source, wake)
-            await until_stopped(stop, relay.run(stop), listen(work_url, RELAY_POKE, wake.set, stop))
+            keep = timedelta(days=history.listing_history_days)
+            pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
+            await until_stopped(stop, relay.run(stop), listen(work_url, RELAY_POKE, wake.set, stop), pruning.run(stop))
         finally:
             await publisher.close()
             await store.close()
