@@ -20,6 +20,8 @@ from schemas.tables import FeedRow, TargetRow, table_of
 WEBHOOK, SECOND_LOOK, RESYNC = 0, 1, 2
 """Priorities: the smaller is claimed first."""
 
+_BELOW = {"locations": "resources", "resources": "rates"}
+
 _target = table_of(TargetRow)
 _feed = table_of(FeedRow)
 
@@ -47,6 +49,15 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
         one, number = latest[key]
         await transaction.execute(_upsert(transaction, one, number))
     return numbers
+
+
+async def know(transaction: Transaction, wanted: Sequence[Wanted]) -> None:
+    """Remember targets for the next resync, without wanting them now."""
+    rows = {(one.connection_id, one.url): _row(one) for one in wanted}
+    for key in sorted(rows):
+        known = {"wanted": 0, "started": 0, "answered": 0, "attempts": 0, "priority": RESYNC, "reason": "resync"}
+        statement = insert(transaction, _target).values(**rows[key], **known)
+        await transaction.execute(statement.on_conflict_do_nothing())
 
 
 async def _know_feeds(transaction: Transaction, connections: set[int]) -> None:
@@ -89,32 +100,36 @@ async def look_again(transaction: Transaction, connection_id: int, url: str, at:
 
 
 def collections_around(url: str) -> list[str]:
-    """The collections that a resync reads for a known URL: the one an item lies in, and the ones below a location.
+    """The collections that a resync reads for a known URL: those below it, and the one an item lies in.
 
     Never `/v1/locations` itself: the token is the platform's, and nothing says that the list is filtered.
     """
     place = place_of(url)
-    if place.noun is None:
-        return []
-    paths = []
-    if place.noun == "locations" and place.segment:
-        paths.append(f"{place.path}/resources")
-    if place.noun == "resources" and place.segment:
-        paths.append(f"{place.path}/rates")
-    if place.noun != "locations":
-        paths.append(place.scope)
+    if place.noun in (None, "locations"):
+        return collections_below(url)
+    return [*collections_below(url), _beside(url, place.scope)]
+
+
+def collections_below(url: str) -> list[str]:
+    """The collections that lie under the item of this URL."""
+    place = place_of(url)
+    below = _BELOW.get(place.noun or "") if place.segment else None
+    return [] if below is None else [_beside(url, f"{place.path}/{below}")]
+
+
+def _beside(url: str, path: str) -> str:
+    """Another path on the URL's host."""
     parts = urlsplit(url)
-    return [urlunsplit((parts.scheme, parts.netloc, path, "", "")) for path in paths]
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
 def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
     by_webhook = one.reason == "webhook"
     priority = WEBHOOK if by_webhook else RESYNC
-    told = {name: value for name, value in msgspec.structs.asdict(one.mapping).items() if value is not None}
+    told = _told(one)
     values: dict[str, Any] = {"wanted": number, "turn": number, "priority": priority, "reason": one.reason}
     if by_webhook:
         values |= {"asked": number, "delivery_id": one.delivery_id}
-    row = {"connection_id": one.connection_id, "url": one.url, "host": urlsplit(one.url).netloc.lower(), **told}
     due = _target.c.wanted > _target.c.answered
     stays_urgent = and_(due, _target.c.priority < priority)
     kept = {name: case((stays_urgent, _target.c[name]), else_=values[name]) for name in ("priority", "reason")}
@@ -122,5 +137,14 @@ def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
     change = values | kept | told | {"wanted": most(_target.c.wanted, number)}
     if by_webhook:
         change["asked"] = most(_target.c.asked, number)
-    statement = insert(transaction, _target).values(**row, **values, started=0, answered=0, attempts=0)
+    statement = insert(transaction, _target).values(**_row(one), **values, started=0, answered=0, attempts=0)
     return statement.on_conflict_do_update(index_elements=["connection_id", "url"], set_=change)
+
+
+def _told(one: Wanted) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(one.mapping).items() if value is not None}
+
+
+def _row(one: Wanted) -> dict[str, Any]:
+    host = urlsplit(one.url).netloc.lower()
+    return {"connection_id": one.connection_id, "url": one.url, "host": host, **_told(one)}

@@ -121,6 +121,21 @@ async def test_absence_from_a_complete_walk_is_confirmed_at_the_items_own_url(vh
         assert set(await run.bodies()) == {ROOM, f"{ROOMS}/8"}
 
 
+async def test_what_a_resync_finds_is_read_with_what_lies_under_it(vhost: Vhost, database_url: str) -> None:
+    """The webhooks for rooms and rates are lost: one room is found by the resync, one by a list before it."""
+    async with pipeline(vhost.url, database_url) as run:
+        run.api.pages[ROOMS] = [{"ID": "7"}]
+        run.api.pages[f"{ROOM}/rates"] = [{"ID": "1"}]
+        run.api.pages[f"{ROOMS}/8/rates"] = [{"ID": "2"}]
+        await run.webhook(ROOMS)
+        await until(lambda: len(run.events) == 1)
+        run.api.pages[ROOMS] = [{"ID": "7"}, {"ID": "8"}]
+        await run.send(ResyncWanted(connection_id=99, reason="hand"))
+        await until(lambda: len(run.events) == 4)
+        assert set(await run.bodies()) == {ROOM, f"{ROOM}/rates/1", f"{ROOMS}/8", f"{ROOMS}/8/rates/2"}
+        assert sorted(run.api.calls) == [ROOMS, ROOMS, f"{ROOM}/rates", f"{ROOMS}/8/rates"], "once each"
+
+
 async def test_unmapped_holds_against_a_resync_until_a_later_webhook(vhost: Vhost, database_url: str) -> None:
     async with pipeline(vhost.url, database_url) as run:
         run.api.pages[ROOM] = {"ID": "7"}

@@ -15,7 +15,7 @@ from common.store.engine import Store, Transaction
 from common.store.events import append_events
 from common.store.insert import insert
 from common.store.parked import Parked, park
-from common.store.targets import Wanted, look_again, want
+from common.store.targets import Wanted, collections_below, know, look_again, want
 from schemas.events import EventData
 from schemas.messages import PlatformIds, Source
 from schemas.tables import ListingRow, table_of
@@ -58,6 +58,8 @@ class ListingStore:
                 await self._ask_again(transaction, doubtful, source.url)
                 gone = [outcome.listing for _, outcome in changed if outcome.change == "deleted"]
                 await self._suspect_children(transaction, gone, source.url)
+                found = [outcome.listing for _, outcome in changed if outcome.change == "created"]
+                await self._read_below(transaction, found, source)
             if second_look and not changed and candidates:
                 connection_id = next(iter(candidates.values()))[0].connection_id
                 now = await transaction.now()
@@ -130,6 +132,21 @@ class ListingStore:
             urls = [row.own_url or urlunsplit((*host, row.own_path, "", "")) for row in rows]
             wanted += [Wanted(parent.connection_id, url, PlatformIds(), "resync") for url in urls]
         await want(transaction, wanted)
+
+    async def _read_below(self, transaction: Transaction, found: Sequence[Listing], source: Source) -> None:
+        """What lies under a listing that only its list told of, no webhook may have told of either: a resync reads it
+        along with the list, a webhook leaves it to the next resync."""
+        host = urlsplit(source.url)[:2]
+        below = [
+            Wanted(one.connection_id, url, PlatformIds(location_id=one.location_id), "resync")
+            for one in found
+            if one.written_by == "list"
+            for url in collections_below(urlunsplit((*host, one.own_path, "", "")))
+        ]
+        if source.reason == "webhook":
+            await know(transaction, below)
+        else:
+            await want(transaction, below)
 
 
 def _placeholder(listing: Listing) -> dict[str, Any]:
