@@ -28,6 +28,7 @@ def build(*sections: Any) -> Run:
                 done,
                 _serve(listeners, parts, settings.listen.drain_seconds, stop, done),
                 parts.refused.run(done),
+                parts.heartbeat.run(done),
                 parts.revocations.run(done),
                 parts.store_watch.run(done),
                 *(listener.close_silent(done) for listener in listeners),

@@ -36,6 +36,9 @@ from ingress.health.store_watch import StoreWatch
 from ingress.limits import MAX_BODY, drop_server_header, limits_middleware
 from ingress.oauth.handler import OAuthHandler
 from ingress.oauth.revocations import Revocations
+from ingress.outages.heartbeat import Heartbeat
+from ingress.outages.refused import Refused
+from ingress.outages.store import OutageStore
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
 from ingress.problems import problem_middleware
@@ -44,7 +47,6 @@ from ingress.webhook.deposit import Deposit
 from ingress.webhook.handler import WebhookHandler
 from ingress.webhook.hashes import HashCheck, keys_of
 from ingress.webhook.metrics import WebhookMetrics
-from ingress.webhook.refused import Refused
 from ingress.webhook.rules import Terms
 from ingress.webhook.signature import parse_recipe
 
@@ -105,9 +107,11 @@ class Parts:
         self.tokens = AccessTokens(settings.keys.clear(), settings.platform.access_token_seconds)
         self.passwords = Passwords()
         self.revocations = Revocations(self.store, settings.platform.access_token_seconds)
-        self.refused = Refused(broker, self.metrics.refused_connections)
         self.hashes = _hash_check(settings)
         self.store_watch = StoreWatch(self.store, facts_of(settings.site, settings.syncaroo))
+        outages = OutageStore(self.store)
+        self.refused = Refused(broker, outages, self.store_watch.is_up, self.metrics.refused_connections)
+        self.heartbeat = Heartbeat(outages, self.store_watch.is_up, monotonic_seconds)
         self.readiness = Readiness(broker, monotonic_seconds)
 
 

@@ -317,12 +317,23 @@ class FeedRow(SQLModel, table=True):
 
 
 class RefusedRow(SQLModel, table=True):
-    """A connection whose webhooks had to be refused and that is not resynced yet."""
+    """A connection whose webhooks had to be refused, or found nobody, and that is not resynced yet."""
 
     __tablename__ = "refused"
 
     connection_id: int = _key()
     since: datetime = _time(nullable=False)
+    lease_until: datetime | None = _time()
+    """Until then the ingress that has taken it over is publishing its resync."""
+
+
+class BeatRow(SQLModel, table=True):
+    """When a kind of process (`ingress`) was last there."""
+
+    __tablename__ = "beat"
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    at: datetime = _time(nullable=False)
 
 
 class CodeRow(SQLModel, table=True):

@@ -24,6 +24,10 @@ class StoreWatch:
         self._facts = facts
         self.state: Literal["up", "down"] = "down"
 
+    def is_up(self) -> bool:
+        """Whether it was there when it was last looked at, with our schema in it."""
+        return self.state == "up"
+
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop`.
 

@@ -1,4 +1,4 @@
-"""Turns and walks of targets, attempts, suspects, feeds, refused connections."""
+"""Turns and walks of targets, attempts, suspects, feeds, refused connections, beats."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ def upgrade() -> None:
     _attempt()
     _suspect()
     _feed()
-    op.create_table(
-        "refused",
-        sa.Column("connection_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("since", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("connection_id"),
-    )
+    _outages()
 
 
 def _targets() -> None:
@@ -120,6 +115,22 @@ def _feed() -> None:
         table.drop_column("resync_at")
 
 
+def _outages() -> None:
+    op.create_table(
+        "refused",
+        sa.Column("connection_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("lease_until", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("connection_id"),
+    )
+    op.create_table(
+        "beat",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+
+
 def _number(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False)
 
@@ -133,7 +144,7 @@ def downgrade() -> None:
         "(SELECT feed.resync_at FROM feed WHERE feed.connection_id = connection.connection_id)"
     )
     op.drop_index("ix_event_created", "event")
-    for name in ("feed", "suspect", "attempt", "refused"):
+    for name in ("feed", "suspect", "attempt", "refused", "beat"):
         op.drop_table(name)
     with op.batch_alter_table("listing") as table:
         table.drop_column("own_began")

@@ -10,16 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from common.errors import SettingsError
 from ingress import listen
 from ingress.app import Parts, create_app, create_ops_app
 from ingress.health.readiness import Readiness
 from ingress.listen import Listener, is_silent
-from ingress.webhook.metrics import WebhookMetrics
-from ingress.webhook.refused import Refused
-from tests.ingress_app import CONNECTION, FakeBroker, bearer, settings, webhook
+from tests.ingress_app import FakeBroker, bearer, settings, webhook
 from tests.waiting import until
 
 
@@ -281,29 +278,3 @@ async def refuses(port: int) -> bool:
         return True
     await hang_up(writer)
     return False
-
-
-# --- refused connections -------------------------------------------------------------------------------------------
-
-
-async def test_refused_connections_are_bounded_and_told_in_a_gauge() -> None:
-    broker, registry = FakeBroker(down=True), CollectorRegistry()
-    refused = Refused(broker, WebhookMetrics(registry).refused_connections, limit=3)
-    for connection in (1, 2, 2, 3, 4, 5, 1):
-        refused.add(connection)
-    assert len(refused) == 3
-    assert registry.get_sample_value("gateway_refused_connections") == 3
-
-
-async def test_at_the_end_refused_connections_get_one_more_chance() -> None:
-    broker = FakeBroker()
-    refused = Refused(broker, WebhookMetrics(CollectorRegistry()).refused_connections)
-    refused.add(CONNECTION)
-    stop = asyncio.Event()
-    stop.set()
-    await refused.run(stop)
-    assert [message.connection_id for _, message in broker.messages()] == [CONNECTION]  # type: ignore[attr-defined]
-    broker.down = True
-    refused.add(CONNECTION)
-    await refused.run(stop)
-    assert len(refused) == 1
