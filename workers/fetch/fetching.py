@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from common.broker.publisher import Publisher, outgoing
+from common.broker.publisher import outgoing
 from common.broker.retry import RetryPolicy, jittered
 from common.clock import utc_now
 from common.crypto import TokenCipher
@@ -19,7 +19,7 @@ from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.verdicts import GiveUp, PutOff, verdict
 from workers.fetch.walk import Walk
-from workers.fetch.walking import Walking
+from workers.fetch.walking import Publishes, Walking
 
 log = get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Fetcher:
         store: OutcomeStore,
         grants: GrantStore,
         api: SyncarooApi,
-        publisher: Publisher,
+        publisher: Publishes,
         cipher: TokenCipher,
         retry: RetryPolicy,
     ) -> None:

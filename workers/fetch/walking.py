@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Protocol
 
-from common.broker.publisher import Publisher, outgoing
+from common.broker.publisher import Outgoing, outgoing
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.identity import place_of
 from common.logs import get_logger
@@ -22,10 +23,17 @@ MAX_MESSAGE = 15 * 1024 * 1024
 log = get_logger(__name__)
 
 
+class Publishes(Protocol):
+    """What a walk needs of the broker."""
+
+    async def publish(self, message: Outgoing) -> None:
+        """Publish and wait for the confirm; raises `BrokerUnavailable`."""
+
+
 class Walking:
     """The walk over the pages of one claim, from its start or from where an earlier attempt left it."""
 
-    def __init__(self, store: OutcomeStore, publisher: Publisher, attempt: Attempt, claim: Claim) -> None:
+    def __init__(self, store: OutcomeStore, publisher: Publishes, attempt: Attempt, claim: Claim) -> None:
         self._store = store
         self._publisher = publisher
         self._attempt = attempt
