@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from common.codec import canonical, dumps
 from schemas.messages import Json
@@ -32,22 +32,27 @@ class World:
     """Syncaroo's truth at this moment."""
 
     def __init__(self) -> None:
-        self.items: dict[str, dict[str, Json]] = {}
+        self.items: dict[str, dict[str, Json]] = {url: _room(url) for url in (ITEMS[0], ITEMS[1])}
         self.hours: list[Json] = [{"day": 1}]
         self.read_alone: set[str] = set()
         """Items that were ever answered by their own URL."""
+        self.unseen: set[str] = set()
+        """Items whose `n` has changed without a webhook, and that no answer has shown since."""
 
     def answer(self, url: str) -> Response:
         """What Syncaroo answers now."""
         path, _, query = url.partition("?")
         if path in self.items:
             self.read_alone.add(path)
+            self.unseen.discard(path)
             return _page([self.items[path]], path, 1)
         if path == HOURS:
             return _page(self.hours, path, int(parse_qs(query).get("page", ["1"])[0]))
         if path == ROOMS or (path == RATES and f"{ROOMS}/1" in self.items):
-            items = [self.shown(one) for one in self.items if one.rpartition("/")[0] == path]
-            return _page(items, path, int(parse_qs(query).get("page", ["1"])[0]))
+            number = int(parse_qs(query).get("page", ["1"])[0])
+            items = [one for one in self.items if one.rpartition("/")[0] == path]
+            self.unseen -= set(items[(number - 1) * PAGE_SIZE : number * PAGE_SIZE])
+            return _page([self.shown(one) for one in items], path, number)
         return Response(404)
 
     def shown(self, url: str) -> dict[str, Json]:
@@ -60,6 +65,10 @@ class World:
         return [one for one in self.items if one.startswith(f"{url}/")]
 
 
+def _room(url: str) -> dict[str, Json]:
+    return {"ID": url.rpartition("/")[2], "n": 1, "status": "active", "text": "long"}
+
+
 def _page(items: list[Json], url: str, number: int) -> Response:
     count = max(1, -(-len(items) // PAGE_SIZE))
     following = f"{url}?page={number + 1}" if number < count else None
@@ -68,7 +77,7 @@ def _page(items: list[Json], url: str, number: int) -> Response:
     return Response(200, dumps({"data": shown, "pages": pages}), "application/json")
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """A GET that is under way; the truth may be read at any moment of it."""
 
@@ -88,10 +97,13 @@ class Stored:
 class Gateway(Protocol):
     """The stages under the storm."""
 
-    calls: list[Call]
-    """GETs under way."""
-    queue: list[Any]
-    """Everything that was ever published to reconcile."""
+    @property
+    def calls(self) -> list[Any]:
+        """GETs under way."""
+
+    @property
+    def queue(self) -> list[Any]:
+        """Everything that was ever published to reconcile."""
 
     def hear(self, url: str) -> None:
         """A webhook for the URL is taken up."""
@@ -105,13 +117,13 @@ class Gateway(Protocol):
     def due(self) -> int:
         """How many targets could be claimed now."""
 
-    def latest_wish(self) -> int:
-        """The number of what was wanted last."""
+    def progress(self) -> object:
+        """What differs once something was wanted, answered or published."""
 
     def begin(self, which: int) -> None:
         """Claim one of them: its first GET is under way."""
 
-    def end(self, call: Call) -> None:
+    def end(self, call: Any) -> None:
         """The answer of the GET is here; the walk goes on or ends."""
 
     def deliver(self, message: Any) -> None:
@@ -135,12 +147,18 @@ class Storm(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.webhooks: list[str] = []
+        self.webhooks = list(self.world.items)
         """Sent by Syncaroo, not yet heard."""
         self.unheard: list[int] = []
         """Places in the queue that were not delivered yet."""
         self.unmapped: set[str] = set()
         self._queued = 0
+        self._next = 0
+
+    @initialize(newest_first=st.booleans())
+    def choose_an_order(self, newest_first: bool) -> None:
+        """In which order everything arrives that is still under way at the end."""
+        self._next = -1 if newest_first else 0
 
     # --- the world -----------------------------------------------------------------------------------------------
 
@@ -158,11 +176,28 @@ class Storm(RuleBasedStateMachine):
         """What lists show changes, and only the list's webhook tells."""
         if url in self.world.items:
             self.world.items[url] = {**self.world.items[url], "n": n}
-        elif url not in self.world.read_alone and (url.startswith(f"{ROOMS}/2") or url == f"{ROOMS}/3"):
-            self.world.items[url] = {"ID": url.rpartition("/")[2], "n": n, "status": "active", "text": "told by a list"}
+        elif url not in self.world.read_alone and url == ITEMS[2]:
+            self.world.items[url] = {**_room(url), "n": n}
         else:
             return
         self.webhooks.append(url.rpartition("/")[0])
+
+    @rule(url=st.sampled_from(ITEMS), early=st.lists(st.booleans(), min_size=4, max_size=4))
+    def put_untold(self, url: str, early: list[bool]) -> None:
+        """What lists show changes, and the webhook gets lost: once any answer has shown it, it must not get lost.
+
+        Of the GETs that are under way, those of `early` read the truth before, the others after.
+        """
+        if url not in self.world.items:
+            return
+        calls = [call for call in self.gateway.calls if call.response is None]
+        for call in [one for one, before in zip(calls, early, strict=False) if before]:
+            call.response = self.world.answer(call.url)
+        body = self.world.items[url]
+        self.world.items[url] = {**body, "n": 3 - int(body["n"])}
+        self.world.unseen.add(url)
+        for call in [one for one, before in zip(calls, early, strict=False) if not before]:
+            call.response = self.world.answer(call.url)
 
     @rule(url=st.sampled_from(ITEMS), says_so=st.booleans())
     def delete(self, url: str, says_so: bool) -> None:
@@ -220,10 +255,21 @@ class Storm(RuleBasedStateMachine):
     # --- fetching ------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.gateway.due())
-    @rule(which=st.integers(0, 10))
-    def begin(self, which: int) -> None:
-        """A GET begins."""
-        self.gateway.begin(which)
+    @rule(whiches=st.lists(st.integers(0, 10), min_size=1, max_size=4))
+    def begin(self, whiches: list[int]) -> None:
+        """GETs begin, perhaps several at once."""
+        for which in whiches[: self.gateway.due()]:
+            self.gateway.begin(which)
+
+    @rule(url=st.sampled_from(ITEMS), early=st.lists(st.booleans(), min_size=4, max_size=4), list_first=st.booleans())
+    def race(self, url: str, early: list[bool], list_first: bool) -> None:
+        """An item's own URL and its list are asked at once, while it changes and no webhook tells."""
+        both = [url.rpartition("/")[0], url] if url in self.world.items else []
+        for one in both if list_first else reversed(both):
+            self.gateway.resync(one)
+            for _ in range(self.gateway.due()):
+                self.gateway.begin(0)
+        self.put_untold(url, early)
 
     @precondition(lambda self: self.gateway.calls)
     @rule(which=st.integers(0, 10))
@@ -252,13 +298,19 @@ class Storm(RuleBasedStateMachine):
         """A message reaches reconcile once more, or is copied on its way."""
         self.gateway.deliver(self.gateway.queue[which % len(self.gateway.queue)])
 
+    @rule()
+    def calm_down(self) -> None:
+        """Everything arrives and is asked for: what comes next begins from rest."""
+        self._settle()
+        assert self.found() == self.expected()
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         """The storm ends; what is under way arrives; what is wanted is asked until nothing is wanted."""
         self._settle()
         check_events(self.gateway.listings(), self.gateway.events())
-        assert _live(self.gateway.listings()) == self.expected()
+        assert self.found() == self.expected()
         before = self.gateway.listings()
         for message in self.gateway.queue:
             self.gateway.deliver(message)
@@ -274,23 +326,30 @@ class Storm(RuleBasedStateMachine):
                 bodies[_path(url)] = body if url in self.world.read_alone else self.world.shown(url)
         if _path(HOURS) in known:
             bodies[_path(HOURS)] = self.world.hours
-        return {path: canonical(body) for path, body in bodies.items()}
+        return self._comparable(bodies)
+
+    def found(self) -> dict[str, str]:
+        """What the gateway has come to, alike."""
+        return self._comparable({path: one.body for path, one in self.gateway.listings().items() if one.body})
+
+    def _comparable(self, bodies: dict[str, Json]) -> dict[str, str]:
+        unseen = {_path(url) for url in self.world.unseen}
+        return {path: canonical({**body, "n": "?"} if path in unseen else body) for path, body in bodies.items()}
 
     def _settle(self) -> None:
         for _ in range(30):
             while self.webhooks:
-                self._hear(self.webhooks.pop())
+                self._hear(self.webhooks.pop(self._next))
             while self.gateway.calls:
-                self._end(self.gateway.calls[-1])
+                self._end(self.gateway.calls[self._next])
             while self.unheard:
-                self.gateway.deliver(self.gateway.queue[self.unheard.pop()])
-            before = len(self.gateway.queue), self.gateway.latest_wish()
+                self.gateway.deliver(self.gateway.queue[self.unheard.pop(self._next)])
+            before = self.gateway.progress()
             for _ in range(self.gateway.due()):
                 self.gateway.begin(0)
             while self.gateway.calls:
-                self._end(self.gateway.calls[-1])
-            after = len(self.gateway.queue), self.gateway.latest_wish()
-            if after == before and not self.gateway.approve():
+                self._end(self.gateway.calls[self._next])
+            if self.gateway.progress() == before and not self.gateway.approve():
                 return  # nothing is wanted, but what was never there
         raise AssertionError("it never comes to rest")
 
@@ -334,10 +393,6 @@ def _differing(before: Json, after: Json) -> list[str]:
         return []
     absent = object()
     return sorted(one for one in before.keys() | after.keys() if before.get(one, absent) != after.get(one, absent))
-
-
-def _live(listings: dict[str, Stored]) -> dict[str, str]:
-    return {path: canonical(one.body) for path, one in listings.items() if one.body is not None}
 
 
 def _is_live(listings: dict[str, Stored], url: str) -> bool:
