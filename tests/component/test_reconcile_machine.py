@@ -36,7 +36,7 @@ from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.reconcile.handler import ReconcileHandler
-from workers.reconcile.store import ListingStore
+from workers.reconcile.store.listings import ListingStore
 
 T = TypeVar("T")
 
@@ -235,7 +235,7 @@ def test_whatever_arrives_in_whatever_order_the_store_ends_at_the_truth(database
             run_state_machine_as_test(
                 StoreStorm,
                 settings=settings(
-                    max_examples=25,
+                    max_examples=12,
                     stateful_step_count=15,
                     deadline=None,
                     derandomize=True,
