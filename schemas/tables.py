@@ -67,6 +67,8 @@ class TargetRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_target_due", "priority", "turn", sqlite_where=text("wanted > answered"),
               postgresql_where=text("wanted > answered")),
+        Index("ix_target_put_off", "not_before", sqlite_where=text("wanted > answered AND turn = 0"),
+              postgresql_where=text("wanted > answered AND turn = 0")),
         Index("ix_target_recheck", "recheck_at", sqlite_where=text("recheck_at IS NOT NULL"),
               postgresql_where=text("recheck_at IS NOT NULL")),
     )  # fmt: skip
@@ -88,9 +90,10 @@ class TargetRow(SQLModel, table=True):
     started: int = _big(0)
     answered: int = _big(0)
     priority: int = _big(0)
-    """0 webhook, 1 second look, 2 resync."""
+    """0 webhook, 1 second look, 2 a collection that a resync reads, 3 an item that it reads."""
     turn: int = _big(0)
-    """Its place among the due of its priority: each connection's next one comes after everybody else's next one."""
+    """Its place among the due of its priority: each connection's next one comes after everybody else's next one.
+    0: put off, it gets one when its time has come."""
     reason: str = _text()
     not_before: datetime | None = _time()
     recheck_at: datetime | None = _time()

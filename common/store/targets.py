@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from sqlalchemy import and_, case, select, update
+from sqlalchemy import and_, or_, select, update
 
 from common.identity import place_of
-from common.store.engine import Transaction
-from common.store.insert import greatest, insert
+from common.store.engine import Store, Transaction
+from common.store.insert import insert
+from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK, Turns, keep_turns, take_turns
 from schemas.messages import PlatformIds, Reason
-from schemas.tables import FeedRow, TargetRow, table_of
+from schemas.tables import TargetRow, table_of
 
-WEBHOOK, SECOND_LOOK, RESYNC = 0, 1, 2
-"""Priorities: the smaller is claimed first."""
+MARK_CHUNK = 500
+"""How many targets of a resync are marked in one transaction: none lasts long enough for anybody to wait."""
 
 _BELOW = {"locations": "resources", "resources": "rates"}
 
 _target = table_of(TargetRow)
-_feed = table_of(FeedRow)
+_SET = ("host", "wanted", "asked", "asked_at", "delivery_id", "priority", "turn", "reason")
+_TOLD = PlatformIds.__struct_fields__
 
 
 @dataclass(frozen=True)
@@ -40,49 +42,54 @@ class Wanted:
 async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     """Make targets wanted; a known target keeps its back-off. Gives each one's number, in order.
 
-    Rows are locked in one order, so that two batches never wait for each other in a circle.
+    Locks the connections' feeds first, then targets: whoever holds a target must not begin to want others.
     """
+    if not wanted:
+        return []
+    latest = _by_target(wanted)
+    turns = await take_turns(
+        transaction, {connection_id for connection_id, _ in latest}, {_host(url) for _, url in latest}
+    )
     numbers = await transaction.numbers(len(wanted))
-    latest = {(one.connection_id, one.url): (one, number) for one, number in zip(wanted, numbers, strict=True)}
-    await _know_feeds(transaction, {connection_id for connection_id, _ in latest})
-    for key in sorted(latest):
-        one, number = latest[key]
-        await transaction.execute(_upsert(transaction, one, number))
+    now = await transaction.now()
+    known = await _lock(transaction, list(latest))
+    number = dict(zip(((one.connection_id, one.url) for one in wanted), numbers, strict=True))
+    rows = [_marked(latest[key], known.get(key), number[key], turns, now) for key in sorted(latest)]
+    await transaction.execute(_upsert(transaction), rows)
+    await keep_turns(transaction, turns)
     return numbers
 
 
 async def know(transaction: Transaction, wanted: Sequence[Wanted]) -> None:
     """Remember targets for the next resync, without wanting them now."""
-    rows = {(one.connection_id, one.url): _row(one) for one in wanted}
-    for key in sorted(rows):
-        known = {"wanted": 0, "started": 0, "answered": 0, "attempts": 0, "priority": RESYNC, "reason": "resync"}
-        statement = insert(transaction, _target).values(**rows[key], **known)
-        await transaction.execute(statement.on_conflict_do_nothing())
+    rows = {(one.connection_id, one.url): _named(one, None) | {"reason": "resync"} for one in wanted}
+    if rows:
+        await transaction.execute(
+            insert(transaction, _target).on_conflict_do_nothing(), [rows[one] for one in sorted(rows)]
+        )
 
 
-async def _know_feeds(transaction: Transaction, connections: set[int]) -> None:
-    if connections:
-        rows = [{"connection_id": one, "first_read": False} for one in sorted(connections)]
-        await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), rows)
-
-
-async def want_known(
-    transaction: Transaction, connection_id: int, reason: Reason, location_id: str | None = None
-) -> int:
+async def want_known(store: Store, connection_id: int, reason: Reason, location_id: str | None = None) -> int:
     """Make every known target of the connection (or of one of its locations) wanted, and the collections in which
     they lie, behind all webhooks. Gives the number of targets.
+
+    In many short transactions, the collections first. Done again after a crash, it leaves out what still waits.
     """
-    where = _target.c.connection_id == connection_id
-    if location_id is not None:
-        where = and_(where, _target.c.location_id == location_id)
-    rows = await transaction.rows(select(_target.c.url, _target.c.location_id).where(where).order_by(_target.c.url))
-    nothing = PlatformIds()
-    known = {row.url: Wanted(connection_id, row.url, nothing, reason) for row in rows}
-    for row in rows:
-        for url in collections_around(row.url):
+    known: dict[str, Wanted] = {}
+    waiting: set[str] = set()
+    after = ""
+    while rows := await _known_after(store, connection_id, location_id, after):
+        after = rows[-1].url
+        waiting |= {row.url for row in rows if _waits(row)}
+        for row in rows:
+            known[row.url] = Wanted(connection_id, row.url, PlatformIds(), reason)
             mapping = PlatformIds(location_id=row.location_id)
-            known.setdefault(url, Wanted(connection_id, url, mapping, reason))
-    await want(transaction, list(known.values()))
+            for url in collections_around(row.url):
+                known.setdefault(url, Wanted(connection_id, url, mapping, reason))
+    left = sorted((one for one in known.values() if one.url not in waiting), key=lambda one: (_priority(one), one.url))
+    for begin in range(0, len(left), MARK_CHUNK):
+        async with store.transaction() as transaction:
+            await want(transaction, left[begin : begin + MARK_CHUNK])
     return len(known)
 
 
@@ -123,28 +130,87 @@ def _beside(url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-def _upsert(transaction: Transaction, one: Wanted, number: int) -> Any:
-    by_webhook = one.reason == "webhook"
-    priority = WEBHOOK if by_webhook else RESYNC
-    told = _told(one)
-    values: dict[str, Any] = {"wanted": number, "turn": number, "priority": priority, "reason": one.reason}
-    if by_webhook:
-        values |= {"asked": number, "delivery_id": one.delivery_id}
-    due = _target.c.wanted > _target.c.answered
-    stays_urgent = and_(due, _target.c.priority < priority)
-    kept = {name: case((stays_urgent, _target.c[name]), else_=values[name]) for name in ("priority", "reason")}
-    most = greatest(transaction)
-    change = values | kept | told | {"wanted": most(_target.c.wanted, number)}
-    if by_webhook:
-        change["asked"] = most(_target.c.asked, number)
-    statement = insert(transaction, _target).values(**_row(one), **values, started=0, answered=0, attempts=0)
+def _by_target(wanted: Iterable[Wanted]) -> dict[tuple[int, str], Wanted]:
+    """Each target once: the latest wish for it, which takes away nothing that an earlier one told."""
+    found: dict[tuple[int, str], Wanted] = {}
+    for one in wanted:
+        key = (one.connection_id, one.url)
+        told = _told(found[key].mapping) if key in found else {}
+        found[key] = replace(one, mapping=PlatformIds(**(told | _told(one.mapping))))
+    return found
+
+
+async def _lock(transaction: Transaction, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Any]:
+    """The targets that are known already, locked in one order."""
+    urls: dict[int, list[str]] = {}
+    for connection_id, url in keys:
+        urls.setdefault(connection_id, []).append(url)
+    which = (and_(_target.c.connection_id == one, _target.c.url.in_(named)) for one, named in urls.items())
+    columns = [_target.c[name] for name in ("connection_id", "url", "started", "answered", *_SET, *_TOLD)]
+    # Ordered as Python does, whatever the database's collation: renewed leases are locked in that order.
+    by_url = _target.c.url.collate("C") if transaction.postgres else _target.c.url
+    query = select(*columns).where(or_(*which)).order_by(_target.c.connection_id, by_url).with_for_update()
+    return {(row.connection_id, row.url): row for row in await transaction.rows(query)}
+
+
+def _marked(one: Wanted, known: Any | None, number: int, turns: Turns, now: datetime) -> dict[str, Any]:
+    """The target as the wish leaves it."""
+    row = _named(one, known) | _in_line(one, known, turns) | {"wanted": number}
+    if one.reason == "webhook":
+        return row | {"asked": number, "asked_at": now, "delivery_id": one.delivery_id}
+    asked = 0 if known is None else known.asked
+    return row | {"asked": asked, **{name: getattr(known, name, None) for name in ("asked_at", "delivery_id")}}
+
+
+def _named(one: Wanted, known: Any | None) -> dict[str, Any]:
+    """Which target it is, and what is known of the platform's own ids."""
+    row = {"connection_id": one.connection_id, "url": one.url, "host": _host(one.url)}
+    return row | {name: getattr(known, name, None) for name in _TOLD} | _told(one.mapping)
+
+
+def _in_line(one: Wanted, known: Any | None, turns: Turns) -> dict[str, Any]:
+    """Its priority, which never falls while it is due, and its turn, which it keeps while it waits for it."""
+    wish = _priority(one)
+    if known is None or known.wanted <= known.answered:
+        return {"priority": wish, "reason": one.reason, "turn": turns.next(one.connection_id, wish)}
+    priority = min(known.priority, wish)
+    keeps = known.turn == PUT_OFF or (_waits(known) and known.priority == priority)
+    return {
+        "priority": priority,
+        "reason": known.reason if known.priority < wish else one.reason,
+        "turn": known.turn if keeps else turns.next(one.connection_id, priority),
+    }
+
+
+def _upsert(transaction: Transaction) -> Any:
+    statement = insert(transaction, _target)
+    change = {name: statement.excluded[name] for name in (*_SET, *_TOLD)}
     return statement.on_conflict_do_update(index_elements=["connection_id", "url"], set_=change)
 
 
-def _told(one: Wanted) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(one.mapping).items() if value is not None}
+async def _known_after(store: Store, connection_id: int, location_id: str | None, after: str) -> Sequence[Any]:
+    query = select(_target.c.url, _target.c.location_id, _target.c.wanted, _target.c.started, _target.c.answered)
+    query = query.where(_target.c.connection_id == connection_id, _target.c.url > after)
+    if location_id is not None:
+        query = query.where(_target.c.location_id == location_id)
+    async with store.reading() as transaction:
+        return await transaction.rows(query.order_by(_target.c.url).limit(MARK_CHUNK))
 
 
-def _row(one: Wanted) -> dict[str, Any]:
-    host = urlsplit(one.url).netloc.lower()
-    return {"connection_id": one.connection_id, "url": one.url, "host": host, **_told(one)}
+def _waits(row: Any) -> bool:
+    """Whether it waits for an attempt that begins later than now: what that one finds is the truth of now, too."""
+    return bool(row.wanted > max(row.started, row.answered))
+
+
+def _priority(one: Wanted) -> int:
+    if one.reason == "webhook":
+        return WEBHOOK
+    return RESYNC if place_of(one.url).segment is None else RESYNC_ITEM
+
+
+def _told(mapping: PlatformIds) -> dict[str, str]:
+    return {name: value for name, value in msgspec.structs.asdict(mapping).items() if value is not None}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.lower()

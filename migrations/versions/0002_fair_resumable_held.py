@@ -35,6 +35,8 @@ def _targets() -> None:
     op.execute("UPDATE target SET turn = wanted")
     due = sa.text("wanted > answered")
     op.create_index("ix_target_due", "target", ["priority", "turn"], sqlite_where=due, postgresql_where=due)
+    late = sa.text("wanted > answered AND turn = 0")
+    op.create_index("ix_target_put_off", "target", ["not_before"], sqlite_where=late, postgresql_where=late)
 
 
 def _listings() -> None:
@@ -48,6 +50,10 @@ def _budget_and_grant() -> None:
         table.add_column(sa.Column("resync_tokens", sa.Float(), server_default=sa.text("0"), nullable=False))
         table.add_column(_number("turn"))
         table.add_column(_number("resync_turn"))
+    op.execute(
+        "INSERT INTO budget (host, tokens, refilled_at) SELECT host, 0, '2000-01-01 00:00:00.000000' "
+        "FROM target WHERE host NOT IN (SELECT host FROM budget) GROUP BY host"
+    )
     op.execute("UPDATE budget SET turn = COALESCE((SELECT max(wanted) FROM target), 0)")
     op.execute("UPDATE budget SET resync_turn = turn")
     with op.batch_alter_table("grant") as table:
@@ -153,6 +159,7 @@ def downgrade() -> None:
     with op.batch_alter_table("budget") as table:
         for name in ("resync_tokens", "turn", "resync_turn"):
             table.drop_column(name)
+    op.drop_index("ix_target_put_off", "target")
     op.drop_index("ix_target_due", "target")
     with op.batch_alter_table("target") as table:
         for name in ("asked_at", "turn", "walk", "walk_at"):

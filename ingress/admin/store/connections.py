@@ -55,8 +55,7 @@ class ConnectionStore:
 
     async def resync(self, connection_id: int) -> int:
         """Make all that is known of a connection wanted; gives the number of targets."""
-        async with self._store.transaction() as transaction:
-            return await want_known(transaction, connection_id, "hand")
+        return await want_known(self._store, connection_id, "hand")
 
 
 async def _connection_of(transaction: Transaction, connection_id: int) -> Connection | None:

@@ -1,26 +1,55 @@
-"""Claiming: what is due is leased by the store's clock, with a share of the API budget."""
+"""Claiming: what is due is leased in turn, by the store's clock, with a share of the API budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import bindparam, update
 
 from common.store.engine import Store, Transaction
+from common.store.turns import Latest
 from schemas.messages import PlatformIds
-from schemas.tables import ConnectionRow, TargetRow, table_of
+from schemas.tables import TargetRow, table_of
 from workers.fetch.claim import Claim, Grant
-from workers.fetch.store.budget import debit_host
+from workers.fetch.pacing import Purse, Room, interleaved
+from workers.fetch.store.budget import open_purse, read_purse, shut_purse
+from workers.fetch.store.due import Line, come_back, lines
 from workers.fetch.store.grants import valid_grant
+from workers.fetch.store.lining_up import line_up
 from workers.fetch.walk import Walk, resumed
 
 LEASE = timedelta(seconds=15)
 WALK_AGE = timedelta(minutes=10)
+LATE = 100
+"""How many turns a connection may lag behind before the others share with it: it had no room for long."""
+AHEAD = 1000
+"""How many turns ahead others are looked for, when a connection has all the room that it may have."""
 
 _target = table_of(TargetRow)
-_connection = table_of(ConnectionRow)
+
+
+@dataclass
+class _Claiming:
+    """One claim: its time, what it may still take, and what it took."""
+
+    now: datetime
+    room: Room
+    purse: Purse
+    claimed: Latest
+    late_first: bool
+    claims: list[Claim] = field(default_factory=list)
+
+    def take(self, rows: Sequence[Any], *, resync: bool) -> list[Any]:
+        """Those of the rows for which there is room and budget."""
+        taken = []
+        for row in rows:
+            if self.room.has(row.connection_id) and self.purse.take(row.host, resync=resync):
+                self.room.take(row.connection_id)
+                taken.append(row)
+        return taken
 
 
 class ClaimStore:
@@ -31,6 +60,7 @@ class ClaimStore:
         self._owner = owner
         self._rate = rate
         self._interval = interval
+        self._late_first = False
 
     async def anything_due(self) -> bool:
         """Whether a claim may find something; cheap, and waits for no writer."""
@@ -38,112 +68,121 @@ class ClaimStore:
             now = await transaction.now()
             if await valid_grant(transaction, now) is None:
                 return False
-            conditions = (_wanted(), _second_look(now))
-            return any([await transaction.row(_due(now, which).limit(1)) for which in conditions])
+            if (await read_purse(transaction, self._rate, now)).empty():
+                return False
+            queries = [*(line.query for line in lines(now)), come_back(now)]
+            return any([await transaction.row(query.limit(1)) for query in queries])
 
-    async def claim(self, limit: int) -> tuple[list[Claim], Grant | None]:
-        """Lease up to `limit` due targets, as many as their hosts' budgets allow; none without a valid token."""
+    async def claim(
+        self, limit: int, *, running: Mapping[int, int] | None = None, cap: int | None = None
+    ) -> tuple[list[Claim], Grant | None]:
+        """Lease up to `limit` due targets, as many as their hosts' budgets allow; none without a valid token.
+
+        Of one connection no more than `cap` are fetched at once here, of which so many (`running`) are already.
+        """
+        await line_up(self._store)
+        self._late_first = not self._late_first
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             grant = await valid_grant(transaction, now)
             if grant is None:
                 return [], None
-            rows = await self._due_rows(transaction, now, limit)
-            rows = await self._within_budget(transaction, rows, now)
-            return [await self._lease(transaction, row, now) for row in rows], grant
+            purse, claimed = await open_purse(transaction, self._rate, now)
+            claiming = _Claiming(now, Room(limit, cap, running), purse, claimed, self._late_first)
+            for line in lines(now):
+                await self._take(transaction, claiming, line)
+            await shut_purse(transaction, purse, {claim.host for claim in claiming.claims}, claimed)
+            return claiming.claims, grant
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         """Keep the leases of these claims, as far as they have not run out."""
         async with self._store.transaction() as transaction:
             now = await transaction.now()
-            await transaction.execute(
-                update(_target).where(self._held(claims), _target.c.lease_until > now).values(lease_until=now + LEASE)
-            )
+            kept = self._held().where(_target.c.lease_until > now).values(lease_until=now + LEASE)
+            await transaction.execute(kept, _in_order(claims))
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Give claims back unanswered: another process may take them at once."""
         async with self._store.transaction() as transaction:
-            await transaction.execute(
-                update(_target).where(self._held(claims)).values(lease_owner=None, lease_until=None)
-            )
+            await transaction.execute(self._held().values(lease_owner=None, lease_until=None), _in_order(claims))
 
-    def _held(self, claims: Sequence[Claim]) -> ColumnElement[bool]:
-        return and_(_target.c.lease_owner == self._owner, _target.c.started.in_([claim.started for claim in claims]))
+    def _held(self) -> Any:
+        return _at_key().where(_target.c.started == bindparam("key_started"), _target.c.lease_owner == self._owner)
 
-    async def _due_rows(self, transaction: Transaction, now: datetime, limit: int) -> list[Any]:
-        rows: list[Any] = []
-        for which in (_wanted(), _second_look(now)):
-            if len(rows) < limit:
-                query = _due(now, which).limit(limit - len(rows)).with_for_update(skip_locked=True, of=_target)
-                rows += await transaction.rows(query)
+    async def _take(self, transaction: Transaction, claiming: _Claiming, line: Line) -> None:
+        """Claim along one line, past whatever has no room or no budget."""
+        while claiming.room.free and not claiming.purse.empty(resync=line.resync):
+            rows = await _next_rows(transaction, claiming, line)
+            taken = claiming.take(rows, resync=line.resync)
+            if taken:
+                claiming.claims += await self._lease(transaction, taken, line, claiming.now)
+                if not line.second_look:
+                    claiming.claimed.move(max(row.turn for row in taken), resync=line.resync)
+            if len(taken) == len(rows):
+                return
+
+    async def _lease(self, transaction: Transaction, rows: Sequence[Any], line: Line, now: datetime) -> list[Claim]:
+        numbers = await transaction.numbers(len(rows))
+        claims = [_claim(row, number, line.second_look, now) for row, number in zip(rows, numbers, strict=True)]
+        leased = _at_key().values(
+            started=bindparam("key_started"),
+            lease_owner=self._owner,
+            lease_until=now + LEASE,
+            not_before=now + self._interval,
+            # A dead worker's second look is taken up again.
+            recheck_at=now + LEASE if line.second_look else None,
+        )
+        await transaction.execute(leased, _in_order(claims))
+        return claims
+
+
+async def _next_rows(transaction: Transaction, claiming: _Claiming, line: Line) -> Sequence[Any]:
+    """What comes next in the line; a connection that lags far behind shares with the others, half and half."""
+    latest = claiming.claimed.of(resync=line.resync)
+    query = line.query.limit(claiming.room.free).with_for_update(skip_locked=True, of=_target)
+    if spent := claiming.purse.spent(resync=line.resync):
+        query = query.where(_target.c.host.not_in(spent))
+    if full := claiming.room.full():
+        query = query.where(_target.c.connection_id.not_in(full))
+        if not line.second_look:
+            query = query.where(_target.c.turn <= latest + AHEAD)
+    rows = await transaction.rows(query)
+    if line.second_look or not rows or rows[0].turn >= latest - LATE:
         return rows
+    others = await transaction.rows(query.where(_target.c.turn >= latest - LATE))
+    return interleaved(rows, others) if claiming.late_first else interleaved(others, rows)
 
-    async def _within_budget(self, transaction: Transaction, rows: Sequence[Any], now: datetime) -> list[Any]:
-        granted = {}
-        for host in sorted({row.host for row in rows}):
-            wish = sum(row.host == host for row in rows)
-            granted[host] = await debit_host(transaction, host, wish, self._rate, now)
-        kept = []
-        for row in rows:
-            if granted[row.host] > 0:
-                granted[row.host] -= 1
-                kept.append(row)
-        return kept
 
-    async def _lease(self, transaction: Transaction, row: Any, now: datetime) -> Claim:
-        started = await transaction.number()
-        second_look = row.wanted <= row.answered
-        await transaction.execute(
-            update(_target)
-            .where(_target.c.connection_id == row.connection_id, _target.c.url == row.url)
-            .values(
-                started=started,
-                lease_owner=self._owner,
-                lease_until=now + LEASE,
-                not_before=now + self._interval,
-                recheck_at=now + LEASE if second_look else None,  # a dead worker's second look is taken up again
-            )
-        )
-        return Claim(
-            connection_id=row.connection_id,
-            url=row.url,
-            host=row.host,
-            mapping=PlatformIds(
-                attribute_type=row.attribute_type,
-                resource_type=row.resource_type,
-                location_id=row.location_id,
-                resource_id=row.resource_id,
-            ),
-            reason="webhook" if second_look else row.reason,
-            delivery_id=row.delivery_id if second_look or row.reason == "webhook" else None,
-            started=started,
-            asked=row.asked,
-            attempts=row.attempts,
-            second_look=second_look,
-            last_status=row.last_status,
-            walk=_walk_of(row, now),
-        )
+def _at_key() -> Any:
+    return update(_target).where(
+        _target.c.connection_id == bindparam("key_connection"), _target.c.url == bindparam("key_url")
+    )
+
+
+def _in_order(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Keys of targets in the order in which all lock them."""
+    keys = [(claim.connection_id, claim.url, claim.started) for claim in claims]
+    return [{"key_connection": one, "key_url": url, "key_started": started} for one, url, started in sorted(keys)]
+
+
+def _claim(row: Any, started: int, second_look: bool, now: datetime) -> Claim:
+    by_webhook = second_look or row.reason == "webhook"
+    return Claim(
+        connection_id=row.connection_id,
+        url=row.url,
+        host=row.host,
+        mapping=PlatformIds(**{name: getattr(row, name) for name in PlatformIds.__struct_fields__}),
+        reason="webhook" if by_webhook else row.reason,
+        delivery_id=row.delivery_id if by_webhook else None,
+        started=started,
+        asked=row.asked,
+        attempts=row.attempts,
+        second_look=second_look,
+        last_status=row.last_status,
+        walk=_walk_of(row, now),
+    )
 
 
 def _walk_of(row: Any, now: datetime) -> Walk | None:
     """The walk to go on with: an older one has missed too much."""
     return resumed(row.walk, row.wanted) if row.walk_at is not None and row.walk_at > now - WALK_AGE else None
-
-
-def _due(now: datetime, which: ColumnElement[bool]) -> Any:
-    revoked = exists().where(_connection.c.connection_id == _target.c.connection_id, _connection.c.state == "revoked")
-    return (
-        select(_target)
-        .where(which, ~revoked)
-        .where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
-        .where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now))
-        .order_by(_target.c.priority, _target.c.turn)
-    )
-
-
-def _wanted() -> ColumnElement[bool]:
-    return _target.c.wanted > _target.c.answered
-
-
-def _second_look(now: datetime) -> ColumnElement[bool]:
-    return and_(_target.c.recheck_at <= now, _target.c.wanted <= _target.c.answered)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, update
 
 from common.store.engine import Transaction
-from common.store.insert import insert
+from common.store.turns import lock_feeds
 from schemas.tables import FeedRow, table_of
 from workers.fetch.rereading import Feed, heard
 
@@ -18,16 +18,16 @@ _HEARD = ("heard_at", "bursts", "usual_quiet", "silent_since")
 
 
 async def hear(transaction: Transaction, connections: Collection[int]) -> None:
-    """Each of these connections was heard now. Rows are locked by connection, as everywhere."""
-    rows = await transaction.rows(
-        select(_feed).where(_feed.c.connection_id.in_(connections)).order_by(_feed.c.connection_id).with_for_update()
-    )
+    """Each of these connections was heard now."""
+    rows = await lock_feeds(transaction, connections)
     now = await transaction.now()
-    known = {row.connection_id: feed_of(row) for row in rows}
-    values = [{"connection_id": one, **asdict(heard(known.get(one, Feed()), now))} for one in sorted(set(connections))]
-    statement = insert(transaction, _feed).values(values)
-    changed = {name: statement.excluded[name] for name in _HEARD}
-    await transaction.execute(statement.on_conflict_do_update(index_elements=["connection_id"], set_=changed))
+    values = [_values(row.connection_id, heard(feed_of(row), now)) for row in rows]
+    statement = update(_feed).where(_feed.c.connection_id == bindparam("key"))
+    await transaction.execute(statement.values({name: bindparam(name) for name in _HEARD}), values)
+
+
+def _values(connection_id: int, feed: Feed) -> dict[str, Any]:
+    return {"key": connection_id} | {name: getattr(feed, name) for name in _HEARD}
 
 
 def feed_of(row: Any) -> Feed:

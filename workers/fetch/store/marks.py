@@ -25,8 +25,7 @@ class MarkStore:
 
     async def mark_known(self, resync: ResyncWanted) -> int:
         """Make every known target of a connection wanted; how many there are."""
-        async with self._store.transaction() as transaction:
-            return await want_known(transaction, resync.connection_id, resync.reason, resync.location_id)
+        return await want_known(self._store, resync.connection_id, resync.reason, resync.location_id)
 
     async def unmap(self, webhook: WebhookReceived) -> int:
         """A number of the store's sequence for a webhook that wants nothing; it was heard like any other."""

@@ -14,6 +14,7 @@ from common.identity import place_of
 from common.ids import new_id
 from common.store.engine import Store, Transaction
 from common.store.parked import Parked, park
+from common.store.turns import PUT_OFF, lock_feeds
 from schemas.messages import WebhookReceived
 from schemas.tables import ListingRow, TargetRow, table_of
 from workers.fetch.claim import Claim
@@ -69,6 +70,7 @@ class OutcomeStore:
         Gives their number.
         """
         async with self._store.transaction() as transaction:
+            await lock_feeds(transaction, {claim.connection_id})
             if not await self._settle(transaction, claim, _answered(claim, 200), Ending("answered", 200, pages)):
                 return 0
             return await suspect_absent(transaction, claim, seen_ids)
@@ -76,6 +78,7 @@ class OutcomeStore:
     async def answered_missing(self, claim: Claim, status: int) -> int:
         """As `answered`, after a 404 on a collection: each of its listings is asked itself. Gives their number."""
         async with self._store.transaction() as transaction:
+            await lock_feeds(transaction, {claim.connection_id})
             if not await self._settle(transaction, claim, _answered(claim, status), Ending(_good(status), status)):
                 return 0
             return await suspect_absent(transaction, claim, frozenset())
@@ -103,6 +106,7 @@ class OutcomeStore:
                 {
                     **kept,
                     "not_before": now + delay,
+                    "turn": PUT_OFF,
                     "recheck_at": now + delay if claim.second_look else None,
                     "attempts": claim.attempts + (1 if counts else 0),
                     "last_status": status or None,

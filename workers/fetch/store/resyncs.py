@@ -48,8 +48,12 @@ class ResyncStore:
     async def read_again(self, connection_id: int, terms: Terms) -> Begun | None:
         """Make everything known of the connection wanted if it is due, else plan when it will be.
 
-        One transaction: whoever dies in it has changed nothing, and whoever comes second finds nothing to do.
+        Planned after it was marked: who dies in between leaves it to the next one, who marks what is left. Of two who
+        do it at once, one says that it began.
         """
+        found = (
+            await want_known(self._store, connection_id, "resync") if await self._why(connection_id, terms) else None
+        )
         async with self._store.transaction() as transaction:
             one = select(_feed).where(_feed.c.connection_id == connection_id)
             row = await transaction.row(one.with_for_update(skip_locked=True))
@@ -60,10 +64,15 @@ class ResyncStore:
             spread = random.random()  # noqa: S311  # spreads load, guards nothing
             if why is None:
                 await _write(transaction, connection_id, plan(feed, now, terms, spread))
+            if why is None or found is None:
                 return None
-            found = await want_known(transaction, connection_id, "resync")
             await _write(transaction, connection_id, read_again(feed, now, terms, spread))
             return Begun(connection_id, why, found, feed, now)
+
+    async def _why(self, connection_id: int, terms: Terms) -> Why | None:
+        async with self._store.reading() as transaction:
+            row = await transaction.row(select(_feed).where(_feed.c.connection_id == connection_id))
+            return None if row is None else why_again(feed_of(row), await transaction.now(), terms)
 
 
 async def _write(transaction: Transaction, connection_id: int, feed: Feed) -> None:

@@ -1,0 +1,71 @@
+"""Which targets may be asked for now, in the order in which they are claimed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, or_, select
+
+from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK
+from schemas.tables import ConnectionRow, TargetRow, table_of
+
+_target = table_of(TargetRow)
+_collection = _target.alias()
+_connection = table_of(ConnectionRow)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Due targets of one kind, in order; second looks have no turns."""
+
+    query: Any
+    resync: bool = False
+    second_look: bool = False
+
+
+def lines(now: datetime) -> list[Line]:
+    """All that is due: webhooks, second looks, then what a resync reads: collections before the items in them."""
+    items = _in_turn(now, RESYNC_ITEM).where(_target.c.connection_id.not_in(_reading_collections()))
+    return [
+        Line(_in_turn(now, WEBHOOK)),
+        Line(_second_looks(now), second_look=True),
+        Line(_in_turn(now, RESYNC), resync=True),
+        Line(items, resync=True),
+    ]
+
+
+def come_back(now: datetime) -> Any:
+    """The targets that were put off and whose time has come; they have no turn yet."""
+    return _free(now).where(_target.c.wanted > _target.c.answered, _target.c.turn == PUT_OFF)
+
+
+def _in_turn(now: datetime, priority: int) -> Any:
+    query = _free(now).where(_target.c.wanted > _target.c.answered, _target.c.priority == priority)
+    return query.where(_target.c.turn > PUT_OFF).order_by(_target.c.turn)
+
+
+def _second_looks(now: datetime) -> Any:
+    query = _free(now).where(_target.c.recheck_at <= now, _target.c.wanted <= _target.c.answered)
+    return query.order_by(_target.c.recheck_at)
+
+
+def _free(now: datetime) -> Any:
+    revoked = exists().where(_connection.c.connection_id == _target.c.connection_id, _connection.c.state == "revoked")
+    return (
+        select(_target)
+        .where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
+        .where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now))
+        .where(~revoked)
+    )
+
+
+def _reading_collections() -> Any:
+    """The connections of which a collection waits for its first attempt of a resync, or is in it."""
+    return (
+        select(_collection.c.connection_id)
+        .where(_collection.c.wanted > _collection.c.answered, _collection.c.priority == RESYNC)
+        .where(_collection.c.attempts == 0)
+        .distinct()
+    )
