@@ -65,9 +65,10 @@ class AdminApi:
         """All of them."""
         return [item async for item in self._items("connections", {})]
 
-    async def resync(self, connection_id: int) -> None:
-        """Have every known target of the connection read again."""
-        await self._call("POST", f"connections/{connection_id}/resync")
+    async def resync(self, connection_id: int, location_id: str | None = None) -> int:
+        """Have every known target of the connection, or of one of its locations, read again → how many there are."""
+        query = None if location_id is None else {"locationId": location_id}
+        return int((await self._object("POST", f"connections/{connection_id}/resync", query=query))["targets"])
 
     async def dead_letters(self, queue: str | None = None) -> list[dict[str, Any]]:
         """What could not be processed, oldest first."""

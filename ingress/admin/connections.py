@@ -7,7 +7,7 @@ from aiohttp import web
 from ingress.admin.answers import answer, done, missing, page_of, query_of
 from ingress.admin.rules import cursor, read_paging
 from ingress.admin.store.connections import ConnectionStore
-from ingress.parameters import positive_number
+from ingress.parameters import one, positive_number
 from ingress.problems import problem
 
 
@@ -33,14 +33,17 @@ class ConnectionEndpoints:
         return done() if await self._store.revoke(_connection_id(request)) else missing("connection")
 
     async def resync(self, request: web.Request) -> web.Response:
-        """Every known target is wanted again (202); 409 for a revoked connection, which is not synced any more."""
+        """Every known target is wanted again (202), or those of `locationId`; 409 for a revoked connection, which is
+        not synced any more.
+        """
+        location_id = one(query_of(request), "locationId")
         found = await self._store.connection(_connection_id(request))
         if found is None:
             return missing("connection")
         if found.state == "revoked":
             detail = "The connection was revoked. The user has to authorize it again first."
             return problem(409, "/problems/connection-revoked", "Connection revoked", detail)
-        return answer({"targets": await self._store.resync(found.connection_id)}, 202)
+        return answer({"targets": await self._store.resync(found.connection_id, location_id)}, 202)
 
 
 def _connection_id(request: web.Request) -> int:

@@ -6,13 +6,16 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, false, func, select
+from sqlalchemy import Select, exists, false, func, select
 
 from common.store.engine import Store, Transaction
 from common.store.parked import count_parked
-from schemas.tables import SYNCAROO_ACCOUNT, ConnectionRow, EventRow, GrantRow, ListingRow, TargetRow, table_of
+from schemas.tables import SYNCAROO_ACCOUNT, ConnectionRow, EventRow, FeedRow, GrantRow, ListingRow, TargetRow, table_of
+
+SHOWN = 100
 
 _connection = table_of(ConnectionRow)
+_feed = table_of(FeedRow)
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
 _target = table_of(TargetRow)
@@ -26,6 +29,22 @@ class GrantStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: datetime | None = None
 
 
+class Silent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A connection that is quiet for unusually long."""
+
+    heard_at: datetime | None
+    silent_since: datetime
+    next_resync_at: datetime | None
+
+
+class Feeds(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The connections' webhooks together: the latest, who is silent (the first hundred), the next resync by plan."""
+
+    heard_at: datetime | None
+    next_resync_at: datetime | None
+    silent: dict[str, Silent]
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """How much there is of everything."""
 
@@ -35,6 +54,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, int]
     parked: dict[str, int]
     connections: dict[str, int]
+    feeds: Feeds
 
 
 class StatusStore:
@@ -57,12 +77,28 @@ class StatusStore:
                 events={"unpublished": await _number(transaction, unpublished)},
                 parked=await count_parked(transaction),
                 connections={row.state: row.found for row in await transaction.rows(states)},
+                feeds=await _feeds(transaction),
             )
 
 
 async def _grant_status(transaction: Transaction) -> GrantStatus:
     row = await transaction.row(select(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT))
     return GrantStatus() if row is None else GrantStatus(state=row.state, expires_at=row.expires_at)
+
+
+async def _feeds(transaction: Transaction) -> Feeds:
+    revoked = exists().where(_connection.c.connection_id == _feed.c.connection_id, _connection.c.state == "revoked")
+    (together,) = await transaction.rows(
+        select(func.max(_feed.c.heard_at).label("heard_at"), func.min(_feed.c.resync_at).label("next")).where(~revoked)
+    )
+    silent = select(_feed).where(_feed.c.silent_since.is_not(None), ~revoked).order_by(_feed.c.silent_since)
+    found = {
+        str(row.connection_id): Silent(
+            heard_at=row.heard_at, silent_since=row.silent_since, next_resync_at=row.resync_at
+        )
+        for row in await transaction.rows(silent.limit(SHOWN))
+    }
+    return Feeds(heard_at=together.heard_at, next_resync_at=together.next, silent=found)
 
 
 async def _number(transaction: Transaction, query: Select[Any]) -> int:
