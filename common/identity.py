@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from schemas.messages import Json
 
@@ -51,6 +51,14 @@ def place_of(url: str) -> Place:
     scope = "/" + "/".join(segments[: last + 1])
     rest = segments[last + 1 :]
     return Place(scope=scope, segment="/".join(rest) or None, noun=segments[last])
+
+
+def item_url(own_path: str, near: str) -> str | None:
+    """The own URL of the item with this path, on the host of the URL `near`; None when nothing says that it has one."""
+    if place_of(own_path).segment is None:
+        return None
+    parts = urlsplit(near)
+    return urlunsplit((parts.scheme, parts.netloc, own_path, "", ""))
 
 
 def as_segment(item_id: str) -> str:

@@ -97,10 +97,11 @@ class PageFetched(Message, frozen=True, kw_only=True):
 
 
 class ItemGone(Message, frozen=True, kw_only=True):
-    """The item's own URL answered 404 or 410."""
+    """The item's own URL answered 404 or 410; with `listing_id`, that listing is gone from what `source` read."""
 
     connection_id: int
     source: Source
+    listing_id: str | None = None
 
 
 class ListingUnmapped(Message, frozen=True, kw_only=True):

@@ -215,7 +215,7 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
     retry = RetrySettings(retry_delays=SHORT_DELAYS)
     keys = KeySettings(secret_keys=(SecretStr(key),))
     return [
-        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, retry, EgressSettings()),
+        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, reconcile, retry, EgressSettings()),
         reconcile_worker.build(broker, store, site, syncaroo, reconcile, retry),
         relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo, HistorySettings()),
     ]

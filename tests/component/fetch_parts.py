@@ -28,6 +28,7 @@ from workers.fetch.fetching import Fetcher
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.suspects import SuspectStore
 
 CIPHER = TokenCipher([NEW])
 RETRY = RetryPolicy([timedelta(seconds=2), timedelta(seconds=10)], timedelta(hours=1))
@@ -154,12 +155,13 @@ class Bench:
         me = new_id()
         claims = ClaimStore(self.store, me, rate=1000.0, interval=timedelta(0))
         outcomes = OutcomeStore(self.store, me, rate=1000.0)
-        fetcher = Fetcher(outcomes, GrantStore(self.store), self.client, self.published, CIPHER, RETRY)
+        suspects, grants = SuspectStore(self.store, me, brake=1.0), GrantStore(self.store)
+        fetcher = Fetcher(outcomes, suspects, grants, self.client, self.published, CIPHER, RETRY)
         found, grant = await claims.claim(at_most)
         for claim in found:
             assert grant is not None
             await fetcher.fetch(claim, grant)
-        return await self.rows(TargetRow)
+        return sorted(await self.rows(TargetRow), key=lambda row: row.url)
 
     async def rows(self, table: type[Any]) -> list[Any]:
         async with self.store.reading() as transaction:

@@ -82,8 +82,8 @@ async def test_an_attempt_says_what_was_asked_why_and_what_came_of_it(fetching: 
 async def test_every_outcome_has_its_name(fetching: Fetching) -> None:
     outcomes = fetching.outcomes
     await outcomes.answered(await fetching.claim(ROOMS), 200, pages=2, odd=["too many pages", "no count"])
-    await outcomes.answered_walk(await fetching.claim(ROOMS, "resync"), frozenset(), pages=3)
-    await outcomes.answered_missing(await fetching.claim(ROOMS, "hand"), 404)
+    await outcomes.answered(await fetching.claim(ROOMS, "resync"), 200, pages=3)
+    await outcomes.answered(await fetching.claim(ROOMS, "hand"), 404)
     await outcomes.answered(await fetching.claim(), 410)
     await outcomes.put_off(await fetching.claim(), timedelta(0), "x" * 300, status=429)
     await outcomes.park(await fetching.again(), "refused", status=403)

@@ -19,6 +19,7 @@ from workers.fetch.fetching import Fetcher
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.suspects import SuspectStore
 
 CIPHER = TokenCipher([NEW])
 
@@ -44,7 +45,8 @@ async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str)
         await want(transaction, [Wanted(99, "https://api.syncaroo.com/v1/locations/5", PlatformIds(), "webhook", "d")])
     retry = RetryPolicy([timedelta(milliseconds=1)], timedelta(milliseconds=1))
     nobody = Publisher("amqp://nobody", "test")
-    fetcher = Fetcher(outcomes, grants, BrokenApi(), nobody, CIPHER, retry)  # type: ignore[arg-type]
+    suspects = SuspectStore(store, "me", brake=1.0)
+    fetcher = Fetcher(outcomes, suspects, grants, BrokenApi(), nobody, CIPHER, retry)  # type: ignore[arg-type]
     for attempt in range(2):
         async with store.transaction() as transaction:
             await transaction.execute(table_of(TargetRow).update().values(not_before=None))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import func, select
 
+from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.broker.publisher import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
@@ -35,6 +36,7 @@ from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.suspects import SuspectStore
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store.listings import ListingStore
 
@@ -94,7 +96,8 @@ class StoreGateway:
         self._claims = ClaimStore(store, "storm", rate=RATE, interval=timedelta(0))
         # What is not there yet is asked again at once, and as often as a storm may last.
         retry = RetryPolicy([timedelta(0)] * 1000, timedelta(days=3))
-        self._fetcher = Fetcher(outcomes, grants, api, publisher, CIPHER, retry)
+        suspects = SuspectStore(store, "storm", brake=NO_BRAKE)
+        self._fetcher = Fetcher(outcomes, suspects, grants, api, publisher, CIPHER, retry)
         self._mark = MarkHandler(MarkStore(store), publisher, AllowedHosts([HOST], allow_http=False), lambda: None)
         self._reconcile = ReconcileHandler(ListingStore(store), _nobody, timedelta(0))
         self._run(self._start_anew())

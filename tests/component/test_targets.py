@@ -17,7 +17,7 @@ from common.ids import new_id
 from common.store.engine import Store
 from common.store.targets import Wanted, look_again, want
 from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
-from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
+from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ParkedRow, TargetRow, table_of
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import LEASE, ClaimStore
 from workers.fetch.store.grants import GrantStore
@@ -263,8 +263,6 @@ async def test_who_lost_the_lease_changes_nothing_any_more(store: Store, other: 
     await slow.put_off(late, HOUR, "boom")
     await slow.park(late, "refused")
     await slow.release([late])
-    assert await slow.answered_walk(late, frozenset()) == 0
-    assert await slow.answered_missing(late, 404) == 0
 
     assert claim.started > late.started
     assert await row(store) == before
@@ -518,59 +516,7 @@ async def test_a_resync_wants_what_is_known_and_the_collections_around(store: St
     assert {claim.connection_id for claim in claims} == {99}
 
 
-# --- absence ----------------------------------------------------------------------------------------------------------
-
-
-def listing(item_id: str, began: int, **more: Any) -> dict[str, Any]:
-    scope = f"{URL}/resources".removeprefix("https://api.syncaroo.com")
-    values: dict[str, Any] = {"connection_id": 99, "listing_id": item_id, "scope": scope, "item_id": item_id}
-    values |= {"own_path": f"{scope}/{item_id}", "own_url": None, "attribute_type": "resources", "version": 1}
-    return {**values, "began": began, "ended": began, "asked": 0, "unmapped": 0, "deleted": False, **more}
-
-
-async def test_what_a_complete_walk_did_not_see_is_asked_itself(store: Store) -> None:
-    collection = f"{URL}/resources"
-    await wish(store, collection)
-    targets = process(store)
-    claim = await take(targets)
-    await add(
-        store,
-        ListingRow,
-        listing("7", 0),
-        listing("8", 0),
-        listing("9/b", 0),
-        listing("10", 0, own_url=f"{BASE}/1198/resources/10?x=1"),
-        listing("11", claim.started + 1),
-        listing("12", 0, deleted=True),
-        listing("13", 0, version=0),
-        listing("14", 0, connection_id=100),
-        listing("15", 0, scope="/v1/locations/2/resources"),
-    )
-    assert await targets.knows(claim)
-
-    suspects = await targets.answered_walk(claim, frozenset({"7"}))
-
-    claims, _ = await targets.claim(20)
-    urls = {f"{collection}/8", f"{collection}/9%2Fb", f"{collection}/10?x=1"}
-    assert suspects == 3
-    assert {(one.url, one.reason, one.connection_id, one.asked) for one in claims} == {
-        (url, "resync", 99, 0) for url in urls
-    }
-
-
-async def test_everything_in_a_collection_that_is_missing_is_asked_itself(store: Store) -> None:
-    collection = f"{URL}/resources"
-    await wish(store, collection)
-    targets = process(store)
-    claim = await take(targets)
-    assert not await targets.knows(claim)
-    await add(store, ListingRow, listing("7", 0), listing("8", 0))
-
-    assert await targets.answered_missing(claim, 404) == 2
-
-    claims, _ = await targets.claim(10)
-    assert {one.url for one in claims} == {f"{collection}/7", f"{collection}/8"}
-    assert (await row(store, collection)).last_status == 404
+# --- a walk that goes on ----------------------------------------------------------------------------------------------
 
 
 def far(targets_claim: Claim, url: str = f"{BASE}?page=2") -> Walk:

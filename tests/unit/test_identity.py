@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.identity import as_segment, item_id_of, listing_id_of, own_id, place_of, plural
+from common.identity import as_segment, item_id_of, item_url, listing_id_of, own_id, place_of, plural
 from common.store.targets import collections_around
 from schemas.messages import Json
-from workers.fetch.rules import item_urls
 from workers.reconcile.rules import listing_for
 
 API = "https://api.syncaroo.com"
@@ -81,11 +80,12 @@ def test_the_item_id(item: Json, path: str, expected: str) -> None:
 @pytest.mark.parametrize("item_id", ["7", 7, "room 7/a", "7?x=1#y", "é", "50%", "..", "a%2Fb", "a:b"])
 def test_an_item_its_collection_and_a_resync_meet_in_one_listing(item_id: Json) -> None:
     collection = f"{API}/v1/locations/5/resources"
-    own_url = item_urls(collection + "/?page=3", [str(item_id)])[0]
+    own_url = f"{collection}/{as_segment(str(item_id))}"
     alone = listing_for(99, own_url, {"ID": str(item_id)}, "item", None)
     listed = listing_for(99, collection + "?page=2", {"ID": item_id}, "list", None)
     assert (alone.listing_id, alone.own_path) == (listed.listing_id, listed.own_path)
     assert collection in collections_around(own_url)
+    assert item_url(listed.own_path, collection + "/?page=3") == own_url
     assert listing_for(98, own_url, {"ID": item_id}, "item", None).listing_id != alone.listing_id
 
 

@@ -17,6 +17,7 @@ from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.suspects import Judged, SuspectStore
 from workers.fetch.verdicts import GiveUp, PutOff, verdict
 from workers.fetch.walk import Walk
 from workers.fetch.walking import Publishes, Walking
@@ -30,6 +31,7 @@ class Fetcher:
     def __init__(
         self,
         store: OutcomeStore,
+        suspects: SuspectStore,
         grants: GrantStore,
         api: SyncarooApi,
         publisher: Publishes,
@@ -37,6 +39,7 @@ class Fetcher:
         retry: RetryPolicy,
     ) -> None:
         self._store = store
+        self._suspects = suspects
         self._grants = grants
         self._api = api
         self._publisher = publisher
@@ -74,13 +77,17 @@ class Fetcher:
             await self._answered(walking.claim, walk)
 
     async def _answered(self, claim: Claim, walk: Walk) -> None:
-        if walk.complete:
-            suspects = await self._store.answered_walk(claim, walk.seen_ids, pages=walk.pages)
-        else:
-            suspects = 0
-            await self._store.answered(claim, 200, pages=walk.pages, odd=walk.anomalies)
+        judged = await self._suspects.judge(claim, walk.seen_ids) if walk.complete else Judged()
+        for listing_id in judged.gone:
+            await self._gone(claim, claim.first, 200, listing_id)
+        await self._store.answered(claim, 200, pages=walk.pages, odd=walk.anomalies)
         log.info(
-            "fetch.answered", path=place_of(claim.url).path, pages=walk.pages, suspects=suspects, odd=walk.anomalies
+            "fetch.answered",
+            path=place_of(claim.url).path,
+            pages=walk.pages,
+            suspects=judged.asked,
+            held=judged.held,
+            odd=walk.anomalies,
         )
 
     async def _missing(self, claim: Claim, error: UpstreamRefused) -> None:
@@ -88,23 +95,28 @@ class Fetcher:
         if not await self._store.knows(claim):
             early = claim.answers_webhook and claim.attempts < len(self._retry.delays)
             raise UpstreamFailed(str(error), status=error.status) if early else error
-        if place_of(claim.url).segment is None:
-            await self._store.answered_missing(claim, error.status)
-            return
+        if place_of(claim.url).segment is not None:
+            await self._gone(claim, claim.started, error.status)
+        else:
+            judged = await self._suspects.judge_missing(claim)
+            for listing_id in judged.gone:
+                await self._gone(claim, claim.started, error.status, listing_id)
+        await self._store.answered(claim, error.status)
+
+    async def _gone(self, claim: Claim, began: int, status: int, listing_id: str | None = None) -> None:
         source = Source(
             url=claim.url,
-            began=claim.started,
+            began=began,
             ended=await self._store.number(),
             asked=claim.asked,
             attempt=claim.attempts,
             reason="gone",
             delivery_id=claim.delivery_id,
             fetched_at=utc_now(),
-            status=error.status,
+            status=status,
         )
-        gone = ItemGone(connection_id=claim.connection_id, source=source)
+        gone = ItemGone(connection_id=claim.connection_id, source=source, listing_id=listing_id)
         await self._publisher.publish(outgoing(gone, "reconcile", claim.connection_id))
-        await self._store.answered(claim, error.status)
 
     async def _conclude(self, claim: Claim, error: GatewayError, progress: str | None) -> None:
         match verdict(error, claim.attempts, self._retry):

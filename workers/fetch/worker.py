@@ -16,6 +16,7 @@ from common.settings import (
     EgressSettings,
     FetchSettings,
     KeySettings,
+    ReconcileSettings,
     ResyncSettings,
     RetrySettings,
     SiteSettings,
@@ -35,6 +36,7 @@ from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.store.resyncs import ResyncStore
+from workers.fetch.store.suspects import SuspectStore
 
 SECTIONS = (
     BrokerSettings,
@@ -44,6 +46,7 @@ SECTIONS = (
     SyncarooSettings,
     FetchSettings,
     ResyncSettings,
+    ReconcileSettings,
     RetrySettings,
     EgressSettings,
 )
@@ -59,6 +62,7 @@ def build(
     syncaroo: SyncarooSettings,
     fetch: FetchSettings,
     resync: ResyncSettings,
+    reconcile: ReconcileSettings,
     retry_settings: RetrySettings,
     egress: EgressSettings,
 ) -> Run:
@@ -85,7 +89,9 @@ def build(
             async with api:
                 if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                     return
-                fetcher = Fetcher(outcomes, GrantStore(store), api, publisher, TokenCipher(keys.clear()), retry)
+                suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
+                grants, cipher = GrantStore(store), TokenCipher(keys.clear())
+                fetcher = Fetcher(outcomes, suspects, grants, api, publisher, cipher, retry)
                 mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set)
                 await until_stopped(
                     stop,

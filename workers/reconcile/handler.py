@@ -15,7 +15,8 @@ from common.errors import Permanent
 from common.identity import own_id
 from common.logs import get_logger
 from common.store.parked import Parked
-from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched, PlatformIds
+from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched
+from workers.reconcile.deletion import gone_answer
 from workers.reconcile.rules import (
     Answer,
     Listing,
@@ -74,11 +75,14 @@ class ReconcileHandler:
         )
 
     async def _gone(self, gone: ItemGone) -> dict[str, Outcome]:
-        source = gone.source
-        answer = Answer(None, "item", source.began, source.ended, source.asked, PlatformIds(), source.url)
-        known = await self._store.at(gone.connection_id, source.url)
+        source, listing_id = gone.source, gone.listing_id
+        if listing_id is None:
+            known = await self._store.at(gone.connection_id, source.url)
+        else:
+            known = await self._store.get(gone.connection_id, listing_id)
+        answers = {one.listing_id: gone_answer(one, source, itself=listing_id is None) for one in known}
         return await self._store.apply(
-            {one.listing_id: (one, partial(decide, answer=answer)) for one in known},
+            {one.listing_id: (one, partial(decide, answer=answers[one.listing_id])) for one in known},
             partial(event_of, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
         )
@@ -94,15 +98,20 @@ class ReconcileHandler:
         )
 
     async def _tell(self, connection_id: int, outcomes: dict[str, Outcome]) -> None:
-        changed = [outcome for outcome in outcomes.values() if outcome.change]
-        for outcome in changed:
-            listing = outcome.listing
-            with structlog.contextvars.bound_contextvars(connection_id=connection_id):
-                log.info(
-                    "listing.changed", listing_id=listing.listing_id, change=outcome.change, version=listing.version
-                )
-        if changed:
+        told = [outcome for outcome in outcomes.values() if outcome.change or outcome.held]
+        with structlog.contextvars.bound_contextvars(connection_id=connection_id):
+            for outcome in told:
+                _log(outcome)
+        if told:
             await self._wake_relay()
+
+
+def _log(outcome: Outcome) -> None:
+    listing = outcome.listing
+    if outcome.held:
+        log.warning("listing.held", listing_id=listing.listing_id)
+    else:
+        log.info("listing.changed", listing_id=listing.listing_id, change=outcome.change, version=listing.version)
 
 
 def _sorted_items(page: PageFetched) -> tuple[list[Json], list[Json]]:

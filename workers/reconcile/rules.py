@@ -60,11 +60,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The listing afterwards, what happened to it, and whether it must be asked again."""
+    """The listing afterwards, what happened to it, whether it must be asked again, and whether a person decides."""
 
     listing: Listing
     change: Change | None = None
     doubt: bool = False
+    held: bool = False
 
 
 def decide(known: Listing, answer: Answer) -> Outcome:

@@ -55,7 +55,8 @@ def build(
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
-            handler = ReconcileHandler(ListingStore(store), wake_relay, settings.recheck_after)
+            listings = ListingStore(store, delete_brake=settings.delete_brake)
+            handler = ReconcileHandler(listings, wake_relay, settings.recheck_after)
             await until_stopped(
                 stop,
                 stage_consumer(url, "reconcile", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),

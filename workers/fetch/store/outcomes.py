@@ -14,13 +14,12 @@ from common.identity import place_of
 from common.ids import new_id
 from common.store.engine import Store, Transaction
 from common.store.parked import Parked, park
-from common.store.turns import PUT_OFF, lock_feeds
+from common.store.turns import PUT_OFF
 from schemas.messages import WebhookReceived
 from schemas.tables import ListingRow, TargetRow, table_of
 from workers.fetch.claim import Claim
 from workers.fetch.store.attempts import MAX_DETAIL, Ending, write_attempt
 from workers.fetch.store.budget import block, debit_host
-from workers.fetch.store.suspects import suspect_absent
 
 _target = table_of(TargetRow)
 _listing = table_of(ListingRow)
@@ -63,25 +62,6 @@ class OutcomeStore:
         """As `answered`, when nobody waits for the answer that did not come."""
         async with self._store.transaction() as transaction:
             await self._settle(transaction, claim, _answered(claim, status), Ending("gave_up", status, detail=reason))
-
-    async def answered_walk(self, claim: Claim, seen_ids: frozenset[str], *, pages: int = 0) -> int:
-        """As `answered`, after a complete walk: listings of the collection that were absent are asked themselves.
-
-        Gives their number.
-        """
-        async with self._store.transaction() as transaction:
-            await lock_feeds(transaction, {claim.connection_id})
-            if not await self._settle(transaction, claim, _answered(claim, 200), Ending("answered", 200, pages)):
-                return 0
-            return await suspect_absent(transaction, claim, seen_ids)
-
-    async def answered_missing(self, claim: Claim, status: int) -> int:
-        """As `answered`, after a 404 on a collection: each of its listings is asked itself. Gives their number."""
-        async with self._store.transaction() as transaction:
-            await lock_feeds(transaction, {claim.connection_id})
-            if not await self._settle(transaction, claim, _answered(claim, status), Ending(_good(status), status)):
-                return 0
-            return await suspect_absent(transaction, claim, frozenset())
 
     async def put_off(
         self,

@@ -1,29 +1,105 @@
-"""Suspects: listings that a complete walk over their collection did not meet are asked themselves."""
+"""Suspects: listings that a complete walk over their collection did not meet."""
 
 from __future__ import annotations
 
-from sqlalchemy import false, select
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from sqlalchemy import Select, false, select
+
+from common.brake import Vanished
 from common.identity import place_of
-from common.store.engine import Transaction
+from common.store.engine import Store, Transaction
+from common.store.suspects import held_back, put_suspects, suspects_of
 from common.store.targets import Wanted, want
+from common.store.turns import lock_feeds
 from schemas.messages import PlatformIds
-from schemas.tables import ListingRow, table_of
+from schemas.tables import ListingRow, TargetRow, table_of
+from workers.fetch.absence import is_itself, sort_absent, vanished
 from workers.fetch.claim import Claim
-from workers.fetch.rules import item_urls
 
 _listing = table_of(ListingRow)
+_target = table_of(TargetRow)
 
 
-async def suspect_absent(transaction: Transaction, claim: Claim, seen_ids: frozenset[str]) -> int:
-    """Have every listing of the claim's collection asked that the walk did not meet. Gives their number."""
-    place = place_of(claim.url)
-    rows = await transaction.rows(
-        select(_listing.c.item_id, _listing.c.own_url)
-        .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place.scope)
+@dataclass(frozen=True)
+class Judged:
+    """What became of absent listings: asked at their own URLs, held for a person, or `gone` (their ids)."""
+
+    asked: int = 0
+    held: int = 0
+    gone: tuple[str, ...] = ()
+
+
+class SuspectStore:
+    """Judges what the walks of this process (`owner`) did not meet; at most the share `brake` passes in an hour."""
+
+    def __init__(self, store: Store, owner: str, *, brake: float) -> None:
+        self._store = store
+        self._owner = owner
+        self._brake = brake
+
+    async def judge(self, claim: Claim, seen_ids: frozenset[str]) -> Judged:
+        """After a complete walk: listings of the collection that were absent are asked themselves.
+
+        One that has no URL of its own is gone when a second complete walk does not meet it either.
+        """
+        async with self._store.reading() as transaction:  # nearly always nothing is absent: then nobody is held up
+            rows = await transaction.rows(_older(claim))
+        if all(row.item_id in seen_ids for row in rows):
+            return Judged()
+        async with self._store.transaction() as transaction:
+            rows = await transaction.rows(_older(claim).with_for_update())
+            absent = [_vanished(row, claim) for row in rows if row.item_id not in seen_ids]
+            return await self._judge(transaction, claim, absent)
+
+    async def judge_missing(self, claim: Claim) -> Judged:
+        """After a 404 on a collection: each of its listings is asked itself. One that is the list is gone itself."""
+        place = place_of(claim.url)
+        async with self._store.transaction() as transaction:
+            rows = await transaction.rows(_older(claim).with_for_update())
+            gone = tuple(row.listing_id for row in rows if is_itself(row.own_url, row.own_path, place))
+            others = [one for one in (_vanished(row, claim) for row in rows) if one.url is not None]
+            judged = await self._judge(transaction, claim, others)
+        return Judged(judged.asked, judged.held, gone)
+
+    async def _judge(self, transaction: Transaction, claim: Claim, absent: Sequence[Vanished]) -> Judged:
+        await lock_feeds(transaction, {claim.connection_id})
+        if not await self._owns(transaction, claim):
+            return Judged()
+        known = await suspects_of(transaction, claim.connection_id)
+        found = sort_absent(absent, known, claim.first, await transaction.now())
+        await put_suspects(transaction, claim.connection_id, found.first, "absent", claim.first)
+        held = await held_back(transaction, claim.connection_id, found.new, claim.first, self._brake)
+        if not held:
+            await put_suspects(transaction, claim.connection_id, found.new, "pending", claim.first)
+        passed = found.again if held else [*found.again, *found.new]
+        urls = [one.url for one in passed if one.url is not None]
+        await want(transaction, [Wanted(claim.connection_id, url, PlatformIds(), "resync") for url in urls])
+        gone = tuple(one.listing_id for one in passed if one.url is None)
+        return Judged(len(urls), len(found.new) if held else 0, gone)
+
+    async def _owns(self, transaction: Transaction, claim: Claim) -> bool:
+        """Whether the lease is still this process's: who lost it, another one walks for."""
+        query = select(_target.c.started).where(
+            _target.c.connection_id == claim.connection_id,
+            _target.c.url == claim.url,
+            _target.c.started == claim.started,
+            _target.c.lease_owner == self._owner,
+        )
+        return await transaction.row(query) is not None
+
+
+def _older(claim: Claim) -> Select[Any]:
+    """The collection's living listings that nothing answered since the walk began, in the order of their locks."""
+    return (
+        select(_listing.c.listing_id, _listing.c.item_id, _listing.c.own_url, _listing.c.own_path)
+        .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place_of(claim.url).scope)
         .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.first)
+        .order_by(_listing.c.listing_id)
     )
-    absent = [row for row in rows if row.item_id not in seen_ids]
-    urls = [row.own_url or item_urls(claim.url, [row.item_id])[0] for row in absent]
-    await want(transaction, [Wanted(claim.connection_id, url, PlatformIds(), "resync") for url in urls])
-    return len(urls)
+
+
+def _vanished(row: Any, claim: Claim) -> Vanished:
+    return vanished(row.listing_id, row.own_url, row.own_path, claim.url)

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import bindparam, false, func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
+from common.brake import NO_BRAKE
 from common.codec import canonical, decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
@@ -20,6 +21,7 @@ from schemas.events import EventData
 from schemas.messages import PlatformIds, Source
 from schemas.tables import ListingRow, table_of
 from workers.reconcile.rules import Listing, Outcome
+from workers.reconcile.store.suspects import brake, known_suspects, settle, suspect_children
 
 _listing = table_of(ListingRow)
 
@@ -30,8 +32,9 @@ Tell = Callable[[Listing, Outcome], EventData]
 class ListingStore:
     """The reconcile worker's view of the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, delete_brake: float = NO_BRAKE) -> None:
         self._store = store
+        self._brake = delete_brake
 
     async def apply(
         self,
@@ -45,19 +48,24 @@ class ListingStore:
         """Decide about each listing under its lock and write what changed, in one transaction.
 
         `candidates`: by listing id, the listing as it would be if it is new, and the decision. `second_look`: the
-        target to ask once more after so long, if nothing changed. `bad`: items that park themselves.
+        target to ask once more after so long, if nothing changed. `bad`: items that park themselves. Without a
+        `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
         """
         async with self._store.transaction() as transaction:
             known = await self._lock(transaction, [listing for listing, _ in candidates.values()])
             outcomes = {one: candidates[one][1](known[one]) for one in sorted(candidates)}
+            suspects = await known_suspects(transaction, known, outcomes)
+            if source is not None:
+                outcomes = await brake(transaction, suspects, known, outcomes, source, self._brake)
             await self._write(transaction, known, outcomes)
             changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
             await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
+            await settle(transaction, suspects, outcomes)
             if source is not None:
                 doubtful = [outcome.listing for outcome in outcomes.values() if outcome.doubt]
                 await self._ask_again(transaction, doubtful, source.url)
                 gone = [outcome.listing for _, outcome in changed if outcome.change == "deleted"]
-                await self._suspect_children(transaction, gone, source.url)
+                await suspect_children(transaction, gone, suspects, source, self._brake)
                 found = [outcome.listing for _, outcome in changed if outcome.change == "created"]
                 await self._read_below(transaction, found, source)
             if second_look and not changed and candidates:
@@ -79,6 +87,12 @@ class ListingStore:
                 .where(or_(_listing.c.own_path == place.path, _listing.c.listing_id == derived))
             )
         return [_value(row) for row in rows]
+
+    async def get(self, connection_id: int, listing_id: str) -> list[Listing]:
+        """The listing with this id, if there is one."""
+        query = select(_listing).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
+        async with self._store.reading() as transaction:
+            return [_value(row) for row in await transaction.rows(query)]
 
     async def _lock(self, transaction: Transaction, listings: Sequence[Listing]) -> dict[str, Listing]:
         """The rows as they are, locked in the order of their ids; missing ones are inserted first, empty."""
@@ -117,21 +131,6 @@ class ListingStore:
         """The item's own URL, where it is known to have one; else the list that it was found in."""
         urls = {(one.connection_id, one.own_url or asked_url) for one in doubtful}
         await want(transaction, [Wanted(*key, PlatformIds(), "resync") for key in sorted(urls)])
-
-    async def _suspect_children(self, transaction: Transaction, gone: Sequence[Listing], asked_url: str) -> None:
-        """What lies under a deleted listing is asked itself; only its own answer deletes it."""
-        wanted = []
-        host = urlsplit(asked_url)[:2]
-        for parent in gone:
-            rows = await transaction.rows(
-                select(_listing.c.own_url, _listing.c.own_path)
-                .where(_listing.c.connection_id == parent.connection_id, _listing.c.version > 0)
-                .where(_listing.c.deleted == false())
-                .where(_listing.c.own_path.startswith(f"{parent.own_path}/", autoescape=True))
-            )
-            urls = [row.own_url or urlunsplit((*host, row.own_path, "", "")) for row in rows]
-            wanted += [Wanted(parent.connection_id, url, PlatformIds(), "resync") for url in urls]
-        await want(transaction, wanted)
 
     async def _read_below(self, transaction: Transaction, found: Sequence[Listing], source: Source) -> None:
         """What lies under a listing that only its list told of, no webhook may have told of either: a resync reads it
