@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -145,10 +146,10 @@ class Bench:
         async with self.store.transaction() as transaction:
             await want(transaction, [wanted])
 
-    async def attempt(self, at_most: int = 1) -> list[Any]:
-        """Claim what is wanted, whatever back-off it has, and fetch it, one after another; the targets afterwards.
+    async def attempt(self, at_most: int = 1, *, together: bool = False) -> list[Any]:
+        """Claim what is wanted, whatever back-off it has, and fetch it, one after another or together.
 
-        The claimer dies with what it claimed and did not fetch.
+        Gives the targets afterwards.
         """
         async with self.store.transaction() as transaction:
             await transaction.execute(table_of(TargetRow).update().values(not_before=None, lease_until=None))
@@ -158,9 +159,17 @@ class Bench:
         suspects, grants = SuspectStore(self.store, me, brake=1.0), GrantStore(self.store)
         fetcher = Fetcher(outcomes, suspects, grants, self.client, self.published, CIPHER, RETRY)
         found, grant = await claims.claim(at_most)
-        for claim in found:
-            assert grant is not None
-            await fetcher.fetch(claim, grant)
+        if grant is None:
+            return await self.targets()
+        if together:
+            await asyncio.gather(*(fetcher.fetch(claim, grant) for claim in found))
+        else:
+            for claim in found:
+                await fetcher.fetch(claim, grant)
+        return await self.targets()
+
+    async def targets(self) -> list[Any]:
+        """All targets, in the order of their URLs."""
         return sorted(await self.rows(TargetRow), key=lambda row: row.url)
 
     async def rows(self, table: type[Any]) -> list[Any]:

@@ -17,6 +17,7 @@ MAX_PAGE_ITEMS = 20_000
 MAX_LINK = 8192
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_CUT_OFF = "Input data was truncated"
 _SECONDS = re.compile(r"-?[0-9]+")
 _TRANSIENT_CLIENT_ERRORS = frozenset({407, 408, 425, 429})  # 407 is said by a proxy of ours
 
@@ -85,6 +86,7 @@ def parse_page(response: Response, url: str) -> Page:
     """The page in a 200 answer. A relative `next` is resolved; an absolute one is kept byte for byte.
 
     Raises:
+        UpstreamFailed: it was cut off.
         UpstreamRefused: `not_json`, `bad_shape` or `too_large`.
     """
     if "json" not in response.content_type.lower():
@@ -92,6 +94,8 @@ def parse_page(response: Response, url: str) -> Page:
     try:
         body = loads(response.body)
     except BadJson as error:
+        if error.detail == _CUT_OFF:  # by a proxy, inside what is compressed, or where the end of it is not told
+            raise UpstreamFailed("the answer was cut off", status=response.status) from error
         raise UpstreamRefused("not_json", error.detail, status=response.status) from error
     items, single = _items(body.get("data") if isinstance(body, dict) else None, response.status)
     pages = body.get("pages")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from common.store.engine import Transaction
 from common.store.insert import insert
@@ -53,8 +53,9 @@ async def read_purse(transaction: Transaction, rate: float, now: datetime) -> Pu
 
 
 async def block(transaction: Transaction, host: str, until: datetime) -> None:
-    """Nobody calls the host until then."""
-    await transaction.execute(update(_budget).where(_budget.c.host == host).values(blocked_until=until))
+    """Nobody calls the host until then, or until somebody else's later time."""
+    sooner = or_(_budget.c.blocked_until.is_(None), _budget.c.blocked_until < until)
+    await transaction.execute(update(_budget).where(_budget.c.host == host, sooner).values(blocked_until=until))
 
 
 def _purse(rows: Sequence[Any], rate: float, now: datetime) -> Purse:
