@@ -317,6 +317,8 @@ class FeedRow(SQLModel, table=True):
     """Whether it was read again after its first burst."""
     resync_at: datetime | None = _time()
     """When everything known of it is read again; null: not planned yet."""
+    reading_until: datetime | None = _time()
+    """Until then a process is making its targets wanted; it dies, and another begins again."""
 
 
 class RefusedRow(SQLModel, table=True):

@@ -110,6 +110,7 @@ def _feed() -> None:
         sa.Column("silent_since", UtcDateTime(), nullable=True),
         sa.Column("first_read", sa.Boolean(), nullable=False),
         sa.Column("resync_at", UtcDateTime(), nullable=True),
+        sa.Column("reading_until", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("connection_id"),
     )
     op.execute(

@@ -201,6 +201,38 @@ async def test_of_several_processes_one_reads_each_connection_again(store: Store
     assert sorted(one for looks in begun for one in looks) == [(one, "interval") for one in range(1, 11)]
 
 
+async def test_while_one_marks_the_others_leave_the_connection_alone(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await know(store, resync_at=ago(SECOND))
+    marked, looked = [], []
+
+    async def mark(*given: Any) -> int:
+        marked.append(given)
+        looked.append(await look(other, INTERVAL))
+        return await want_known(*given)
+
+    monkeypatch.setattr(resyncs, "want_known", mark)
+    assert await look(store, INTERVAL) == [(99, "interval")]
+    assert (len(marked), looked) == (1, [[]])
+    assert (await feed(store)).reading_until is None
+
+
+async def test_a_webhook_while_one_marks_is_heard(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the silence, and the first burst is not over after all."""
+    await know(store, heard_at=ago(9 * HOUR), bursts=9, usual_quiet=60.0)
+
+    async def mark(*given: Any) -> int:
+        await MarkStore(store).mark([webhook()])
+        return await want_known(*given)
+
+    monkeypatch.setattr(resyncs, "want_known", mark)
+    assert await look(store, Terms(HOUR, MINUTE, HOUR)) == [(99, "silence")]
+    found = await feed(store)
+    assert (found.bursts, found.silent_since, found.first_read) == (10, None, False)
+    assert (found.heard_at > ago(MINUTE), found.resync_at > ago(NEVER)) == (True, True)
+
+
 async def test_who_dies_after_marking_leaves_the_rest_to_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +251,10 @@ async def test_who_dies_after_marking_leaves_the_rest_to_the_next(
             await look(store, Terms(HOUR, MINUTE, HOUR))
     died, marked = await feed(store), await targets(store)
     assert (died.resync_at, died.first_read, died.silent_since) == (before.resync_at, False, None)
+    assert await look(store, Terms(HOUR, MINUTE, HOUR)) == [], "it may be alive"
 
+    async with store.transaction() as transaction:
+        await transaction.execute(update(_feed).values(reading_until=ago(SECOND)))
     assert await look(store, Terms(HOUR, MINUTE, HOUR)) == [(99, "silence")]
     after = await feed(store)
     assert (after.first_read, after.silent_since is not None, after.resync_at > ago(NEVER)) == (True, True, True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, literal, or_, select, update
@@ -16,6 +16,7 @@ from workers.fetch.rereading import KNOWN_AFTER_BURSTS, UNUSUAL, Feed, Terms, Wh
 from workers.fetch.store.feeds import feed_of
 
 LOOK_BATCH = 200
+LEASE = timedelta(seconds=60)
 
 _connection = table_of(ConnectionRow)
 _feed = table_of(FeedRow)
@@ -48,35 +49,56 @@ class ResyncStore:
     async def read_again(self, connection_id: int, terms: Terms) -> Begun | None:
         """Make everything known of the connection wanted if it is due, else plan when it will be.
 
-        Planned after it was marked: who dies in between leaves it to the next one, who marks what is left. Of two who
-        do it at once, one says that it began.
+        One process does it at a time. The plan moves after the marks: who dies in between leaves it to another, who
+        marks what is left.
         """
-        found = (
-            await want_known(self._store, connection_id, "resync") if await self._why(connection_id, terms) else None
-        )
+        begun = await self._begin(connection_id, terms)
+        if begun is None:
+            return None
+        found = await want_known(self._store, connection_id, "resync")
         async with self._store.transaction() as transaction:
-            one = select(_feed).where(_feed.c.connection_id == connection_id)
-            row = await transaction.row(one.with_for_update(skip_locked=True))
-            if row is None:
+            feed = await _locked(transaction, connection_id)
+            if feed is not None:
+                after = read_again(feed, await transaction.now(), terms, _spread())
+                await _write(transaction, connection_id, after, reading_until=None)
+        return replace(begun, targets=found)
+
+    async def _begin(self, connection_id: int, terms: Terms) -> Begun | None:
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            feed = await _locked(transaction, connection_id, unless_read_at=now)
+            if feed is None:
                 return None
-            feed, now = feed_of(row), await transaction.now()
             why = why_again(feed, now, terms)
-            spread = random.random()  # noqa: S311  # spreads load, guards nothing
             if why is None:
-                await _write(transaction, connection_id, plan(feed, now, terms, spread))
-            if why is None or found is None:
+                await _write(transaction, connection_id, plan(feed, now, terms, _spread()), reading_until=None)
                 return None
-            await _write(transaction, connection_id, read_again(feed, now, terms, spread))
-            return Begun(connection_id, why, found, feed, now)
-
-    async def _why(self, connection_id: int, terms: Terms) -> Why | None:
-        async with self._store.reading() as transaction:
-            row = await transaction.row(select(_feed).where(_feed.c.connection_id == connection_id))
-            return None if row is None else why_again(feed_of(row), await transaction.now(), terms)
+            await _write(transaction, connection_id, feed, reading_until=now + LEASE)
+            return Begun(connection_id, why, 0, feed, now)
 
 
-async def _write(transaction: Transaction, connection_id: int, feed: Feed) -> None:
-    await transaction.execute(update(_feed).where(_feed.c.connection_id == connection_id).values(asdict(feed)))
+def _spread() -> float:
+    return random.random()  # noqa: S311  # spreads load, guards nothing
+
+
+async def _locked(
+    transaction: Transaction, connection_id: int, *, unless_read_at: datetime | None = None
+) -> Feed | None:
+    """The connection's feed, locked; None: another process reads the connection again at that time."""
+    query = select(_feed).where(_feed.c.connection_id == connection_id)
+    if unless_read_at is not None:
+        query = query.where(_free(unless_read_at))
+    row = await transaction.row(query.with_for_update())
+    return None if row is None else feed_of(row)
+
+
+async def _write(transaction: Transaction, connection_id: int, feed: Feed, *, reading_until: datetime | None) -> None:
+    values = asdict(feed) | {"reading_until": reading_until}
+    await transaction.execute(update(_feed).where(_feed.c.connection_id == connection_id).values(values))
+
+
+def _free(now: datetime) -> ColumnElement[bool]:
+    return or_(_feed.c.reading_until.is_(None), _feed.c.reading_until < now)
 
 
 def _due(transaction: Transaction, now: datetime, terms: Terms) -> ColumnElement[bool]:
@@ -92,7 +114,7 @@ def _due(transaction: Transaction, now: datetime, terms: Terms) -> ColumnElement
         known = and_(_feed.c.bursts >= KNOWN_AFTER_BURSTS, _feed.c.silent_since.is_(None))
         unusual = _seconds_since(transaction, _feed.c.heard_at, now) > UNUSUAL * _feed.c.usual_quiet
         reasons.append(and_(known, _feed.c.heard_at < now - terms.silence_after, unusual))
-    return and_(or_(*reasons), ~revoked)
+    return and_(or_(*reasons), _free(now), ~revoked)
 
 
 def _seconds_since(transaction: Transaction, moment: Any, now: datetime) -> Any:
