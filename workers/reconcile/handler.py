@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -28,6 +28,7 @@ from workers.reconcile.rules import (
     unmap,
 )
 from workers.reconcile.store.listings import Decide, ListingStore
+from workers.reconcile.volatile import ignored_for, may_be_volatile, volatile_member
 
 log = get_logger(__name__)
 
@@ -36,11 +37,16 @@ class ReconcileHandler:
     """Brings listings to what Syncaroo answered; `wake_relay` is called when there is something to publish."""
 
     def __init__(
-        self, store: ListingStore, wake_relay: Callable[[], Awaitable[None]], recheck_after: timedelta
+        self,
+        store: ListingStore,
+        wake_relay: Callable[[], Awaitable[None]],
+        recheck_after: timedelta,
+        ignored_fields: Collection[str] = (),
     ) -> None:
         self._store = store
         self._wake_relay = wake_relay
         self._recheck_after = recheck_after
+        self._ignored_fields = ignored_fields
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -61,7 +67,9 @@ class ReconcileHandler:
         candidates: dict[str, tuple[Listing, Decide]] = {}
         for item in good:
             listing = listing_for(page.connection_id, page.source.url, item, page.shape, page.mapping.attribute_type)
-            candidates[listing.listing_id] = (listing, partial(decide, answer=_answer(page, item, listing)))
+            ignored = ignored_for(self._ignored_fields, listing.attribute_type)
+            how = partial(decide, answer=_answer(page, item, listing), ignored=ignored)
+            candidates[listing.listing_id] = (listing, how)
         source = page.source
         second_look = None
         if source.reason == "webhook" and not page.recheck and self._recheck_after:
@@ -102,8 +110,24 @@ class ReconcileHandler:
         with structlog.contextvars.bound_contextvars(connection_id=connection_id):
             for outcome in told:
                 _log(outcome)
+            await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
         if told:
             await self._wake_relay()
+
+    async def _look_for_volatile(self, updated: Sequence[Listing]) -> None:
+        """Warn of a member that makes version after version alone: everybody downstream hears of each of them."""
+        round_ones = [listing for listing in updated if may_be_volatile(listing.version)]
+        if not round_ones:
+            return
+        for listing, changes in await self._store.latest_changes(round_ones):
+            if member := volatile_member(changes):
+                log.warning(
+                    "listing.volatile",
+                    listing_id=listing.listing_id,
+                    kind=listing.attribute_type,
+                    member=member,
+                    hint="if it does not matter to anybody, name it in IGNORED_FIELDS",
+                )
 
 
 def _log(outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ URL is asked once more.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from common.identity import Place, item_id_of, listing_id_of, place_of
 from schemas.events import Change, ListingChanged, PatchOperation
 from schemas.messages import Json, PlatformIds, Reason, Shape
 from workers.reconcile.patch import changed_fields, patch_between
+from workers.reconcile.volatile import same_but_for
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ class Outcome:
     held: bool = False
 
 
-def decide(known: Listing, answer: Answer) -> Outcome:
-    """What the answer makes of the listing."""
+def decide(known: Listing, answer: Answer, ignored: Collection[str] = ()) -> Outcome:
+    """What the answer makes of the listing. A difference in `ignored` members alone is none: the body stays as the last
+    event told it."""
     if answer.began == known.began:
         return Outcome(known)  # the same message again
     after = _applied(known, answer)
+    if same_but_for(ignored, known.body, after.body):
+        after = replace(after, body=known.body)
     # Only a webhook for the item itself maps it again, not one for the list that it is in.
     if known.unmapped and (answer.asked <= known.unmapped or answer.shape == "list"):
         began = max(known.began, after.began)

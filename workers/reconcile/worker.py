@@ -56,7 +56,7 @@ def build(
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
             listings = ListingStore(store, delete_brake=settings.delete_brake)
-            handler = ReconcileHandler(listings, wake_relay, settings.recheck_after)
+            handler = ReconcileHandler(listings, wake_relay, settings.recheck_after, settings.ignored_fields)
             await until_stopped(
                 stop,
                 stage_consumer(url, "reconcile", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import bindparam, func, or_, select, update
+import msgspec
+from sqlalchemy import and_, bindparam, func, or_, select, update
 
 from common.brake import NO_BRAKE
 from common.codec import canonical, decode
@@ -19,14 +20,22 @@ from common.store.parked import Parked, park
 from common.store.targets import Wanted, collections_below, know, look_again, want
 from schemas.events import EventData
 from schemas.messages import PlatformIds, Source
-from schemas.tables import ListingRow, table_of
+from schemas.tables import EventRow, ListingRow, table_of
 from workers.reconcile.rules import Listing, Outcome
 from workers.reconcile.store.suspects import brake, known_suspects, settle, suspect_children
+from workers.reconcile.volatile import IN_A_ROW
 
 _listing = table_of(ListingRow)
+_event = table_of(EventRow)
 
 Decide = Callable[[Listing], Outcome]
 Tell = Callable[[Listing, Outcome], EventData]
+
+
+class Changed(msgspec.Struct, frozen=True, rename="camel"):
+    """Of an event's data, what it changed."""
+
+    changed_fields: list[str]
 
 
 class ListingStore:
@@ -93,6 +102,19 @@ class ListingStore:
         query = select(_listing).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
         async with self._store.reading() as transaction:
             return [_value(row) for row in await transaction.rows(query)]
+
+    async def latest_changes(self, listings: Sequence[Listing]) -> list[tuple[Listing, list[list[str]]]]:
+        """Beside each listing, the members that its latest versions changed, as far as one alarm looks back."""
+        recent = [
+            and_(_event.c.listing_id == one.listing_id, _event.c.version > one.version - IN_A_ROW) for one in listings
+        ]
+        query = select(_event.c.listing_id, _event.c.data).where(
+            _event.c.connection_id == listings[0].connection_id, or_(*recent)
+        )
+        async with self._store.reading() as transaction:
+            rows = await transaction.rows(query)
+        told = [(row.listing_id, decode(row.data.encode(), Changed).changed_fields) for row in rows]
+        return [(one, [fields for key, fields in told if key == one.listing_id]) for one in listings]
 
     async def _lock(self, transaction: Transaction, listings: Sequence[Listing]) -> dict[str, Listing]:
         """The rows as they are, locked in the order of their ids; missing ones are inserted first, empty."""
