@@ -113,10 +113,18 @@ class HistoryStore:
     async def delete_old_attempts(self, limit: int) -> int:
         """Delete some that are too old; how many."""
         key = (_attempt.c.connection_id, _attempt.c.url, _attempt.c.started)
-        async with self._store.transaction() as transaction:
+        async with self._store.reading() as transaction:
             before = await transaction.now() - self._keep
-            old = select(*key).where(_attempt.c.at < before).order_by(_attempt.c.at).limit(limit)
-            return (await transaction.execute(delete(_attempt).where(tuple_(*key).in_(old)))).rowcount
+            rows = await transaction.rows(
+                select(*key).where(_attempt.c.at < before).order_by(_attempt.c.at).limit(limit)
+            )
+        if not rows:
+            return 0
+        statement = delete(_attempt).where(*(column == bindparam(f"key_{column.name}") for column in key))
+        keys = [{f"key_{name}": value for name, value in row._mapping.items()} for row in rows]
+        async with self._store.transaction() as transaction:  # one by one: SQLite finds no list of keys by the index
+            await transaction.execute(statement, keys)
+        return len(rows)
 
     async def delete_surplus_attempts(self, limit: int) -> int:
         """Of targets that have too many, delete the oldest; how many."""
