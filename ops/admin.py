@@ -61,6 +61,26 @@ class AdminApi:
         """All of them, page after page; filters are the API's own, such as `connectionId`."""
         return [item async for item in self._items("listings", filters)]
 
+    async def listing(self, listing_id: str) -> dict[str, Any]:
+        """One, with all that is known of it."""
+        return await self._object("GET", f"listings/{_quoted(listing_id)}")
+
+    async def history(self, listing_id: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        """The latest events of a listing and attempts to read it, newest first, and whether there are more."""
+        return await self._some(f"listings/{_quoted(listing_id)}/history", {}, limit)
+
+    async def targets(self, **filters: Any) -> list[dict[str, Any]]:
+        """URLs that were ever wanted; filters are the API's own, such as `url`."""
+        return [item async for item in self._items("targets", filters)]
+
+    async def attempts(self, connection_id: int, url: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        """The latest attempts for a URL, newest first, and whether there are more."""
+        return await self._some("attempts", {"connectionId": connection_id, "url": url}, limit)
+
+    async def connection(self, connection_id: int) -> dict[str, Any]:
+        """One connection."""
+        return await self._object("GET", f"connections/{connection_id}")
+
     async def connections(self) -> list[dict[str, Any]]:
         """All of them."""
         return [item async for item in self._items("connections", {})]
@@ -70,9 +90,11 @@ class AdminApi:
         query = None if location_id is None else {"locationId": location_id}
         return int((await self._object("POST", f"connections/{connection_id}/resync", query=query))["targets"])
 
-    async def dead_letters(self, queue: str | None = None) -> list[dict[str, Any]]:
+    async def dead_letters(self, queue: str | None = None, connection_id: int | None = None) -> list[dict[str, Any]]:
         """What could not be processed, oldest first."""
-        return [item async for item in self._items("dead-letters", {"queue": queue} if queue else {})]
+        filters = {"queue": queue, "connectionId": connection_id}
+        given = {name: value for name, value in filters.items() if value is not None}
+        return [item async for item in self._items("dead-letters", given)]
 
     async def replay(self, letter_id: str) -> None:
         """Put a dead letter back where it came from."""
@@ -89,13 +111,27 @@ class AdminApi:
     async def _items(self, path: str, filters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         after: str | None = None
         while True:
-            query = {**filters, "limit": PAGE} | ({"after": after} if after else {})
-            page = await self._object("GET", path, query={name: str(value) for name, value in query.items()})
+            page = await self._page(path, filters, PAGE, after)
             for item in page["items"]:
                 yield item
             after = page["next"]
             if after is None:
                 return
+
+    async def _some(self, path: str, filters: dict[str, Any], limit: int) -> tuple[list[dict[str, Any]], bool]:
+        found: list[dict[str, Any]] = []
+        after: str | None = None
+        while len(found) < limit:
+            page = await self._page(path, filters, min(PAGE, limit - len(found)), after)
+            found += page["items"]
+            after = page["next"]
+            if after is None:
+                break
+        return found, after is not None
+
+    async def _page(self, path: str, filters: dict[str, Any], limit: int, after: str | None) -> dict[str, Any]:
+        query = {**filters, "limit": limit} | ({"after": after} if after else {})
+        return await self._object("GET", path, query={name: str(value) for name, value in query.items()})
 
     async def _object(self, method: str, path: str, *, query: dict[str, str] | None = None) -> dict[str, Any]:
         value = await self._call(method, path, query=query)

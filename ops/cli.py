@@ -25,6 +25,7 @@ from ops.commands import (
     setup,
     status,
     topology,
+    why,
 )
 from ops.terminal import err
 
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (setup, demo, sandbox, topology, portal, status, listings, resync, dead_letters, hashes, db, keys):
+for module in (setup, demo, sandbox, topology, portal, status, listings, why, resync, dead_letters, hashes, db, keys):
     module.add_to(app)
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "portal",
     "status",
     "listings",
+    "why",
     "resync",
     "dead-letters",
     "hash",
@@ -31,7 +32,7 @@ COMMANDS = (
     "keys",
 )
 SINGLE = (
-    *("setup", "demo", "up", "topology", "portal", "status", "listings", "resync", "keys new"),
+    *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "resync", "keys new"),
     *("dead-letters list", "dead-letters replay", "dead-letters drop", "hash probe", "db upgrade", "db current"),
 )
 
