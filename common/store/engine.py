@@ -32,8 +32,10 @@ LOCK_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 POOL_SIZE = 10
 
-_PASSING_STATES = ("08", "40", "53", "55", "57", "58")
-"""SQLSTATE classes that pass by themselves: connection, rollback, resources, locks, shutdown, system."""
+_PASSING_STATES = ("08", "25006", "40", "53", "55", "57", "58")
+"""SQLSTATE classes that pass by themselves: connection, read-only, rollback, resources, locks, shutdown, system."""
+_UNSTORABLE_STATES = ("22", "54")
+"""SQLSTATE classes of values that are wrong for ever: out of range or of no encoding, too long for an index."""
 
 
 class Transaction:
@@ -225,9 +227,9 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_unstorable(error: BaseException) -> bool:
-    """Whether it is a value that is wrong, for ever: of no encoding, out of range."""
+    """Whether it is a value that is wrong, for ever: of no encoding, out of range, too long."""
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith("22")
+    return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith(_UNSTORABLE_STATES)
 
 
 def _forget_values(error: BaseException) -> None:

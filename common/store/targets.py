@@ -20,6 +20,8 @@ from schemas.tables import TargetRow, table_of
 
 MARK_CHUNK = 500
 """How many targets of a resync are marked in one transaction: none lasts long enough for anybody to wait."""
+LOCK_CHUNK = 10_000
+"""How many targets one statement locks: both databases take some 32,000 values."""
 
 _BELOW = {"locations": "resources", "resources": "rates"}
 
@@ -52,7 +54,7 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     )
     numbers = await transaction.numbers(len(wanted))
     now = await transaction.now()
-    known = await _lock(transaction, list(latest))
+    known = await _lock(transaction, sorted(latest))
     number = dict(zip(((one.connection_id, one.url) for one in wanted), numbers, strict=True))
     rows = [_marked(latest[key], known.get(key), number[key], turns, now) for key in sorted(latest)]
     await transaction.execute(_upsert(transaction), rows)
@@ -142,6 +144,13 @@ def _by_target(wanted: Iterable[Wanted]) -> dict[tuple[int, str], Wanted]:
 
 async def _lock(transaction: Transaction, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Any]:
     """The targets that are known already, locked in one order."""
+    found: dict[tuple[int, str], Any] = {}
+    for begin in range(0, len(keys), LOCK_CHUNK):
+        found |= await _lock_some(transaction, keys[begin : begin + LOCK_CHUNK])
+    return found
+
+
+async def _lock_some(transaction: Transaction, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Any]:
     urls: dict[int, list[str]] = {}
     for connection_id, url in keys:
         urls.setdefault(connection_id, []).append(url)
