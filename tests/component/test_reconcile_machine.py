@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import func, select
 
-from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.broker.publisher import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
@@ -26,7 +25,7 @@ from common.store.engine import Store
 from common.store.targets import Wanted, want
 from common.urls import AllowedHosts
 from schemas.messages import Json, PlatformIds, WebhookReceived
-from schemas.tables import EventRow, GrantRow, ListingRow, SQLModel, TargetRow, table_of
+from schemas.tables import EventRow, GrantRow, ListingRow, SQLModel, SuspectRow, TargetRow, table_of
 from tests.keys import NEW
 from tests.storm import CONNECTION, ROOMS, Call, Stored, Storm
 from workers.fetch.answers import Response
@@ -45,7 +44,9 @@ T = TypeVar("T")
 CIPHER = TokenCipher([NEW])
 HOST = urlsplit(ROOMS).netloc
 RATE = 100_000.0
+BRAKE = 0.3
 _target, _listing, _event = table_of(TargetRow), table_of(ListingRow), table_of(EventRow)
+_suspect = table_of(SuspectRow)
 
 
 @dataclass(eq=False)
@@ -96,10 +97,10 @@ class StoreGateway:
         self._claims = ClaimStore(store, "storm", rate=RATE, interval=timedelta(0))
         # What is not there yet is asked again at once, and as often as a storm may last.
         retry = RetryPolicy([timedelta(0)] * 1000, timedelta(days=3))
-        suspects = SuspectStore(store, "storm", brake=NO_BRAKE)
+        suspects = SuspectStore(store, "storm", brake=BRAKE)
         self._fetcher = Fetcher(outcomes, suspects, grants, api, publisher, CIPHER, retry)
         self._mark = MarkHandler(MarkStore(store), publisher, AllowedHosts([HOST], allow_http=False), lambda: None)
-        self._reconcile = ReconcileHandler(ListingStore(store), _nobody, timedelta(0))
+        self._reconcile = ReconcileHandler(ListingStore(store, delete_brake=BRAKE), _nobody, timedelta(0))
         self._run(self._start_anew())
 
     @property
@@ -143,7 +144,15 @@ class StoreGateway:
         self._run(self._reconcile([message]))
 
     def approve(self) -> bool:
-        return False
+        held = [one.url for one in self._rows(_suspect.select().where(_suspect.c.state == "held"))]
+
+        async def agree() -> None:
+            async with self._store.transaction() as transaction:
+                await transaction.execute(_suspect.update().where(_suspect.c.state == "held").values(state="approved"))
+                await want(transaction, [Wanted(CONNECTION, url, PlatformIds(), "resync") for url in held if url])
+
+        self._run(agree())
+        return bool(held)
 
     def listings(self) -> dict[str, Stored]:
         return {
