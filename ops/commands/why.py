@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -24,7 +23,7 @@ def why(listing: Listing, limit: Limit = 30, as_json: AsJson = False, url: Url =
     """Tell a listing's story: webhooks, attempts, what changed, events. Exit code 1 when nothing is known of it."""
     answers = with_admin(url, lambda admin: ask(admin, listing, limit))
     if as_json:
-        print_json(dataclasses.asdict(answers))
+        print_json(answers.as_json())
         return
     width = min(max(out.width, NARROWEST), WIDEST) if out.is_terminal else 80
     for line in screen(answers, datetime.now(UTC), width):

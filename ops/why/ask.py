@@ -38,6 +38,21 @@ class Answers:
     grant: Json = field(default_factory=dict)
     connection: Json | None = None
 
+    def as_json(self) -> Json:
+        """All of it, with names as the API has them."""
+        return {
+            "connectionId": self.connection_id,
+            "path": self.path,
+            "collection": self.collection,
+            "listing": self.listing,
+            "targets": self.targets,
+            "history": self.history,
+            "more": self.more,
+            "deadLetters": self.dead_letters,
+            "grant": self.grant,
+            "connection": self.connection,
+        }
+
 
 async def ask(admin: AdminApi, name: str, limit: int) -> Answers:
     """Everything about the listing of that name: listingId, URL, path, or connectionId/attributeType/itemId.

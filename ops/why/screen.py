@@ -45,6 +45,7 @@ def _head(answers: Answers, now: datetime, width: int) -> Iterator[Text]:
         yield _row("path", answers.path)
         yield from _ours(listing)
         yield _now(listing, now)
+    yield from _last_told(answers, now)
     yield from _last_read(answers, now)
     yield from _targets(answers, now)
     yield from _obstacles(answers, now)
@@ -82,11 +83,19 @@ def _now(listing: Json, now: datetime) -> Text:
     return _row("now", ", ".join(words), style)
 
 
+def _last_told(answers: Answers, now: datetime) -> Iterator[Text]:
+    told = {target["askedAt"]: target for target in answers.targets if target["askedAt"]}
+    if told:
+        latest = max(told, key=moment_of)
+        where = "" if _is_own(answers, told[latest]) else " for its collection"
+        yield _row("last told", f"{_ago(moment_of(latest), now)}, by a webhook{where}")
+
+
 def _last_read(answers: Answers, now: datetime) -> Iterator[Text]:
     attempts = [one for one in answers.history if one["kind"] == "attempt"]
     if good := next((one for one in attempts if one["outcome"] in ("answered", "gone")), None):
-        where = "" if _is_own(answers, good) else ", its collection"
-        yield _row("last read", f"{_ago(moment_of(good['at']), now)}: {_status(good)}{where}")
+        where = "" if _is_own(answers, good) else ", in its collection"
+        yield _row("last read", f"{_ago(moment_of(good['at']), now)}, with {_status(good)}{where}")
     elif attempts:
         yield _row("last read", "never with success, as far as this goes back", "red")
 
@@ -122,8 +131,11 @@ def _obstacles(answers: Answers, now: datetime) -> Iterator[Text]:
     if answers.grant.get("state") != "active":
         state = str(answers.grant.get("state")).replace("_", " ")
         yield _row("grant", f"{state}: nothing is fetched until /connect is opened", "red")
-    if (answers.connection or {}).get("state") == "revoked":
+    connection = answers.connection or {}
+    if connection.get("state") == "revoked":
         yield _row("connection", "revoked: not synced until its user authorises it again", "red")
+    elif connection.get("silentSince"):
+        yield _row("connection", f"unusually silent since {_ago(moment_of(connection['silentSince']), now)}", "yellow")
     if answers.listing and answers.listing["unmapped"]:
         yield _row("unmapped", "left alone until a webhook for the item itself", "yellow")
     suspect = answers.listing["suspect"] if answers.listing else None
@@ -144,7 +156,7 @@ def _suspicion(state: str, connection_id: int) -> str:
     told = {
         "absent": "absent from its list; deleted when the next complete list lacks it, too",
         "pending": "perhaps gone: its own URL is being asked",
-        "held": f"held with too many others: gateway held approve|discard {connection_id}",
+        "held": f"held with too many others: gateway held list {connection_id}",
         "approved": "perhaps gone, and a person agreed: its own URL is being asked",
     }
     return told.get(state, state)

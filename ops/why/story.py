@@ -70,10 +70,10 @@ def _entries(items: Sequence[Json]) -> Iterator[Entry]:
 
 
 def _led_to(attempt: Json, change: Json) -> bool:
-    """Each page of an attempt has numbers of its own, between the attempt's."""
+    """Each page of an attempt has numbers of its own; a list told as one began with its first page, perhaps earlier."""
     cause = change["cause"] or {}
     same = cause.get("url") == attempt["url"]
-    return same and bool(attempt["started"] <= cause["began"] <= attempt["ended"])
+    return same and bool(attempt["started"] <= cause["ended"] <= attempt["ended"])
 
 
 def _webhook(attempt: Json) -> Webhook:

@@ -102,7 +102,8 @@ async def test_the_story_of_a_listing(
         f"path        {ROOM}",
         "ours        location 1198, resource 7843, type meeting-room",
         "now         version 3, deleted, since (time)",
-        "last read   (time): 404",
+        "last told   (time), by a webhook",
+        "last read   (time), with 404",
         "target      answered, nobody waits for it",
     ]
     assert [line.rstrip() for line in timeline.splitlines()[1:]] == [

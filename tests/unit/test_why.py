@@ -113,6 +113,11 @@ def test_a_change_belongs_to_the_attempt_whose_numbers_enclose_its_answer() -> N
     assert told(walk, own, page_three, answer) == ["look 10 v1", "look 12 v2"]
 
 
+def test_a_list_told_as_one_belongs_to_the_attempt_that_read_its_last_page() -> None:
+    gone_on = attempt(20, reason="resync", ended=24)
+    assert told(gone_on, change(1, 12, position=30, cause={"url": ROOM, "began": 12, "ended": 22})) == ["look 20 v1"]
+
+
 def test_a_change_without_its_attempt_is_told_by_itself() -> None:
     died = change(1, 5)
     unmapped = change(2, 8, cause=None)
@@ -191,7 +196,8 @@ listing     88527d97-e216-5b57-9f52-47cd33eb7a07
 path        /v1/locations/5/resources/7843
 ours        location 1198, resource 7843, type meeting-room
 now         version 3, live, since 03:04:05 (60 s ago)
-last read   03:05:09 (0.0 s ago): 200
+last told   03:04:05 (60 s ago), by a webhook
+last read   03:05:09 (0.0 s ago), with 200
 target      answered, nobody waits for it
 
 … earlier: --limit shows more
@@ -246,7 +252,7 @@ def test_what_a_person_must_do() -> None:
         "grant       needs authorisation: nothing is fetched until /connect is opened",
         "connection  revoked: not synced until its user authorises it again",
         "unmapped    left alone until a webhook for the item itself",
-        "suspect     held with too many others: gateway held approve|discard 99",
+        "suspect     held with too many others: gateway held list 99",
         "parked      refused at fetch, 03:04:05 (60 s ago); to try again:",
         f"            gateway dead-letters replay {DELIVERY}",
         "last read   never with success, as far as this goes back",
@@ -280,6 +286,11 @@ def test_an_event_that_waits_and_a_history_that_is_forgotten() -> None:
     screen = shown(answers([died, unmapped]))
     assert "webhook      by an attempt that is not kept, numbers 5-6" in screen
     assert "unmapped     told by a webhook alone, nothing was fetched" in screen
+
+
+def test_a_silent_connection_is_shown() -> None:
+    silent = {"state": "confirmed", "silentSince": at(0)}
+    assert "connection  unusually silent since 03:04:05 (60 s ago)" in shown(answers([], connection=silent))
 
 
 @pytest.mark.parametrize("width", [72, 80, 120])
