@@ -113,6 +113,17 @@ class Publisher:
             raise BrokerUnavailable("broker: not connected")
         await bounded(_look_for(connection, queues), seconds)
 
+    async def depth(self, queue: str, *, seconds: float = 2.0) -> int:
+        """How many messages are ready in the queue.
+
+        Raises:
+            BrokerUnavailable: it does not answer, or the queue is missing.
+        """
+        connection = self._connection
+        if connection is None or not self.ready:
+            raise BrokerUnavailable("broker: not connected")
+        return (await bounded(_look_for(connection, [queue]), seconds))[0]
+
     async def poke(self, routing_key: str) -> None:
         """Send a wake-up that carries nothing and may get lost."""
         exchange = self._exchanges.get(WORK)
@@ -144,15 +155,16 @@ async def _confirming_channel(connection: AbstractRobustConnection) -> AbstractC
     return await connection.channel(publisher_confirms=True, on_return_raises=True)
 
 
-async def _look_for(connection: AbstractRobustConnection, queues: Sequence[str]) -> None:
+async def _look_for(connection: AbstractRobustConnection, queues: Sequence[str]) -> list[int]:
+    """The number of ready messages in each."""
     # A channel of the transport: the robust kind would try for ever to reopen after the 404 of a missing queue.
     transport = connection.transport
     if transport is None:
         raise BrokerUnavailable("broker: not connected")
     channel = await transport.connection.channel()
     try:
-        for queue in queues:
-            await channel.queue_declare(queue, passive=True)
+        found = [await channel.queue_declare(queue, passive=True) for queue in queues]
+        return [answer.message_count or 0 for answer in found]
     except ChannelNotFoundEntity as error:
         raise BrokerUnavailable("broker: a queue is missing; run `gateway setup`") from error
     finally:

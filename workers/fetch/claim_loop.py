@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.process import pause
 from workers.fetch.claim import Claim, Grant
+from workers.fetch.pacing import cap_of
 from workers.fetch.store.claims import ClaimStore
 
 POLL_SECONDS = 0.25
@@ -25,8 +28,15 @@ class Fetches(Protocol):
         """Drive the claim to answered, put off, or parked; may raise `StoreUnavailable`."""
 
 
+async def _never() -> bool:
+    return False
+
+
 class ClaimLoop:
-    """Claims what is due, up to `concurrency` at once, and keeps the leases of what is being fetched."""
+    """Claims what is due, up to `concurrency` at once, and keeps the leases of what is being fetched.
+
+    Part of the concurrency is never one connection's alone; nothing is claimed while `held`.
+    """
 
     def __init__(
         self,
@@ -35,12 +45,14 @@ class ClaimLoop:
         wake: asyncio.Event,
         concurrency: int,
         *,
+        held: Callable[[], Awaitable[bool]] = _never,
         wind_up_seconds: float = WIND_UP_SECONDS,
     ) -> None:
         self._targets = targets
         self._fetcher = fetcher
         self._wake = wake
         self._concurrency = concurrency
+        self._held = held
         self._wind_up_seconds = wind_up_seconds
         self._running: dict[asyncio.Task[None], Claim] = {}
 
@@ -82,9 +94,10 @@ class ClaimLoop:
         """Start what can be started; whether there may be more at once."""
         free = self._concurrency - len(self._running)
         try:
-            if free == 0 or not await self._targets.anything_due():
+            if free == 0 or await self._held() or not await self._targets.anything_due():
                 return False
-            claims, grant = await self._targets.claim(free)
+            running = Counter(claim.connection_id for claim in self._running.values())
+            claims, grant = await self._targets.claim(free, running=running, cap=cap_of(self._concurrency))
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
             return False

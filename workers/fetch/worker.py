@@ -7,6 +7,7 @@ import asyncio
 from common.broker.consumer import stage_consumer
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
+from common.broker.topology import queue_name
 from common.crypto import TokenCipher
 from common.ids import new_id
 from common.parking import parking_consumer
@@ -26,6 +27,7 @@ from common.settings import (
 from common.store.engine import Store
 from common.store.setup import facts_of, wait_for_store
 from common.urls import AllowedHosts
+from workers.fetch.backlog import Backlog
 from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.client import SyncarooApi
 from workers.fetch.fetching import Fetcher
@@ -92,13 +94,14 @@ def build(
                 suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
                 grants, cipher = GrantStore(store), TokenCipher(keys.clear())
                 fetcher = Fetcher(outcomes, suspects, grants, api, publisher, cipher, retry)
+                backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
                 mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set)
                 await until_stopped(
                     stop,
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
                     Rereading(ResyncStore(store), resync, wake).run(stop),
-                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency).run(stop),
+                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.too_deep).run(stop),
                 )
         finally:
             await publisher.close()
