@@ -13,21 +13,17 @@ import pytest
 from sqlalchemy import update
 
 from common.codec import decode
-from common.ids import new_id
 from common.store.engine import Store
 from common.store.targets import Wanted, look_again, want
 from schemas.messages import PlatformIds, Reason, ResyncWanted, WebhookReceived
 from schemas.tables import BudgetRow, ConnectionRow, GrantRow, ParkedRow, TargetRow, table_of
+from tests.component.target_parts import HOUR, NOW, Process, authorise, process
 from workers.fetch.claim import Claim
-from workers.fetch.store.claims import LEASE, ClaimStore
-from workers.fetch.store.grants import GrantStore
-from workers.fetch.store.marks import MarkStore
-from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.claims import LEASE
 from workers.fetch.walk import Walk, saved
 
 BASE = "https://api.syncaroo.com/v1/locations"
 URL = f"{BASE}/1198"
-NOW, HOUR = timedelta(0), timedelta(hours=1)
 
 _target = table_of(TargetRow)
 
@@ -46,26 +42,6 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     opened = Store(database_url)
     yield opened
     await opened.close()
-
-
-class Process(MarkStore, ClaimStore, OutcomeStore, GrantStore):
-    """All that one fetch process does with the store, under one owner."""
-
-    def __init__(self, store: Store, *, rate: float, interval: timedelta) -> None:
-        ClaimStore.__init__(self, store, new_id(), rate=rate, interval=interval)
-
-
-def process(store: Store, *, rate: float = 1000.0, interval: timedelta = NOW) -> Process:
-    return Process(store, rate=rate, interval=interval)
-
-
-async def authorise(store: Store, version: int = 1, state: str = "active", valid: timedelta = HOUR) -> None:
-    """Replace the grant by one of this version."""
-    values = {"account": "syncaroo", "state": state, "sealed_pair": f"pair {version}", "rt_version": version}
-    values |= {"attempts": 0, "expires_at": datetime.now(UTC) + valid}
-    async with store.transaction() as transaction:
-        await transaction.execute(table_of(GrantRow).delete())
-        await transaction.execute(table_of(GrantRow).insert().values(values))
 
 
 async def wish(

@@ -23,10 +23,10 @@ from workers.fetch.walk import Walk, resumed
 
 LEASE = timedelta(seconds=15)
 WALK_AGE = timedelta(minutes=10)
-LATE = 100
-"""How many turns a connection may lag behind before the others share with it: it had no room for long."""
+LATE = 10
+"""How many turns a connection may lag behind, as it had no room for a while, before it shares with the others."""
 AHEAD = 1000
-"""How many turns ahead others are looked for, when a connection has all the room that it may have."""
+"""How many turns ahead the others are looked for: their next ones are not far, and a scan has an end."""
 
 _target = table_of(TargetRow)
 
@@ -142,14 +142,15 @@ async def _next_rows(transaction: Transaction, claiming: _Claiming, line: Line) 
     query = line.query.limit(claiming.room.free).with_for_update(skip_locked=True, of=_target)
     if spent := claiming.purse.spent(resync=line.resync):
         query = query.where(_target.c.host.not_in(spent))
-    if full := claiming.room.full():
-        query = query.where(_target.c.connection_id.not_in(full))
-        if not line.second_look:
-            query = query.where(_target.c.turn <= latest + AHEAD)
-    rows = await transaction.rows(query)
-    if line.second_look or not rows or rows[0].turn >= latest - LATE:
+    full = claiming.room.full()
+    if line.second_look:
+        return await transaction.rows(query.where(_target.c.connection_id.not_in(full)))
+    near = query.where(_target.c.turn <= latest + AHEAD)
+    rows = await transaction.rows(near.where(_target.c.connection_id.not_in(full)) if full else query)
+    late = {row.connection_id for row in rows if row.turn < latest - LATE}
+    if not late:
         return rows
-    others = await transaction.rows(query.where(_target.c.turn >= latest - LATE))
+    others = await transaction.rows(near.where(_target.c.connection_id.not_in([*full, *late])))
     return interleaved(rows, others) if claiming.late_first else interleaved(others, rows)
 
 
