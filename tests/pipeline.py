@@ -52,7 +52,9 @@ SHORT_DELAYS = (timedelta(milliseconds=100), timedelta(milliseconds=300))
 
 @dataclass
 class FakeApi:
-    """`pages[path]` is the `data` of an answer, or a whole answer; `failures[path]` are statuses that come first."""
+    """`pages[path]` is the `data` of an answer, a whole answer, or what makes one; `failures[path]` are statuses that
+    come first.
+    """
 
     pages: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, list[int]] = field(default_factory=dict)
@@ -68,6 +70,9 @@ class FakeApi:
         found = self.pages.get(request.path_qs)
         if found is None:
             return web.json_response({"error": "not found"}, status=404)
+        if callable(found):
+            given: web.Response = await found(request)
+            return given
         if isinstance(found, dict) and "data" in found:
             return web.json_response(found)
         pages = {"count": 1, "current": 1, "next": None}
@@ -133,8 +138,10 @@ class Pipeline:
 
 
 @asynccontextmanager
-async def pipeline(amqp_url: str, database_url: str, **settings: Any) -> AsyncIterator[Pipeline]:
-    """Fetch, reconcile and relay, until the end of the block."""
+async def pipeline(
+    amqp_url: str, database_url: str, *, fetch_amqp_url: str | None = None, **settings: Any
+) -> AsyncIterator[Pipeline]:
+    """Fetch, reconcile and relay, until the end of the block; fetch may reach the broker by a way of its own."""
     stop = asyncio.Event()
     key = Fernet.generate_key().decode()
     connection = await aio_pika.connect(amqp_url)
@@ -152,7 +159,8 @@ async def pipeline(amqp_url: str, database_url: str, **settings: Any) -> AsyncIt
         found = Pipeline(api, base_url, publisher, store, cipher)
         await authorise(found)
         await _record(channel, found)
-        runs = _build(amqp_url, database_url, key, f"{server.host}:{server.port}", settings)
+        urls = (fetch_amqp_url or amqp_url, amqp_url)
+        runs = _build(urls, database_url, key, f"{server.host}:{server.port}", settings)
         tasks = [asyncio.create_task(run(stop)) for run in runs]
         try:
             await publisher.wait_ready()
@@ -198,8 +206,10 @@ async def _record(channel: aio_pika.abc.AbstractChannel, target: Pipeline) -> No
     await queue.consume(on_event, no_ack=True)
 
 
-def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: dict[str, Any]) -> list[Any]:
-    broker = BrokerSettings(amqp_url=SecretStr(amqp_url))
+def _build(
+    amqp_urls: tuple[str, str], database_url: str, key: str, api_host: str, settings: dict[str, Any]
+) -> list[Any]:
+    by_proxy, broker = (BrokerSettings(amqp_url=SecretStr(url)) for url in amqp_urls)
     store = StoreSettings(database_url=SecretStr(database_url))
     site = SiteSettings()
     syncaroo = SyncarooSettings(syncaroo_api_hosts=(api_host,), syncaroo_allow_http=True)
@@ -215,7 +225,7 @@ def _build(amqp_url: str, database_url: str, key: str, api_host: str, settings: 
     retry = RetrySettings(retry_delays=SHORT_DELAYS)
     keys = KeySettings(secret_keys=(SecretStr(key),))
     return [
-        fetch_worker.build(broker, store, keys, site, syncaroo, fetch, resync, reconcile, retry, EgressSettings()),
+        fetch_worker.build(by_proxy, store, keys, site, syncaroo, fetch, resync, reconcile, retry, EgressSettings()),
         reconcile_worker.build(broker, store, site, syncaroo, reconcile, retry),
         relay_worker.build(broker, EventBrokerSettings(), store, site, syncaroo, HistorySettings()),
     ]

@@ -19,6 +19,8 @@ from common.codec import dumps
 from common.errors import BrokerUnavailable
 from schemas.messages import Message
 
+MAX_BODY = (16 * 1024 - 64) * 1024
+"""Bytes. RabbitMQ from 4.0 on takes messages of up to 16 MiB, and closes the channel over a larger one."""
 PUBLISH_SECONDS = 4.0
 """How long a confirm may take; the ingress answers 503 within 5 s."""
 

@@ -7,11 +7,16 @@ from typing import Any
 
 import msgspec
 
+from common.broker.publisher import MAX_BODY
 from common.codec import dumps
+from common.errors import Permanent
 from common.ids import new_id
 from common.store.engine import Transaction
 from schemas.events import EventData, ListingChanged
 from schemas.tables import EventRow, table_of
+
+MAX_EVENT = MAX_BODY - 64 * 1024
+"""What a message holds, and its envelope."""
 
 _event = table_of(EventRow)
 
@@ -19,7 +24,11 @@ _event = table_of(EventRow)
 async def append_events(
     transaction: Transaction, events: Sequence[EventData], *, cause: msgspec.Struct | None = None
 ) -> None:
-    """Write the events in order; they leave through the relay once the transaction has committed."""
+    """Write the events in order; they leave through the relay once the transaction has committed.
+
+    Raises:
+        Permanent: `too_large`; the relay could never publish it, nor any event behind it.
+    """
     if not events:
         return
     now = await transaction.now()
@@ -54,13 +63,16 @@ def headers_of(event: EventData) -> dict[str, str]:
 
 
 def _columns(event: EventData) -> dict[str, Any]:
+    data = dumps(event)
+    if len(data) > MAX_EVENT:
+        raise Permanent("too_large", f"an event of more than {MAX_EVENT} bytes")
     return {
         "connection_id": getattr(event, "connection_id", 0),
         "type": type(event).TYPE,
         "subject": subject_of(event),
         "listing_id": getattr(event, "listing_id", None),
         "version": getattr(event, "version", None),
-        "data": dumps(event).decode(),
+        "data": data.decode(),
         "headers": dumps(headers_of(event)).decode(),
         "published_at": None,
     }

@@ -313,7 +313,7 @@ async def test_a_list_without_ids_is_told_whole_or_not_at_all(run: Bench) -> Non
 
 async def test_what_is_too_large_for_a_message_is_refused(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """T-FR-BIG: RabbitMQ 4 takes 16 MiB; a larger message would close the channel, again and again."""
-    monkeypatch.setattr(walking, "MAX_MESSAGE", 2000)
+    monkeypatch.setattr(walking, "MAX_BODY", 2000)
     for path, item in ((ROOM, {"ID": 7}), (ROOMS, {"ID": 7}), (f"{ROOM}/availability", {})):
         for size in (1000, 3000):
             run.api.answers[path] = {"data": [item | {"text": "x" * size}], "pages": {"count": 1, "current": 1}}

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.codec import canonical, dumps, loads
+from schemas.events import PatchOperation
 from schemas.messages import Json, PlatformIds
 from tests.rfc6902 import applied
-from workers.reconcile.patch import changed_fields, patch_between
+from workers.reconcile.patch import FEW, changed_fields, patch_between, shortest_patch
 from workers.reconcile.rules import Answer, Listing, Outcome, decide, event_of, listing_for, unmap
 
 Shape = Literal["item", "list", "whole"]
@@ -68,6 +69,17 @@ def test_changed_fields_are_those_the_patch_touches(before: dict[str, Json], lat
     touched = {one.path.split("/")[1].replace("~1", "/").replace("~0", "~") for one in patch_between(before, later)}
     assert fields == sorted(touched)
     assert changed_fields([1], [2]) == []
+
+
+def test_a_list_that_has_shifted_is_told_by_its_value() -> None:
+    """T-FR-BIG: else the patch may be many times as long as the list, and the event too large for a message."""
+    before = [{"a": number, "b": number} for number in range(FEW)]
+    shifted = [{"a": number + 1, "b": number + 1} for number in range(FEW)]
+    assert shortest_patch(before, shifted) == [PatchOperation(op="replace", path="", value=shifted)]
+    assert shortest_patch(before[:9], shifted[:9]) == patch_between(before[:9], shifted[:9])
+    wordy = [{"text": "x" * 99, "n": item["a"]} for item in before + before]
+    renumbered = [one | {"n": -1} for one in wordy]
+    assert shortest_patch(wordy, renumbered) == patch_between(wordy, renumbered), "shorter than its value"
 
 
 def test_a_patch_as_the_contract_shows_it() -> None:

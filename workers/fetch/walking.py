@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Protocol
 
-from common.broker.publisher import Outgoing, outgoing
+from common.broker.publisher import MAX_BODY, Outgoing, outgoing
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.identity import place_of
 from common.logs import get_logger
@@ -17,8 +17,6 @@ from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.walk import Walk, saved, step
 
 KEEP_SECONDS = 2.0
-MAX_MESSAGE = 15 * 1024 * 1024
-"""RabbitMQ from 4.0 on takes messages of up to 16 MiB, and closes the channel over a larger one."""
 
 log = get_logger(__name__)
 
@@ -120,6 +118,6 @@ class Walking:
             "reconcile",
             claim.connection_id,
         )
-        if len(message.body) > MAX_MESSAGE:
-            raise UpstreamRefused("too_large", f"more than {MAX_MESSAGE} bytes for one message", status=200)
+        if len(message.body) > MAX_BODY:
+            raise UpstreamRefused("too_large", f"more than {MAX_BODY} bytes for one message", status=200)
         await self._publisher.publish(message)

@@ -7,8 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.codec import dumps
 from schemas.events import PatchOperation
 from schemas.messages import Json
+
+FEW = 1000
+"""So many operations are told one by one, however long they are."""
+
+
+def shortest_patch(before: Json, after: Json) -> list[PatchOperation]:
+    """As `patch_between`; when that is longer than the value itself, as when a long list has shifted, the value."""
+    patch = patch_between(before, after)
+    if len(patch) <= FEW:
+        return patch
+    replaced = [PatchOperation(op="replace", path="", value=after)]
+    return min(replaced, patch, key=lambda one: len(dumps(one)))
 
 
 def patch_between(before: Json, after: Json, path: str = "") -> list[PatchOperation]:

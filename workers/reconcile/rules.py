@@ -14,7 +14,7 @@ from common.codec import canonical
 from common.identity import Place, item_id_of, listing_id_of, place_of
 from schemas.events import Change, ListingChanged, PatchOperation
 from schemas.messages import Json, PlatformIds, Reason, Shape
-from workers.reconcile.patch import changed_fields, patch_between
+from workers.reconcile.patch import changed_fields, shortest_patch
 from workers.reconcile.volatile import same_but_for
 
 
@@ -144,7 +144,7 @@ def event_of(
     after, change = outcome.listing, outcome.change
     assert change is not None
     updated = change == "updated"
-    patch: list[PatchOperation] = patch_between(before.body, after.body) if updated else []
+    patch: list[PatchOperation] = shortest_patch(before.body, after.body) if updated else []
     return ListingChanged(
         listing_id=after.listing_id,
         connection_id=after.connection_id,
