@@ -90,6 +90,15 @@ class AdminApi:
         query = None if location_id is None else {"locationId": location_id}
         return int((await self._object("POST", f"connections/{connection_id}/resync", query=query))["targets"])
 
+    async def held(self, connection_id: int | None = None) -> list[dict[str, Any]]:
+        """What vanished together with too many others (of one connection, or of all)."""
+        filters = {} if connection_id is None else {"connectionId": connection_id}
+        return [item async for item in self._items("held", filters)]
+
+    async def decide_held(self, connection_id: int, decision: str, held: int) -> None:
+        """`approve` or `discard` all that the connection holds, refused when they are not `held` by now."""
+        await self._call("POST", f"connections/{connection_id}/held/{decision}", query={"held": str(held)})
+
     async def dead_letters(self, queue: str | None = None, connection_id: int | None = None) -> list[dict[str, Any]]:
         """What could not be processed, oldest first."""
         filters = {"queue": queue, "connectionId": connection_id}

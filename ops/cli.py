@@ -17,6 +17,7 @@ from ops.commands import (
     dead_letters,
     demo,
     hashes,
+    held,
     keys,
     listings,
     portal,
@@ -38,7 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (setup, demo, sandbox, topology, portal, status, listings, why, resync, dead_letters, hashes, db, keys):
+COMMANDS = (setup, demo, sandbox, topology, portal, status, listings, why, resync, held, dead_letters, hashes, db, keys)
+for module in COMMANDS:
     module.add_to(app)
 
 

@@ -90,6 +90,7 @@ class Pipeline:
     cipher: TokenCipher
     events: list[dict[str, Any]] = field(default_factory=list)
     messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
+    held: list[dict[str, Any]] = field(default_factory=list)
 
     async def send(self, message: Message, connection_id: int = 99) -> None:
         await self.publisher.publish(outgoing(message, "fetch", connection_id), seconds=30)
@@ -197,9 +198,13 @@ def _app(api: FakeApi) -> web.Application:
 
 async def _record(channel: aio_pika.abc.AbstractChannel, target: Pipeline) -> None:
     queue = await channel.declare_queue(exclusive=True)
-    await queue.bind(EVENTS, "listing.changed")
+    for kind in ("listing.changed", "sync.held"):
+        await queue.bind(EVENTS, kind)
 
     async def on_event(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        if message.routing_key == "sync.held":
+            target.held.append(loads(message.body))
+            return
         target.messages.append(message)
         target.events.append(loads(message.body))
 

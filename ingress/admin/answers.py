@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from common.codec import dumps, loads
 from ingress.admin.rules import read_name
 from ingress.limits import read_body
-from ingress.parameters import singles
+from ingress.parameters import positive_number, singles
 from ingress.problems import problem
 from schemas.messages import Json
 
@@ -35,6 +35,12 @@ def page_of(items: Sequence[Any], next_cursor: str | None) -> web.Response:
 def missing(what: str) -> web.Response:
     """404 for a thing that is not there."""
     return problem(404, "/problems/not-found", "Not found", f"There is no such {what}.")
+
+
+def revoked() -> web.Response:
+    """409 for a connection that is not synced any more."""
+    detail = "The connection was revoked. The user has to authorize it again first."
+    return problem(409, "/problems/connection-revoked", "Connection revoked", detail)
 
 
 async def read_json(request: web.Request) -> Json:
@@ -62,3 +68,12 @@ def path_name(request: web.Request, name: str) -> str:
         BadInput: it is too long or holds what no store takes.
     """
     return read_name(request.match_info[name], name)
+
+
+def connection_id_of(request: web.Request) -> int:
+    """The connection's number from the address.
+
+    Raises:
+        BadInput: it is none.
+    """
+    return positive_number(request.match_info["connectionId"], "connectionId")

@@ -15,9 +15,11 @@ from common.store.engine import Store
 from ingress.admin.answers import answer, page_of
 from ingress.admin.connections import ConnectionEndpoints
 from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
+from ingress.admin.held import HeldEndpoints
 from ingress.admin.listings import ListingEndpoints
 from ingress.admin.store.connections import ConnectionStore
 from ingress.admin.store.dead_letters import DeadLetterStore
+from ingress.admin.store.held import HeldStore
 from ingress.admin.store.listings import ListingStore
 from ingress.admin.store.status import StatusStore
 from ingress.admin.store.targets import TargetStore
@@ -46,7 +48,9 @@ class AdminHandler:
         self._broker = broker
         self._tokens = settings.tokens()
         self._users = UserEndpoints(UserStore(store), passwords)
-        self._connections = ConnectionEndpoints(ConnectionStore(store))
+        connections = ConnectionStore(store)
+        self._connections = ConnectionEndpoints(connections)
+        self._held = HeldEndpoints(HeldStore(store), connections)
         self._listings = ListingEndpoints(ListingStore(store))
         self._targets = TargetEndpoints(TargetStore(store))
         self._dead_letters = DeadLetterEndpoints(DeadLetterStore(store), broker)
@@ -70,6 +74,9 @@ class AdminHandler:
             ("GET", "connections/{connectionId}", connections.get),
             ("DELETE", "connections/{connectionId}", connections.delete),
             ("POST", "connections/{connectionId}/resync", connections.resync),
+            ("GET", "held", self._held.list),
+            ("POST", "connections/{connectionId}/held/approve", self._held.approve),
+            ("POST", "connections/{connectionId}/held/discard", self._held.discard),
             ("GET", "listings", listings.list),
             ("GET", "listings/{listingId}", listings.get),
             ("GET", "listings/{listingId}/history", listings.history),

@@ -30,10 +30,11 @@ def listings(
 
 def _row(listing: dict[str, Any]) -> list[Any]:
     members = ("connectionId", "attributeType", "itemId", "locationId", "resourceId", "version")
-    return [*(listing[name] for name in members), "(deleted)" if listing["deleted"] else _name(listing["current"])]
+    return [*(listing[name] for name in members), "(deleted)" if listing["deleted"] else name_of(listing["current"])]
 
 
-def _name(current: Any) -> str:
+def name_of(current: Any) -> str:
+    """What a person would call it."""
     if not isinstance(current, dict):
         return ""
     return str(current.get("Name") or current.get("name") or current.get("period") or "")

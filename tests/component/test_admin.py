@@ -16,6 +16,7 @@ TABLE = [
     ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
     ("PUT", "users/1/locations"), ("PUT", "users/1/locations/1"), ("DELETE", "users/1/locations/1"),
     ("GET", "connections"), ("GET", "connections/99"), ("DELETE", "connections/99"), ("POST", "connections/99/resync"),
+    ("GET", "held"), ("POST", "connections/99/held/approve"), ("POST", "connections/99/held/discard"),
     ("GET", "listings"), ("GET", "listings/x"), ("GET", "listings/x/history"),
     ("GET", "targets"), ("GET", "attempts"), ("GET", "dead-letters"),
     ("POST", "dead-letters/x/replay"), ("DELETE", "dead-letters/x"), ("GET", "status"),
@@ -244,7 +245,7 @@ async def test_status(gateway: Gateway) -> None:
         await transaction.execute(table_of(GrantRow).insert().values(grant))
     assert (await gateway.admin("GET", "status"))[1] == {
         "grant": {"state": "active", "expiresAt": "2026-01-02T00:00:00Z"},
-        "targets": {"due": 1}, "listings": 0, "events": {"unpublished": 0}, "parked": {"bad_json": 1},
+        "targets": {"due": 1}, "listings": 0, "events": {"unpublished": 0}, "parked": {"bad_json": 1}, "held": 0,
         "connections": {"authorised": 1}, "broker": True,
         "feeds": {"heardAt": None, "nextResyncAt": None, "silent": {}},
     }  # fmt: skip

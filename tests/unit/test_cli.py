@@ -26,6 +26,7 @@ COMMANDS = (
     "listings",
     "why",
     "resync",
+    "held",
     "dead-letters",
     "hash",
     "db",
@@ -33,6 +34,7 @@ COMMANDS = (
 )
 SINGLE = (
     *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "resync", "keys new"),
+    *("held list", "held approve", "held discard"),
     *("dead-letters list", "dead-letters replay", "dead-letters drop", "hash probe", "db upgrade", "db current"),
 )
 
@@ -96,6 +98,7 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert gateway(monkeypatch, "nonsense") == 2
     assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
+    assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
 
 
 def test_the_portal_gets_the_guides_two_blocks(

@@ -10,7 +10,17 @@ from sqlalchemy import Select, exists, false, func, select
 
 from common.store.engine import Store, Transaction
 from common.store.parked import count_parked
-from schemas.tables import SYNCAROO_ACCOUNT, ConnectionRow, EventRow, FeedRow, GrantRow, ListingRow, TargetRow, table_of
+from schemas.tables import (
+    SYNCAROO_ACCOUNT,
+    ConnectionRow,
+    EventRow,
+    FeedRow,
+    GrantRow,
+    ListingRow,
+    SuspectRow,
+    TargetRow,
+    table_of,
+)
 
 SHOWN = 100
 
@@ -19,6 +29,7 @@ _feed = table_of(FeedRow)
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
 _target = table_of(TargetRow)
+_suspect = table_of(SuspectRow)
 _grant = table_of(GrantRow)
 
 
@@ -53,6 +64,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     listings: int
     events: dict[str, int]
     parked: dict[str, int]
+    held: int
     connections: dict[str, int]
     feeds: Feeds
 
@@ -68,6 +80,7 @@ class StatusStore:
         due = select(func.count()).where(_target.c.wanted > _target.c.answered)
         live = select(func.count()).where(_listing.c.deleted == false(), _listing.c.version > 0)
         unpublished = select(func.count()).where(_event.c.published_at.is_(None))
+        held = select(func.count()).where(_suspect.c.state == "held")
         states = select(_connection.c.state, func.count().label("found")).group_by(_connection.c.state)
         async with self._store.reading() as transaction:
             return Counts(
@@ -76,6 +89,7 @@ class StatusStore:
                 listings=await _number(transaction, live),
                 events={"unpublished": await _number(transaction, unpublished)},
                 parked=await count_parked(transaction),
+                held=await _number(transaction, held),
                 connections={row.state: row.found for row in await transaction.rows(states)},
                 feeds=await _feeds(transaction),
             )
