@@ -52,9 +52,10 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     turns = await take_turns(
         transaction, {connection_id for connection_id, _ in latest}, {_host(url) for _, url in latest}
     )
+    known = await _lock(transaction, sorted(latest))
+    # Under the lock: a claim in between would else count as begun after this, and answer without knowing who asked.
     numbers = await transaction.numbers(len(wanted))
     now = await transaction.now()
-    known = await _lock(transaction, sorted(latest))
     number = dict(zip(((one.connection_id, one.url) for one in wanted), numbers, strict=True))
     rows = [_marked(latest[key], known.get(key), number[key], turns, now) for key in sorted(latest)]
     await transaction.execute(_upsert(transaction), rows)

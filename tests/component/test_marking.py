@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import text
 
 from common.broker.consumer import Delivery
 from common.broker.publisher import PUBLISH_SECONDS, Outgoing
@@ -14,6 +16,7 @@ from common.store.engine import Store
 from common.urls import AllowedHosts
 from schemas.messages import ListingUnmapped, PlatformIds, WebhookReceived
 from schemas.tables import TargetRow, table_of
+from tests.waiting import until
 from workers.fetch.handler import MarkHandler
 from workers.fetch.store.marks import MarkStore
 
@@ -62,3 +65,32 @@ async def test_only_a_webhook_after_unmapped_counts_as_a_later_one(
         target = await transaction.row(table_of(TargetRow).select())
     assert target is not None
     assert (target.asked > unmapped.number) is mapped_again
+
+
+async def test_a_webhook_that_waits_for_a_claim_counts_as_later_than_it(database_url: str, store: Store) -> None:
+    """Else the claim's answer, which does not know of the webhook, would be taken for the answer to it."""
+    if not store.postgres:
+        pytest.skip("transactions run one after another there")
+    table, other = table_of(TargetRow), Store(database_url)
+    webhook = decode(delivery(None).body, WebhookReceived)
+    await MarkStore(store).mark([webhook])
+    try:
+        async with other.transaction() as claim:
+            await claim.rows(table.select().with_for_update())
+            marking = asyncio.create_task(MarkStore(store).mark([webhook]))
+            await until(lambda: _somebody_waits(store), what="the webhook waits for the claim")
+            started = await claim.number()
+            await claim.execute(table.update().values(started=started))
+        await marking
+    finally:
+        await other.close()
+    async with store.reading() as transaction:
+        target = await transaction.row(table.select())
+    assert target is not None
+    assert target.wanted == target.asked > target.started == started
+
+
+async def _somebody_waits(store: Store) -> bool:
+    waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    async with store.reading() as transaction:
+        return await transaction.row(waiting) is not None
