@@ -315,6 +315,8 @@ class FeedRow(SQLModel, table=True):
     """Set while it is quiet for unusually long."""
     first_read: bool = Field(default=False, nullable=False)
     """Whether it was read again after its first burst."""
+    missed_at: datetime | None = _time()
+    """When a webhook of it was known to be lost, and everything is not read again since."""
     resync_at: datetime | None = _time()
     """When everything known of it is read again; null: not planned yet."""
     reading_until: datetime | None = _time()

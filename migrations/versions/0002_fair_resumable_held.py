@@ -109,6 +109,7 @@ def _feed() -> None:
         sa.Column("usual_quiet", sa.Float(), nullable=True),
         sa.Column("silent_since", UtcDateTime(), nullable=True),
         sa.Column("first_read", sa.Boolean(), nullable=False),
+        sa.Column("missed_at", UtcDateTime(), nullable=True),
         sa.Column("resync_at", UtcDateTime(), nullable=True),
         sa.Column("reading_until", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("connection_id"),

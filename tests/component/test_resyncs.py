@@ -18,6 +18,7 @@ from common.store.targets import want_known
 from schemas.messages import PlatformIds, WebhookReceived
 from schemas.tables import ConnectionRow, FeedRow, TargetRow, table_of
 from tests.waiting import until
+from workers.fetch import resync as resync_module
 from workers.fetch.rereading import NEVER, Terms
 from workers.fetch.resync import Rereading
 from workers.fetch.store import resyncs
@@ -182,6 +183,33 @@ async def test_a_silence_is_read_again_once_and_shown_until_it_ends(store: Store
     assert (await feed(store)).silent_since is None
 
 
+async def test_missed_webhooks_have_everything_read_again_once(store: Store) -> None:
+    for connection_id in (97, 98, 99):
+        await know(store, connection_id)
+    await MarkStore(store).miss({98, 99, 96})
+    await MarkStore(store).miss({99})
+    assert await look(store, OFF) == [(96, "missed"), (98, "missed"), (99, "missed")], "whatever the settings"
+    assert {connection_id for connection_id, *_ in await due(store)} == {98, 99}
+    assert (await feed(store)).missed_at is None
+    assert await look(store, OFF) == []
+
+
+async def test_what_is_missed_while_one_marks_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await know(store)
+    await MarkStore(store).miss({99})
+
+    async def mark(*given: Any) -> int:
+        found = await want_known(*given)
+        await MarkStore(store).miss({99})
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resyncs, "want_known", mark)
+        assert await look(store, OFF) == [(99, "missed")]
+    assert await look(store, OFF) == [(99, "missed")]
+    assert await look(store, OFF) == []
+
+
 async def test_a_revoked_connection_is_left_alone(store: Store) -> None:
     plans: dict[str, Any] = {"heard_at": ago(9 * HOUR), "bursts": 9, "usual_quiet": 60.0, "resync_at": ago(HOUR)}
     for connection_id, state in ((1, "revoked"), (2, "confirmed"), (3, "authorised"), (4, None)):
@@ -271,7 +299,7 @@ async def test_the_loop_says_which_connection_is_silent_and_wakes_the_claims(sto
     wake, stop, seconds = asyncio.Event(), asyncio.Event(), [0.0]
     settings = ResyncSettings(resync_interval=NEVER, burst_quiet=timedelta(milliseconds=50), silence_after=HOUR)
     with capture_logs() as logs:
-        running = asyncio.create_task(Rereading(ResyncStore(store), settings, wake, lambda: seconds[0]).run(stop))
+        running = asyncio.create_task(Rereading(ResyncStore(store), settings, wake.set, lambda: seconds[0]).run(stop))
         await know(store, 98, resync_at=ago(SECOND))
         await until(lambda: _has_no_plan(store, 98))
         assert not wake.is_set(), "what waits in the queue is heard first"
@@ -284,6 +312,34 @@ async def test_the_loop_says_which_connection_is_silent_and_wakes_the_claims(sto
     assert [(one["connection_id"], one["usual_seconds"], one["log_level"]) for one in told] == [(99, 1800, "warning")]
     assert told[0]["quiet_seconds"] == pytest.approx(3 * 3600, abs=60)
     assert sorted(one["why"] for one in logs if one["event"] == "resync.begun") == ["first_burst", "silence"]
+
+
+async def test_the_loop_looks_at_once_when_it_is_told_to_and_goes_on_until_nothing_is_due(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outages end for everybody at once: a look takes a part, and the next part comes without a pause."""
+    monkeypatch.setattr(resyncs, "LOOK_BATCH", 2)
+    monkeypatch.setattr(resync_module, "LOOK_BATCH", 2)
+    everyone = set(range(1, 6))
+    for connection_id in everyone:
+        await know(store, connection_id)
+    wake, stop = asyncio.Event(), asyncio.Event()
+    rereading = Rereading(ResyncStore(store), ResyncSettings(), wake.set)
+    running = asyncio.create_task(rereading.run(stop))
+    await until(lambda: _is_planned(store, 5))
+    await MarkStore(store).miss(everyone)
+    rereading.look()
+    await until(lambda: _are_due(store, everyone), 3, what="less than a pause")
+    stop.set()
+    await running
+
+
+async def _is_planned(store: Store, connection_id: int) -> bool:
+    return not await _has_no_plan(store, connection_id)
+
+
+async def _are_due(store: Store, connections: set[int]) -> bool:
+    return {connection_id for connection_id, *_ in await due(store)} == connections
 
 
 async def _has_no_plan(store: Store, connection_id: int) -> bool:

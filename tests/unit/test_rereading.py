@@ -110,6 +110,9 @@ def test_what_is_usual_is_never_less_than_the_last_quiet_and_never_more_than_the
         (replace(BUSY, usual_quiet=3600.0), 3 * HOUR + SECOND, TERMS, "silence"),
         (replace(BUSY, silent_since=NOW), 2 * HOUR, TERMS, None),
         (replace(BUSY, resync_at=NOW), 2 * HOUR, TERMS, "silence"),
+        # missed: whatever the settings, and before all others
+        (Feed(missed_at=NOW), NEVER, OFF, "missed"),
+        (replace(BUSY, missed_at=NOW), 2 * HOUR, TERMS.heard_for(NEVER), "missed"),
     ],
 )
 def test_why_everything_is_read_again(feed: Feed, later: timedelta, terms: Terms, why: str | None) -> None:
@@ -141,10 +144,15 @@ def test_read_again_settles_every_reason_until_something_new_happens(
     now = feed.heard_at + timedelta(seconds=later)
     if why_again(feed, now, given_terms) is None:
         return
-    again = read_again(feed, now, given_terms, spread)
+    again = read_again(feed, now, now, given_terms, spread)
     assert why_again(again, now, given_terms) is None
     assert why_again(again, now + given_terms.interval * 0.99, given_terms) != "interval"
     assert (again.heard_at, again.bursts, again.usual_quiet) == (feed.heard_at, feed.bursts, feed.usual_quiet)
+
+
+def test_what_was_missed_after_the_reading_began_is_not_settled_by_it() -> None:
+    missed = [read_again(Feed(missed_at=NOW + one), NOW, NOW + HOUR, OFF, 0.5).missed_at for one in (NEVER, SECOND)]
+    assert missed == [None, NOW + SECOND]
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -154,7 +162,7 @@ def test_read_again_settles_every_reason_until_something_new_happens(
 def test_the_next_time_is_within_a_tenth_of_the_interval_and_stands(
     given_terms: Terms, spread: float, other: float
 ) -> None:
-    again = read_again(BUSY, NOW, given_terms, spread)
+    again = read_again(BUSY, NOW, NOW, given_terms, spread)
     if not given_terms.interval:
         assert again.resync_at is None
         return

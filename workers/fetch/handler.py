@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from common.broker.consumer import Delivery
 from common.broker.publisher import Publisher, outgoing, outgoing_dead
@@ -18,15 +18,25 @@ log = get_logger(__name__)
 class MarkHandler:
     """What the fetch queue brings: webhooks and wishes for a resync."""
 
-    def __init__(self, store: MarkStore, publisher: Publisher, allowed: AllowedHosts, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: MarkStore,
+        publisher: Publisher,
+        allowed: AllowedHosts,
+        wake: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`wake` says that targets are wanted, `look` that connections are to be read again."""
         self._store = store
         self._publisher = publisher
         self._allowed = allowed
         self._wake = wake
+        self._look = look
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         messages = [delivery.message() for delivery in deliveries]
         webhooks: list[WebhookReceived] = []
+        missed: set[int] = set()
         for message in messages:
             match message:
                 case WebhookReceived(action="unmapped"):
@@ -37,6 +47,8 @@ class MarkHandler:
                 case WebhookReceived():
                     self._allowed.check(message.url)  # a replayed one may still be forbidden
                     webhooks.append(message)
+                case ResyncWanted(connection_id=connection_id, location_id=None, reason="resync"):
+                    missed.add(connection_id)  # many targets: marked apart, so that no webhook waits behind them
                 case ResyncWanted():
                     found = await self._store.mark_known(message)
                     log.info("resync.wanted", connection_id=message.connection_id, targets=found)
@@ -45,11 +57,17 @@ class MarkHandler:
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
         await self._mark(webhooks)
+        await self._miss(missed)
         self._wake()
 
     async def _mark(self, webhooks: Sequence[WebhookReceived]) -> None:
         if webhooks:
             await self._store.mark(webhooks)
+
+    async def _miss(self, connections: Collection[int]) -> None:
+        if connections:
+            await self._store.miss(connections)
+            self._look()
 
     async def _unmap(self, webhook: WebhookReceived) -> None:
         message = ListingUnmapped(

@@ -13,7 +13,7 @@ UNUSUAL = 3
 FADING = 0.95
 NEVER = timedelta(0)
 
-Why = Literal["silence", "first_burst", "interval"]
+Why = Literal["missed", "silence", "first_burst", "interval"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Feed:
     """A connection's stream of webhooks, as far as it is known.
 
     `bursts` counts how often it was heard again after a quiet while; `usual_quiet` are the seconds of the longest such
-    while, fading from burst to burst; `silent_since` is set while it is quiet for unusually long.
+    while, fading from burst to burst; `silent_since` is set while it is quiet for unusually long, `missed_at` while
+    webhooks are known to be lost.
     """
 
     heard_at: datetime | None = None
@@ -29,6 +30,7 @@ class Feed:
     usual_quiet: float | None = None
     silent_since: datetime | None = None
     first_read: bool = False
+    missed_at: datetime | None = None
     resync_at: datetime | None = None
 
 
@@ -73,6 +75,8 @@ def heard(feed: Feed, now: datetime) -> Feed:
 
 def why_again(feed: Feed, now: datetime, terms: Terms) -> Why | None:
     """Why everything known of the connection is read again now, if it is."""
+    if feed.missed_at is not None:
+        return "missed"
     if _is_silent(feed, now, terms):
         return "silence"
     if _first_burst_is_over(feed, now, terms):
@@ -82,13 +86,17 @@ def why_again(feed: Feed, now: datetime, terms: Terms) -> Why | None:
     return None
 
 
-def read_again(feed: Feed, now: datetime, terms: Terms, spread: float) -> Feed:
-    """The feed when it is read again: that settles every reason that holds now, and the next time is planned after the
-    interval and up to a tenth of it. `spread`, 0 to 1, is random: connections that began together do not stay so.
+def read_again(feed: Feed, began: datetime, now: datetime, terms: Terms, spread: float) -> Feed:
+    """The feed after everything was made wanted, which `began` at that time.
+
+    That settles every reason that holds, but for webhooks missed since; the next time is planned after the interval and
+    up to a tenth of it. `spread`, 0 to 1, is random: connections that began together do not stay so.
     """
+    missed_since = feed.missed_at is not None and feed.missed_at > began
     return replace(
         feed,
         first_read=feed.first_read or _first_burst_is_over(feed, now, terms),
+        missed_at=feed.missed_at if missed_since else None,
         silent_since=now if _is_silent(feed, now, terms) else feed.silent_since,
         resync_at=now + terms.interval * (1 + spread / 10) if terms.interval else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 from common.clock import Monotonic, monotonic_seconds
@@ -11,7 +12,7 @@ from common.logs import get_logger
 from common.process import pause
 from common.settings import ResyncSettings
 from workers.fetch.rereading import Terms
-from workers.fetch.store.resyncs import Begun, ResyncStore
+from workers.fetch.store.resyncs import LOOK_BATCH, Begun, ResyncStore
 
 LOOK_SECONDS = 5.0
 LOOKS_PER_TIME = 5
@@ -27,32 +28,51 @@ class Rereading:
         self,
         store: ResyncStore,
         settings: ResyncSettings,
-        wake: asyncio.Event,
+        wake: Callable[[], None],
         clock: Monotonic = monotonic_seconds,
     ) -> None:
         self._store = store
         self._terms = Terms(settings.resync_interval, settings.burst_quiet, settings.silence_after)
         self._wake = wake
         self._clock = clock
+        self._look_now = asyncio.Event()
+
+    def look(self) -> None:
+        """Look now: a connection is to be read again."""
+        self._look_now.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; any number of processes may do so at once."""
         shortest = self._terms.shortest
         pace = LOOK_SECONDS if shortest is None else min(LOOK_SECONDS, shortest.total_seconds() / LOOKS_PER_TIME)
         began = self._clock()
-        while not stop.is_set():
-            try:
-                await self._look(self._terms.heard_for(timedelta(seconds=self._clock() - began)))
-            except StoreUnavailable as error:
-                log.warning("fetch.waiting", reason=str(error))
-            await pause(stop, pace)
+        stopping = asyncio.create_task(self._look_at(stop))
+        try:
+            while not stop.is_set():
+                self._look_now.clear()
+                listening = timedelta(seconds=self._clock() - began)
+                await self._read_due(self._terms.heard_for(listening), stop)
+                await pause(self._look_now, pace)
+        finally:
+            stopping.cancel()
 
-    async def _look(self, terms: Terms) -> None:
-        for connection_id in await self._store.due(terms):
-            begun = await self._store.read_again(connection_id, terms)
-            if begun is not None:
-                self._wake.set()
-                _tell(begun)
+    async def _read_due(self, terms: Terms, stop: asyncio.Event) -> None:
+        try:
+            due = await self._store.due(terms)
+            for connection_id in due:
+                begun = None if stop.is_set() else await self._store.read_again(connection_id, terms)
+                if begun is not None:
+                    self._wake()
+                    _tell(begun)
+        except StoreUnavailable as error:
+            log.warning("fetch.waiting", reason=str(error))
+        else:
+            if len(due) == LOOK_BATCH:
+                self.look()
+
+    async def _look_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.look()
 
 
 def _tell(begun: Begun) -> None:

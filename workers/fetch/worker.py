@@ -95,12 +95,13 @@ def build(
                 grants, cipher = GrantStore(store), TokenCipher(keys.clear())
                 fetcher = Fetcher(outcomes, suspects, grants, api, publisher, cipher, retry)
                 backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
-                mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set)
+                rereading = Rereading(ResyncStore(store), resync, wake.set)
+                mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set, rereading.look)
                 await until_stopped(
                     stop,
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
-                    Rereading(ResyncStore(store), resync, wake).run(stop),
+                    rereading.run(stop),
                     ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.too_deep).run(stop),
                 )
         finally:

@@ -26,6 +26,13 @@ async def hear(transaction: Transaction, connections: Collection[int]) -> None:
     await transaction.execute(statement.values({name: bindparam(name) for name in _HEARD}), values)
 
 
+async def miss(transaction: Transaction, connections: Collection[int]) -> None:
+    """Webhooks of these connections are known to be lost."""
+    await lock_feeds(transaction, connections)
+    now = await transaction.now()
+    await transaction.execute(update(_feed).where(_feed.c.connection_id.in_(connections)).values(missed_at=now))
+
+
 def _values(connection_id: int, feed: Feed) -> dict[str, Any]:
     return {"key": connection_id} | {name: getattr(feed, name) for name in _HEARD}
 

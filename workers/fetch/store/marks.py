@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from common.store.engine import Store
 from common.store.targets import Wanted, want, want_known
 from schemas.messages import ResyncWanted, WebhookReceived
-from workers.fetch.store.feeds import hear
+from workers.fetch.store.feeds import hear, miss
 
 
 class MarkStore:
@@ -22,6 +22,11 @@ class MarkStore:
         async with self._store.transaction() as transaction:
             await hear(transaction, {one.connection_id for one in webhooks})
             await want(transaction, wanted)
+
+    async def miss(self, connections: Collection[int]) -> None:
+        """Have everything known of these connections read again, soon."""
+        async with self._store.transaction() as transaction:
+            await miss(transaction, connections)
 
     async def mark_known(self, resync: ResyncWanted) -> int:
         """Make every known target of a connection wanted; how many there are."""

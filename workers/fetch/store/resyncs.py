@@ -59,7 +59,7 @@ class ResyncStore:
         async with self._store.transaction() as transaction:
             feed = await _locked(transaction, connection_id)
             if feed is not None:
-                after = read_again(feed, await transaction.now(), terms, _spread())
+                after = read_again(feed, begun.at, await transaction.now(), terms, _spread())
                 await _write(transaction, connection_id, after, reading_until=None)
         return replace(begun, targets=found)
 
@@ -104,10 +104,11 @@ def _free(now: datetime) -> ColumnElement[bool]:
 def _due(transaction: Transaction, now: datetime, terms: Terms) -> ColumnElement[bool]:
     """What `why_again` and `plan` decide, so that only feeds with something to do are read."""
     revoked = exists().where(_connection.c.connection_id == _feed.c.connection_id, _connection.c.state == "revoked")
-    reasons: list[ColumnElement[bool]] = [_feed.c.resync_at.is_not(None)]
+    reasons: list[ColumnElement[bool]] = [_feed.c.missed_at.is_not(None)]
     if terms.interval:
-        far = _feed.c.resync_at > now + terms.latest_plan
-        reasons = [or_(_feed.c.resync_at.is_(None), _feed.c.resync_at <= now, far)]
+        reasons += [_feed.c.resync_at.is_(None), _feed.c.resync_at <= now, _feed.c.resync_at > now + terms.latest_plan]
+    else:
+        reasons.append(_feed.c.resync_at.is_not(None))
     if terms.burst_quiet:
         reasons.append(and_(_feed.c.first_read == false(), _feed.c.heard_at <= now - terms.burst_quiet))
     if terms.silence_after:
