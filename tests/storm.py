@@ -20,6 +20,8 @@ ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"
 RATES = f"{ROOMS}/1/rates"
 HOURS = "https://api.syncaroo.com/v1/hours"
 """A list whose items carry no ids: one listing."""
+TAGS = "https://api.syncaroo.com/v1/tags"
+"""A list whose items have ids but no URL of their own."""
 LISTS = [ROOMS, RATES, HOURS]
 ITEMS = [f"{ROOMS}/1", f"{ROOMS}/2", f"{ROOMS}/3", f"{RATES}/7", f"{RATES}/8"]
 PAGE_SIZE = 2
@@ -32,8 +34,9 @@ class World:
     """Syncaroo's truth at this moment."""
 
     def __init__(self) -> None:
-        self.items: dict[str, dict[str, Json]] = {url: _room(url) for url in (ITEMS[0], ITEMS[1])}
+        self.items: dict[str, dict[str, Json]] = {url: _item(url) for url in ITEMS if url != ITEMS[2]}
         self.hours: list[Json] = [{"day": 1}]
+        self.tags: dict[int, Json] = {}
         self.read_alone: set[str] = set()
         """Items that were ever answered by their own URL."""
         self.unseen: set[str] = set()
@@ -46,10 +49,10 @@ class World:
             self.read_alone.add(path)
             self.unseen.discard(path)
             return _page([self.items[path]], path, 1)
-        if path == HOURS:
-            return _page(self.hours, path, int(parse_qs(query).get("page", ["1"])[0]))
+        number = int(parse_qs(query).get("page", ["1"])[0])
+        if path in (HOURS, TAGS):
+            return _page(self.hours if path == HOURS else list(self.tags.values()), path, number)
         if path == ROOMS or (path == RATES and f"{ROOMS}/1" in self.items):
-            number = int(parse_qs(query).get("page", ["1"])[0])
             items = [one for one in self.items if one.rpartition("/")[0] == path]
             self.unseen -= set(items[(number - 1) * PAGE_SIZE : number * PAGE_SIZE])
             return _page([self.shown(one) for one in items], path, number)
@@ -65,7 +68,7 @@ class World:
         return [one for one in self.items if one.startswith(f"{url}/")]
 
 
-def _room(url: str) -> dict[str, Json]:
+def _item(url: str) -> dict[str, Json]:
     return {"ID": url.rpartition("/")[2], "n": 1, "status": "active", "text": "long"}
 
 
@@ -133,7 +136,7 @@ class Gateway(Protocol):
         """A person lets held deletions pass; whether there were any."""
 
     def listings(self) -> dict[str, Stored]:
-        """Listings by the path that is their own."""
+        """Listings by the path of their list and their id."""
 
     def events(self) -> dict[str, list[dict[str, Json]]]:
         """The data of all events of each listing, in order."""
@@ -177,7 +180,7 @@ class Storm(RuleBasedStateMachine):
         if url in self.world.items:
             self.world.items[url] = {**self.world.items[url], "n": n}
         elif url not in self.world.read_alone and url == ITEMS[2]:
-            self.world.items[url] = {**_room(url), "n": n}
+            self.world.items[url] = {**_item(url), "n": n}
         else:
             return
         self.webhooks.append(url.rpartition("/")[0])
@@ -215,6 +218,12 @@ class Storm(RuleBasedStateMachine):
             del self.world.items[one]
             if not _is_live(known, url):
                 self.webhooks.append(one)
+
+    @rule()
+    def vanish(self) -> None:
+        """Everything ends at once, more than may without a person's consent."""
+        self.webhooks += self.world.items
+        self.world.items.clear()
 
     @rule(url=st.sampled_from(ITEMS))
     def move(self, url: str) -> None:
@@ -301,20 +310,20 @@ class Storm(RuleBasedStateMachine):
     @rule()
     def calm_down(self) -> None:
         """Everything arrives and is asked for: what comes next begins from rest."""
-        self._settle()
+        self.settle()
         assert self.found() == self.expected()
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         """The storm ends; what is under way arrives; what is wanted is asked until nothing is wanted."""
-        self._settle()
+        self.settle()
         check_events(self.gateway.listings(), self.gateway.events())
         assert self.found() == self.expected()
         before = self.gateway.listings()
         for message in self.gateway.queue:
             self.gateway.deliver(message)
-        self._settle()
+        self.settle()
         assert self.gateway.listings() == before, "everything once more changes nothing"
 
     def expected(self) -> dict[str, str]:
@@ -324,8 +333,9 @@ class Storm(RuleBasedStateMachine):
         for url, body in self.world.items.items():
             if url not in self.unmapped and body["status"] != "deleted":
                 bodies[_path(url)] = body if url in self.world.read_alone else self.world.shown(url)
-        if _path(HOURS) in known:
-            bodies[_path(HOURS)] = self.world.hours
+        if f"{_path(HOURS)}/hours" in known:
+            bodies[f"{_path(HOURS)}/hours"] = self.world.hours
+        bodies |= {f"{_path(TAGS)}/{tag}": body for tag, body in self.world.tags.items()}
         return self._comparable(bodies)
 
     def found(self) -> dict[str, str]:
@@ -336,7 +346,8 @@ class Storm(RuleBasedStateMachine):
         unseen = {_path(url) for url in self.world.unseen}
         return {path: canonical({**body, "n": "?"} if path in unseen else body) for path, body in bodies.items()}
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Everything arrives, and is asked for until nothing is wanted; whatever is held is agreed to."""
         for _ in range(30):
             while self.webhooks:
                 self._hear(self.webhooks.pop(self._next))

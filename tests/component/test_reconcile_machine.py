@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import strategies as st
+from hypothesis.stateful import rule, run_state_machine_as_test
 from sqlalchemy import func, select
 
 from common.broker.consumer import Delivery
@@ -27,7 +28,7 @@ from common.urls import AllowedHosts
 from schemas.messages import Json, PlatformIds, WebhookReceived
 from schemas.tables import EventRow, GrantRow, ListingRow, SQLModel, SuspectRow, TargetRow, table_of
 from tests.keys import NEW
-from tests.storm import CONNECTION, ROOMS, Call, Stored, Storm
+from tests.storm import CONNECTION, ROOMS, TAGS, Call, Stored, Storm
 from workers.fetch.answers import Response
 from workers.fetch.fetching import Fetcher
 from workers.fetch.handler import MarkHandler
@@ -156,12 +157,14 @@ class StoreGateway:
 
     def listings(self) -> dict[str, Stored]:
         return {
-            row.own_path: Stored(None if row.body is None else loads(row.body.encode()), row.version, row.deleted)
+            f"{row.scope}/{row.item_id}": Stored(
+                None if row.body is None else loads(row.body.encode()), row.version, row.deleted
+            )
             for row in self._rows(_listing.select())
         }
 
     def events(self) -> dict[str, list[dict[str, Json]]]:
-        paths = {row.listing_id: row.own_path for row in self._rows(_listing.select())}
+        paths = {row.listing_id: f"{row.scope}/{row.item_id}" for row in self._rows(_listing.select())}
         told: dict[str, list[dict[str, Json]]] = {}
         for row in self._rows(_event.select().where(_event.c.listing_id.is_not(None)).order_by(_event.c.position)):
             told.setdefault(paths[row.listing_id], []).append(loads(row.data.encode()))
@@ -227,25 +230,52 @@ async def _nobody() -> None:
     """No relay is there to be woken."""
 
 
+class StoreStorm(Storm):
+    """The storm over the stages as they are, also over items that have no URL of their own: their list alone tells."""
+
+    def __init__(self, runner: asyncio.Runner, store: Store) -> None:
+        super().__init__()
+        self.gateway = self.stores = StoreGateway(runner, store)
+        self.walks_left = 0
+
+    @rule(tag=st.integers(1, 3), n=st.integers(1, 2))
+    def put_tag(self, tag: int, n: int) -> None:
+        """A tag is made or changed."""
+        self.world.tags[tag] = {"id": tag, "n": n}
+        self.webhooks.append(TAGS)
+
+    @rule(tag=st.integers(1, 3))
+    def drop_tag(self, tag: int) -> None:
+        """A tag ends: two complete walks must miss it, or three when somebody must agree in between."""
+        if self.world.tags.pop(tag, None):
+            self.walks_left = 3
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.stores.close()
+
+    def settle(self) -> None:
+        super().settle()
+        while self.walks_left:
+            self.walks_left -= 1
+            self.gateway.resync(TAGS)
+            super().settle()
+
+
 def test_whatever_arrives_in_whatever_order_the_store_ends_at_the_truth(database_url: str) -> None:
     """T-IDEMP, T-REORDER, T-DUP: over the real stores, with fewer examples."""
     with asyncio.Runner() as runner:
         store = Store(database_url)
 
-        class StoreStorm(Storm):
+        class Here(StoreStorm):
             def __init__(self) -> None:
-                super().__init__()
-                self.gateway = self.stores = StoreGateway(runner, store)
-
-            def teardown(self) -> None:
-                try:
-                    super().teardown()
-                finally:
-                    self.stores.close()
+                super().__init__(runner, store)
 
         try:
             run_state_machine_as_test(
-                StoreStorm,
+                Here,
                 settings=settings(
                     max_examples=12,
                     stateful_step_count=15,

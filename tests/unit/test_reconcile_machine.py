@@ -177,11 +177,11 @@ class RulesGateway:
 
     def listings(self) -> dict[str, Stored]:
         return {
-            one.own_path: Stored(one.body, one.version, one.version > 0 and not one.live) for one in self.known.values()
+            _name(one): Stored(one.body, one.version, one.version > 0 and not one.live) for one in self.known.values()
         }
 
     def events(self) -> dict[str, list[dict[str, Json]]]:
-        return {self.known[listing_id].own_path: events for listing_id, events in self.told.items()}
+        return {_name(self.known[listing_id]): events for listing_id, events in self.told.items()}
 
     def _answered(self, page: PageFetched, items: list[Json]) -> None:
         source = page.source
@@ -207,6 +207,10 @@ class RulesGateway:
             below = [one for one in self.known.values() if one.live and one.own_path.startswith(f"{after.own_path}/")]
             for one in below:
                 self._want(one.own_url or ORIGIN + one.own_path)
+
+
+def _name(listing: Listing) -> str:
+    return f"{listing.scope}/{listing.item_id}"
 
 
 def _source(target: Target, ended: int, reason: Reason) -> Source:
