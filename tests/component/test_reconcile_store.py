@@ -8,7 +8,7 @@ import sqlite3
 import string
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,14 +21,13 @@ from common.codec import canonical, loads
 from common.errors import Permanent, StoreUnavailable
 from common.store.engine import Store
 from common.store.targets import Wanted, want
-from schemas.messages import ItemGone, Json, Message, PageFetched, PlatformIds, Reason, Shape, Source
+from schemas.messages import ItemGone, Json, Message, PlatformIds
 from schemas.tables import EventRow, ListingRow, ParkedRow, table_of
+from tests.answers import ROOM, ROOMS, page, source
 from tests.rfc6902 import applied
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store.listings import ListingStore
 
-ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"
-ROOM = f"{ROOMS}/7"
 _event, _listing = table_of(EventRow), table_of(ListingRow)
 
 
@@ -45,33 +44,6 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     opened = Store(database_url)
     yield opened
     await opened.close()
-
-
-def page(
-    began: int, *items: Json, url: str = ROOM, shape: Shape = "item", ended: int = 0, reason: Reason = "webhook"
-) -> PageFetched:
-    return PageFetched(
-        connection_id=99,
-        source=source(began, url, ended, reason),
-        mapping=PlatformIds(),
-        shape=shape,
-        items=list(items),
-        page=1,
-    )
-
-
-def source(began: int, url: str = ROOM, ended: int = 0, reason: Reason = "webhook") -> Source:
-    return Source(
-        url=url,
-        began=began,
-        ended=ended or began,
-        asked=0,
-        attempt=0,
-        reason=reason,
-        delivery_id="d",
-        fetched_at=datetime.now(UTC),
-        status=200,
-    )
 
 
 async def deliver(store: Store, *messages: Message) -> None:
