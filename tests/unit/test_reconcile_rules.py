@@ -183,6 +183,50 @@ def test_any_order_ends_in_the_latest(bodies: list[Json], data: st.DataObject) -
     assert canonical(state) == canonical(known.body)
 
 
+@st.composite
+def pairs(draw: st.DrawFn, *, overlapping: bool) -> tuple[Answer, Answer]:
+    """Two answers about one item: the second one began later, before or after the first one had arrived."""
+    moments = draw(st.lists(st.integers(1, 99), min_size=4, max_size=4, unique=True).map(sorted))
+    late_end = draw(st.booleans())
+    if overlapping:
+        first, second = (moments[0], moments[2 + late_end]), (moments[1], moments[3 - late_end])
+    else:
+        first, second = (moments[0], moments[1]), (moments[2], moments[3])
+    shapes: list[Shape] = draw(st.lists(st.sampled_from(["item", "list"]), min_size=2, max_size=2))
+    bodies = [draw(BODIES) if shape == "item" else draw(BODIES.filter(bool)) for shape in shapes]
+    one, other = (
+        answer(began, body, ended, shape=shape)
+        for (began, ended), body, shape in zip((first, second), bodies, shapes, strict=True)
+    )
+    return one, other
+
+
+@given(pairs(overlapping=False))
+def test_what_began_after_an_answer_had_arrived_is_never_overwritten_by_that_older_one(
+    pair: tuple[Answer, Answer],
+) -> None:
+    """CONTRACT §5.3, T-REORDER: whatever their shapes; at most it is asked once more."""
+    older, newer = pair
+    known = after(newer)
+    outcome = decide(known, older)
+    assert (outcome.change, outcome.listing.body, outcome.listing.version) == (None, known.body, known.version)
+    assert outcome.listing.began == newer.began
+    assert decide(outcome.listing, older) == Outcome(outcome.listing), "the second copy does not even do that"
+    if (older.shape, newer.shape) != ("item", "list"):
+        assert not outcome.doubt, "nothing that the newer one could not tell"
+
+
+@given(pairs(overlapping=True), st.booleans())
+def test_requests_that_overlapped_and_differ_are_asked_again(pair: tuple[Answer, Answer], swapped: bool) -> None:
+    """CONTRACT §5.3, T-REORDER: whichever of them comes first, and only then."""
+    first, second = reversed(pair) if swapped else pair
+    known = after(first)
+    outcome = decide(known, second)
+    told_alike = canonical(after(second, known=replace(known, began=0)).body) == canonical(known.body)
+    assert outcome.doubt == (not told_alike)
+    assert outcome.listing.began == pair[1].began, "until then the later-begun one counts"
+
+
 # --- lists and items --------------------------------------------------------------------------------------------------
 
 FULL, SUMMARY = {"ID": 7, "n": 1, "text": "long"}, {"ID": 7, "n": 2}
