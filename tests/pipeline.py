@@ -6,7 +6,7 @@ Syncaroo's API is a hand-written fake that checks its caller: it refuses a wrong
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,17 +95,18 @@ class Pipeline:
     async def send(self, message: Message, connection_id: int = 99) -> None:
         await self.publisher.publish(outgoing(message, "fetch", connection_id), seconds=30)
 
-    async def webhook(self, path: str, *, action: str | None = None, **mapping: str) -> str:
+    async def webhook(self, path: str, *, action: str | None = None, connection_id: int = 99, **mapping: str) -> str:
         delivery_id = new_id()
         await self.send(
             WebhookReceived(
                 delivery_id=delivery_id,
-                connection_id=99,
+                connection_id=connection_id,
                 url=self.base_url + path,
                 mapping=PlatformIds(**{"location_id": "1198", **mapping}),
                 action=action,
                 received_at=datetime.now(UTC),
-            )
+            ),
+            connection_id,
         )
         return delivery_id
 
@@ -140,9 +141,17 @@ class Pipeline:
 
 @asynccontextmanager
 async def pipeline(
-    amqp_url: str, database_url: str, *, fetch_amqp_url: str | None = None, **settings: Any
+    amqp_url: str,
+    database_url: str,
+    *,
+    fetch_amqp_url: str | None = None,
+    before: Callable[[Pipeline], Awaitable[None]] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Pipeline]:
-    """Fetch, reconcile and relay, until the end of the block; fetch may reach the broker by a way of its own."""
+    """Fetch, reconcile and relay, until the end of the block; `before` they start, this is done.
+
+    Fetch may reach the broker by a way of its own.
+    """
     stop = asyncio.Event()
     key = Fernet.generate_key().decode()
     connection = await aio_pika.connect(amqp_url)
@@ -162,9 +171,11 @@ async def pipeline(
         await _record(channel, found)
         urls = (fetch_amqp_url or amqp_url, amqp_url)
         runs = _build(urls, database_url, key, f"{server.host}:{server.port}", settings)
+        await publisher.wait_ready()
+        if before is not None:
+            await before(found)
         tasks = [asyncio.create_task(run(stop)) for run in runs]
         try:
-            await publisher.wait_ready()
             yield found
         finally:
             stop.set()
