@@ -68,7 +68,8 @@ async def ask(admin: AdminApi, name: str, limit: int) -> Answers:
         connection_id, path = await _wanted_by(admin, name)
         collection = place_of(f"https://api{path}").scope
         history, more = await admin.attempts(connection_id, path, limit)
-    targets = [target for one in sorted({path, collection}) for target in await _targets(admin, one, connection_id)]
+    paths = dict.fromkeys((path, collection))  # its own first
+    targets = [target for one in paths for target in await _targets(admin, one, connection_id)]
     letters = await admin.dead_letters(connection_id=connection_id)
     return Answers(
         connection_id,

@@ -121,9 +121,12 @@ def _standing(target: Json, now: datetime) -> tuple[str, str]:
             return f"{wanted}, waits until {_coming(target['notBefore'], now)}", "yellow"
         case "due":
             return f"{wanted}, due: a fetch worker takes it up next", "yellow"
+    if target["lastError"]:
+        return f"given up after {_status_of(target['lastStatus'])}: {target['lastError']}", "red"
+    answered = f"answered with {_status_of(target['lastStatus'])}"
     if target["recheckAt"]:
-        return f"answered; a second look at {_coming(target['recheckAt'], now)}", ""
-    return "answered, nobody waits for it", ""
+        return f"{answered}; a second look at {_coming(target['recheckAt'], now)}", ""
+    return f"{answered}, nobody waits for it", ""
 
 
 def _obstacles(answers: Answers, now: datetime) -> Iterator[Text]:
@@ -278,7 +281,11 @@ def _is_own(answers: Answers, thing: Json) -> bool:
 
 
 def _status(attempt: Json) -> str:
-    return "no answer" if attempt["status"] is None else str(attempt["status"])
+    return _status_of(attempt["status"])
+
+
+def _status_of(status: int | None) -> str:
+    return str(status) if status else "no answer"
 
 
 def _numbers(attempts: Sequence[Json]) -> str:

@@ -93,7 +93,7 @@ async def test_the_history_and_how_its_urls_stand(operator: Operator) -> None:
     told = await ask(operator.admin, "99/resources/7", 3)
     assert [item["started"] for item in told.history] == [30, 25, 20]
     assert told.more
-    assert sorted(target["url"] for target in told.targets) == [f"{HOST}{ROOMS}", f"{HOST}{ROOMS}/7"]
+    assert [target["url"] for target in told.targets] == [f"{HOST}{ROOMS}/7", f"{HOST}{ROOMS}"], "its own first"
     assert {target["connectionId"] for target in told.targets} == {99}
     everything = await ask(operator.admin, "99/resources/7", 1000)
     assert (len(everything.history), everything.more) == (4, False)

@@ -104,7 +104,7 @@ async def test_the_story_of_a_listing(
         "now         version 3, deleted, since (time)",
         "last told   (time), by a webhook",
         "last read   (time), with 404",
-        "target      answered, nobody waits for it",
+        "target      answered with 404, nobody waits for it",
     ]
     assert [line.rstrip() for line in timeline.splitlines()[1:]] == [
         f"(time)  webhook      delivery {deliveries[0]}",

@@ -198,7 +198,7 @@ ours        location 1198, resource 7843, type meeting-room
 now         version 3, live, since 03:04:05 (60 s ago)
 last told   03:04:05 (60 s ago), by a webhook
 last read   03:05:09 (0.0 s ago), with 200
-target      answered, nobody waits for it
+target      answered with 200, nobody waits for it
 
 … earlier: --limit shows more
 2026-01-02 UTC
@@ -220,11 +220,12 @@ target      answered, nobody waits for it
     [
         ({"state": "due", "reason": "resync"}, "wanted by a resync, due: a fetch worker takes it up next"),
         ({"state": "waiting", "notBefore": at(100)}, "wanted by a webhook, waits until 03:05:45 (in 40 s)"),
+        ({"lastStatus": 403, "lastError": "refused"}, "target      given up after 403: refused"),
         (
             {"state": "fetching", "leaseUntil": at(75), "reason": "hand"},
             "wanted by hand, being fetched; its lease ends 03:05:20 (in 15 s)",
         ),
-        ({"recheckAt": at(90_000)}, "answered; a second look at 2026-01-03 04:04:05 (in 24 h)"),
+        ({"recheckAt": at(90_000)}, "answered with 200; a second look at 2026-01-03 04:04:05 (in 24 h)"),
         ({"hostBlockedUntil": at(200)}, "API         asked us to be left alone until 03:07:25 (in 2 min)"),
         (
             {"state": "waiting", "notBefore": at(61), "attempts": 2, "lastError": "answered 503"},
