@@ -247,5 +247,5 @@ async def test_status(gateway: Gateway) -> None:
         "grant": {"state": "active", "expiresAt": "2026-01-02T00:00:00Z"},
         "targets": {"due": 1}, "listings": 0, "events": {"unpublished": 0}, "parked": {"bad_json": 1}, "held": 0,
         "connections": {"authorised": 1}, "broker": True,
-        "feeds": {"heardAt": None, "nextResyncAt": None, "silent": {}},
+        "feeds": {"heardAt": None, "nextResyncAt": None, "missed": 0, "silent": {}},
     }  # fmt: skip

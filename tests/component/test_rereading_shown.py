@@ -81,12 +81,12 @@ async def test_a_connection_shows_when_it_was_heard_and_is_read_again(gateway: G
 
 
 async def test_status_shows_who_is_silent(gateway: Gateway) -> None:
-    await plan(gateway, 100, heard_at=HEARD + 2 * HOUR, resync_at=HEARD + 7 * HOUR)
+    await plan(gateway, 100, heard_at=HEARD + 2 * HOUR, resync_at=HEARD + 7 * HOUR, missed_at=HEARD)
     silent = {"heard_at": HEARD, "silent_since": HEARD + HOUR, "resync_at": HEARD + 6 * HOUR}
     await plan(gateway, 99, 101, **silent)
     feeds = (await gateway.admin("GET", "status"))[1]["feeds"]
     assert feeds == {
-        "heardAt": "2026-01-02T05:04:05Z", "nextResyncAt": SHOWN["nextResyncAt"], "silent": {"99": SHOWN},
+        "heardAt": "2026-01-02T05:04:05Z", "nextResyncAt": SHOWN["nextResyncAt"], "missed": 1, "silent": {"99": SHOWN},
     }  # fmt: skip
 
     code, said = await command(gateway, "status", "--json")

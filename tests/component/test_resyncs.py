@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from common.ids import new_id
 from common.settings import ResyncSettings
+from common.store import targets as targets_module
 from common.store.engine import Store
 from common.store.targets import want_known
 from schemas.messages import PlatformIds, WebhookReceived
@@ -292,6 +293,33 @@ async def test_who_dies_after_marking_leaves_the_rest_to_the_next(
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+async def test_who_dies_in_the_middle_of_marking_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Part by part: the next one marks what was left, and nothing twice."""
+    await know(store, resync_at=ago(SECOND))
+    monkeypatch.setattr(targets_module, "MARK_CHUNK", 2)
+    marking, parts = targets_module.want, 0
+
+    async def die(*given: Any) -> list[int]:
+        nonlocal parts
+        parts += 1
+        if parts == 3:
+            raise asyncio.CancelledError
+        return await marking(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(targets_module, "want", die)
+        with pytest.raises(asyncio.CancelledError):
+            await look(store, INTERVAL)
+    marked = {one.url: one.wanted for one in await targets(store) if one.wanted > one.answered}
+    assert len(marked) == 4
+    async with store.transaction() as transaction:
+        await transaction.execute(update(_feed).values(reading_until=ago(SECOND)))
+
+    assert await look(store, INTERVAL) == [(99, "interval")]
+    again = {one.url: one.wanted for one in await targets(store) if one.wanted > one.answered}
+    assert (len(again), again.items() >= marked.items()) == (7, True)
 
 
 async def test_the_loop_says_which_connection_is_silent_and_wakes_the_claims(store: Store) -> None:

@@ -49,10 +49,12 @@ class Silent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Feeds(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The connections' webhooks together: the latest, who is silent (the first hundred), the next resync by plan."""
+    """The connections' webhooks together: the latest, the next resync by plan, how many connections are still to be
+    read again because webhooks were missed, and who is silent (the first hundred)."""
 
     heard_at: datetime | None
     next_resync_at: datetime | None
+    missed: int
     silent: dict[str, Silent]
 
 
@@ -105,6 +107,7 @@ async def _feeds(transaction: Transaction) -> Feeds:
     (together,) = await transaction.rows(
         select(func.max(_feed.c.heard_at).label("heard_at"), func.min(_feed.c.resync_at).label("next")).where(~revoked)
     )
+    missed = select(func.count()).where(_feed.c.missed_at.is_not(None), ~revoked)
     silent = select(_feed).where(_feed.c.silent_since.is_not(None), ~revoked).order_by(_feed.c.silent_since)
     found = {
         str(row.connection_id): Silent(
@@ -112,7 +115,8 @@ async def _feeds(transaction: Transaction) -> Feeds:
         )
         for row in await transaction.rows(silent.limit(SHOWN))
     }
-    return Feeds(heard_at=together.heard_at, next_resync_at=together.next, silent=found)
+    waiting = await _number(transaction, missed)
+    return Feeds(heard_at=together.heard_at, next_resync_at=together.next, missed=waiting, silent=found)
 
 
 async def _number(transaction: Transaction, query: Select[Any]) -> int:
