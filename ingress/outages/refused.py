@@ -70,9 +70,9 @@ class Refused:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish what is remembered as soon as the broker takes it; at `stop` try once more."""
-        await asyncio.gather(_regularly(self._publish_all, stop), _regularly(self._write_down, stop))
+        await asyncio.gather(_regularly(self._publish_all, stop), _regularly(self._tend_rows, stop))
         await self._publish_all()
-        await self._write_down()
+        await self._tend_rows(adopting=False)
         forgotten = sorted(self._connections - self._kept.keys())
         if forgotten or self._everyone:
             log.error("refused.forgotten", connections=forgotten[:100], count=len(forgotten), everyone=self._everyone)
@@ -106,7 +106,7 @@ class Refused:
 
     # --- the store ---
 
-    async def _write_down(self) -> None:
+    async def _tend_rows(self, *, adopting: bool = True) -> None:
         if not self._store_is_up():
             return
         try:
@@ -115,22 +115,21 @@ class Refused:
                 self._everyone = False
             await self._keep()
             await self._drop()
-            await self._adopt()
+            if adopting:
+                await self._adopt()
         except StoreUnavailable as error:
             log.debug("refused.not_written_down", count=len(self._connections), reason=str(error))
 
     async def _keep(self) -> None:
-        fresh = set(islice(self._fresh, BATCH))
-        self._fresh -= fresh
-        waiting = {one for one in fresh if self._waits(one)}
-        if not waiting:
-            return
-        try:
-            since = await self._store.keep(waiting)
-        except BaseException:
-            self._fresh |= waiting
-            raise
-        self._kept |= dict.fromkeys(waiting, since)
+        fresh, self._fresh = self._fresh, set()
+        while waiting := set(islice((one for one in fresh if self._waits(one)), BATCH)):
+            try:
+                since = await self._store.keep(waiting)
+            except BaseException:
+                self._fresh |= fresh
+                raise
+            self._kept |= dict.fromkeys(waiting, since)
+            fresh -= waiting
 
     async def _drop(self) -> None:
         settled = dict(islice(((one, since) for one, since in self._kept.items() if not self._waits(one)), BATCH))

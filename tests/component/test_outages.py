@@ -114,6 +114,20 @@ async def test_what_was_refused_before_a_kill_is_resynced_after_the_restart(stor
     assert next_one.resynced() == [7, 8]
 
 
+async def test_many_are_written_down_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_module, "BATCH", 3)
+    ingress = Ingress(store)
+    ingress.broker.down = True
+    everyone = list(range(1, 11))
+    async with ingress.running():
+        for connection_id in everyone:
+            ingress.refused.add(connection_id)
+        await until(lambda: are_kept(store, *everyone))
+        ingress.broker.down = False
+        await until(lambda: are_kept(store))
+    assert ingress.resynced() == everyone
+
+
 async def test_without_the_store_memory_does(store: Store) -> None:
     ingress = Ingress(store)
     ingress.broker.down, ingress.store_is_up = True, False
@@ -215,6 +229,9 @@ async def test_at_the_end_there_is_one_more_chance_and_then_the_row(store: Store
         await ingress.refused.run(stop)
     assert await rows(store) == [8]
     assert "refused.forgotten" not in [one["event"] for one in logs]
+
+    await Ingress(store).refused.run(stop)
+    assert set(await OutageStore(store).adopt(10)) == {8}, "who ends takes over nothing"
 
     ingress.store_is_up = False
     ingress.refused.add(9)
