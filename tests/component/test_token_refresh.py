@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet
 from common.errors import StoreUnavailable
 from tests.component.token_parts import Bench, Worker, bench
 from tests.waiting import until
+from workers.fetch.store.grants import GrantStore as Refused
 from workers.token.refresh import Pace
 from workers.token.rules import Look
 from workers.token.store import Claim, GrantStore
@@ -39,6 +40,20 @@ async def renewed(bench: Bench, version: int) -> None:
     await until(reached, what=f"version {version}")
 
 
+async def test_a_pair_that_the_api_refused_is_renewed_once(bench: Bench) -> None:
+    """T-API-401: its successor is too new to be renewed over another refusal."""
+    await bench.authorise(due=False)
+    fetching = Refused(bench.store)
+    worker = bench.worker()
+    async with bench.running(worker):
+        assert await fetching.reject_token(1)
+        await renewed(bench, 2)
+        assert await fetching.reject_token(1), "it has a successor"
+        assert not await fetching.reject_token(2)
+        assert await bench.holds_live_pair()
+    assert bench.requests.count("issued") == 1
+
+
 @pytest.mark.usefixtures("mood")
 async def test_a_due_pair_is_renewed_again_and_again(bench: Bench) -> None:
     await bench.authorise()
@@ -53,7 +68,9 @@ async def test_a_due_pair_is_renewed_again_and_again(bench: Bench) -> None:
     left, wait = row.expires_at - row.refresh_at, row.refresh_at
     assert timedelta(seconds=170) < left < timedelta(seconds=245)
     async with bench.store.reading() as transaction:
-        assert timedelta(seconds=330) < wait - await transaction.now() < timedelta(seconds=430)
+        now = await transaction.now()
+    assert timedelta(seconds=330) < wait - now < timedelta(seconds=430)
+    assert timedelta(0) <= now - row.obtained_at < timedelta(seconds=60)
     assert (row.state, row.lease_owner, row.lease_until, row.intent, row.attempts, row.last_error) == (
         ("active", None, None, None, 0, None)
     )

@@ -12,6 +12,7 @@ from common.errors import SettingsError
 from common.settings import (
     AdminSettings,
     BrokerSettings,
+    EgressSettings,
     FetchSettings,
     KeySettings,
     PlatformSettings,
@@ -74,6 +75,13 @@ def faults(*sections: type[Any]) -> tuple[str, ...]:
         (RetrySettings, "RETRY_DELAYS", "0"),
         (RetrySettings, "RETRY_DELAYS", "2s,0s"),
         (RetrySettings, "RETRY_FOR", "s3cret"),
+        (EgressSettings, "EGRESS_PROXY", "s3cret:3128"),
+        (EgressSettings, "EGRESS_PROXY", "socks5://me:s3cret@proxy:1080"),
+        (EgressSettings, "EGRESS_PROXY", "http://me:s3cret@proxy:port"),
+        (EgressSettings, "EGRESS_PROXY", "http://me:s3/cret@proxy:3128"),
+        (EgressSettings, "EGRESS_PROXY", "http://proxy:3128/s3cret"),
+        (EgressSettings, "EGRESS_PROXY", "http://proxy:3128?s3cret"),
+        (EgressSettings, "EGRESS_PROXY", "http://:s3cret@"),
         (FetchSettings, "API_RATE_PER_SECOND", "0"),
         (FetchSettings, "API_RATE_PER_SECOND", "nan"),
         (FetchSettings, "API_RATE_PER_SECOND", "inf"),
@@ -167,6 +175,16 @@ def test_secrets_do_not_show_and_are_known_to_the_redaction(monkeypatch: pytest.
     secrets = ["p%40ssword", "p@ssword", "t0ken-one", KEY, "one-s3cret", "two-s3cret"]
     assert not [secret for secret in secrets if secret in shown]
     assert set(secrets) <= set(secret_values(sections))
+
+
+@pytest.mark.parametrize("value", ["http://proxy:3128", "https://me:s3cret%2F@proxy", "http://10.0.0.1:3128/"])
+def test_an_egress_proxy_is_an_address_and_never_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(EgressSettings)[0].egress_proxy is None
+    monkeypatch.setenv("EGRESS_PROXY", value)
+    (section,) = load(EgressSettings)
+    assert section.egress_proxy.get_secret_value() == value
+    assert value not in repr(section) + str(section)
+    assert value in secret_values([section])
 
 
 def test_a_socket_directory_is_a_database_too(monkeypatch: pytest.MonkeyPatch) -> None:
