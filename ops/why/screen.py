@@ -84,11 +84,11 @@ def _now(listing: Json, now: datetime) -> Text:
 
 
 def _last_told(answers: Answers, now: datetime) -> Iterator[Text]:
-    told = {target["askedAt"]: target for target in answers.targets if target["askedAt"]}
+    told = [target for target in answers.targets if target["askedAt"]]
     if told:
-        latest = max(told, key=moment_of)
-        where = "" if _is_own(answers, told[latest]) else " for its collection"
-        yield _row("last told", f"{_ago(moment_of(latest), now)}, by a webhook{where}")
+        latest = max(told, key=lambda target: moment_of(target["askedAt"]))
+        where = "" if _is_own(answers, latest) else " for its collection"
+        yield _row("last told", f"{_ago(moment_of(latest['askedAt']), now)}, by a webhook{where}")
 
 
 def _last_read(answers: Answers, now: datetime) -> Iterator[Text]:

@@ -300,3 +300,14 @@ def test_nothing_is_wider_than_the_screen(width: int) -> None:
     patch = [{"op": "replace", "path": f"/{name}", "value": dumps(body).decode()} for name in body]
     history = [attempt(2, detail="words " * 30), change(1, 3, previous=body, patch=patch)]
     shown(answers(history, listing=listing(current={"name": "n" * 300})), width=width)
+
+
+def test_the_latest_webhook_may_have_been_for_the_collection() -> None:
+    own, of_all = target(askedAt=at(10)), target(url=ROOMS, askedAt=at(20))
+    assert "last told   03:04:25 (40 s ago), by a webhook for its collection" in shown(
+        answers([], targets=[own, of_all])
+    )
+    assert "last told   03:04:25 (40 s ago), by a webhook\n" in shown(
+        answers([], targets=[target(askedAt=at(20)), of_all])
+    )
+    assert "last told" not in shown(answers([], targets=[target(askedAt=None)]))
