@@ -19,9 +19,9 @@ from workers.fetch.store.outcomes import OutcomeStore
 
 GRANT_SECONDS = 12.0
 GRANT_POLL = 0.2
-BUDGET_SECONDS = 10.0
+BUDGET_SECONDS = 20.0
 BUDGET_PAUSE = 0.05
-MAX_BUDGET_PAUSE = 0.5
+MAX_BUDGET_PAUSE = 0.2
 
 
 class Attempt:
@@ -114,18 +114,21 @@ class Attempt:
 
     async def _with_new_token(self, url: str) -> tuple[int, Response]:
         """After a 401: one refresh for everybody who held this token, and one more try with the new one."""
-        if self._claim.last_status == 401:
-            raise UpstreamFailed("answered 401 again", status=401)
-        if not await self._grants.reject_token(self._grant.rt_version):
-            raise UpstreamFailed("answered 401 to a token that is new", status=401)
-        newer = await self._wait_for_grant()
-        if newer is None:
-            raise GrantUnavailable("answered 401, and no new token came yet")
-        self._grant = newer
+        newer = await self._grants.newer_grant(self._grant.rt_version)
+        self._grant = newer or await self._renewed()
         began, response = await self._call(url)
         if response.status == 401:
             raise UpstreamFailed("answered 401 to a new token", status=401)
         return began, response
+
+    async def _renewed(self) -> Grant:
+        if self._claim.last_status == 401:
+            raise UpstreamFailed("answered 401 again", status=401)
+        if not await self._grants.reject_token(self._grant.rt_version):
+            raise UpstreamFailed("answered 401 to a token that is new", status=401)
+        if (newer := await self._wait_for_grant()) is None:
+            raise GrantUnavailable("answered 401, and no new token came yet")
+        return newer
 
     async def _wait_for_grant(self) -> Grant | None:
         waited = 0.0
