@@ -230,6 +230,12 @@ async def test_an_old_walk_judged_after_newer_answers_finds_nothing(gateway: Gat
     assert await gateway.states() == {}
 
 
+async def test_a_list_at_the_url_of_one_item_says_nothing_about_the_others(gateway: Gateway) -> None:
+    urls = await gateway.rooms(3)
+    assert await gateway.walk(urls[0], seen=[0, 9]) == Judged()
+    assert (await gateway.states(), await gateway.due()) == ({}, set())
+
+
 async def test_who_lost_the_lease_judges_nothing(gateway: Gateway) -> None:
     await gateway.rooms(10)
     late = await gateway.claim(ROOMS)
