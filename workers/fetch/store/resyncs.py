@@ -16,7 +16,7 @@ from workers.fetch.rereading import KNOWN_AFTER_BURSTS, UNUSUAL, Feed, Terms, Wh
 from workers.fetch.store.feeds import feed_of
 
 LOOK_BATCH = 200
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=30)
 
 _connection = table_of(ConnectionRow)
 _feed = table_of(FeedRow)
