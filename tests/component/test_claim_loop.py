@@ -67,6 +67,39 @@ async def test_a_stop_gives_back_what_does_not_finish(store: Store) -> None:
     assert len(claims) == 3, "another process takes them at once"
 
 
+async def test_nothing_is_claimed_while_reconcile_is_deep(store: Store) -> None:
+    stop, fetcher, asked, deep = asyncio.Event(), HangingFetcher(), [0], [True]
+
+    async def held() -> bool:
+        asked[0] += 1
+        return deep[0]
+
+    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 16, held=held, wind_up_seconds=0.1)
+    running = asyncio.create_task(loop.run(stop))
+    await until(lambda: asked[0] >= 2)
+    assert fetcher.claims == []
+    deep[0] = False
+    await until(lambda: len(fetcher.claims) == 3)
+    stop.set()
+    await running
+
+
+async def test_part_of_the_calls_is_kept_for_other_connections(store: Store) -> None:
+    """T-FAIR: of four calls that hang, three are one connection's; the fourth is another's."""
+    stop, fetcher = asyncio.Event(), HangingFetcher()
+    async with store.transaction() as transaction:
+        await want(transaction, [Wanted(99, f"{url}/resources", PlatformIds(), "webhook") for url in URLS])
+    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 4, wind_up_seconds=0.1)
+    running = asyncio.create_task(loop.run(stop))
+    await until(lambda: len(fetcher.claims) == 3)
+    async with store.transaction() as transaction:
+        await want(transaction, [Wanted(98, URLS[0], PlatformIds(), "webhook")])
+    await until(lambda: len(fetcher.claims) == 4)
+    assert [claim.connection_id for claim in fetcher.claims] == [99, 99, 99, 98]
+    stop.set()
+    await running
+
+
 async def test_only_what_is_still_in_hand_keeps_its_lease(store: Store) -> None:
     """A claim that was abandoned, its store being away, must come back although its process lives on."""
     mine = targets(store)

@@ -225,7 +225,7 @@ async def test_items_of_a_resync_wait_for_the_collections_of_their_connection(st
 
 
 async def test_a_resync_that_was_cut_off_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T-IDEMP: marked in short transactions, the collections first; again after a crash, only what is left."""
+    """Marked in short transactions, the collections first; again after a crash, only what is left."""
     await wish_all(store, A, items(A, 20))
     targets = process(store)
     await serve(targets, 20)
@@ -261,7 +261,7 @@ async def test_a_resync_that_was_cut_off_goes_on(store: Store, monkeypatch: pyte
 
 
 async def test_a_batch_and_renewed_leases_never_wait_in_a_circle(store: Store, other: Store) -> None:
-    """T-DB-LOCKS: whoever locks several targets does so in one order."""
+    """Whoever locks several targets does so in one order."""
     if not store.postgres:
         pytest.skip("one writer at a time")
     urls = items(A, 10)
@@ -289,7 +289,7 @@ async def waiting(store: Store, count: int) -> bool:
 
 
 async def test_marks_of_several_processes_give_every_turn_once(store: Store, other: Store) -> None:
-    """T-DB-LOCKS: the feed is locked before a turn is taken from it."""
+    """The feed is locked before a turn is taken from it."""
     parts = [items(A, 5, first=5 * number) for number in range(8)]
     await asyncio.gather(*(wish_all((store, other)[n % 2], A, part) for n, part in enumerate(parts)))
     assert sorted(row.turn for row in await rows(store)) == list(range(1, 41))
