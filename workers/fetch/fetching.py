@@ -78,15 +78,13 @@ class Fetcher:
 
     async def _answered(self, claim: Claim, walk: Walk) -> None:
         judged = await self._suspects.judge(claim, walk.seen_ids) if walk.complete else Judged()
-        for listing_id in judged.gone:
-            await self._gone(claim, claim.first, 200, listing_id)
+        await self._tell(claim, judged, 200)
         await self._store.answered(claim, 200, pages=walk.pages, odd=walk.anomalies)
         log.info(
             "fetch.answered",
             path=place_of(claim.url).path,
             pages=walk.pages,
             suspects=judged.asked,
-            held=judged.held,
             odd=walk.anomalies,
         )
 
@@ -98,10 +96,14 @@ class Fetcher:
         if place_of(claim.url).segment is not None:
             await self._gone(claim, claim.started, error.status)
         else:
-            judged = await self._suspects.judge_missing(claim)
-            for listing_id in judged.gone:
-                await self._gone(claim, claim.started, error.status, listing_id)
+            await self._tell(claim, await self._suspects.judge_missing(claim), error.status)
         await self._store.answered(claim, error.status)
+
+    async def _tell(self, claim: Claim, judged: Judged, status: int) -> None:
+        for listing_id in judged.gone:
+            await self._gone(claim, claim.first, status, listing_id)
+        if judged.held:
+            log.warning("fetch.held", path=place_of(claim.url).path, held=judged.held)
 
     async def _gone(self, claim: Claim, began: int, status: int, listing_id: str | None = None) -> None:
         source = Source(

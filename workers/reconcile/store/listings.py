@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from sqlalchemy import and_, bindparam, func, or_, select, update
 
-from common.brake import NO_BRAKE
+from common.brake import NO_BRAKE, Suspect
 from common.codec import canonical, decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
@@ -71,12 +71,7 @@ class ListingStore:
             await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
             await settle(transaction, suspects, outcomes)
             if source is not None:
-                doubtful = [outcome.listing for outcome in outcomes.values() if outcome.doubt]
-                await self._ask_again(transaction, doubtful, source.url)
-                gone = [outcome.listing for _, outcome in changed if outcome.change == "deleted"]
-                await suspect_children(transaction, gone, suspects, source, self._brake)
-                found = [outcome.listing for _, outcome in changed if outcome.change == "created"]
-                await self._read_below(transaction, found, source)
+                await self._follow(transaction, list(outcomes.values()), suspects, source)
             if second_look and not changed and candidates:
                 connection_id = next(iter(candidates.values()))[0].connection_id
                 now = await transaction.now()
@@ -115,6 +110,17 @@ class ListingStore:
             rows = await transaction.rows(query)
         told = [(row.listing_id, decode(row.data.encode(), Changed).changed_fields) for row in rows]
         return [(one, [fields for key, fields in told if key == one.listing_id]) for one in listings]
+
+    async def _follow(
+        self, transaction: Transaction, outcomes: Sequence[Outcome], suspects: Mapping[str, Suspect], source: Source
+    ) -> None:
+        """What an answer leads to: doubts are asked again, and what lies under a new or a deleted listing is read."""
+        doubtful = [outcome.listing for outcome in outcomes if outcome.doubt]
+        await self._ask_again(transaction, doubtful, source.url)
+        gone = [outcome.listing for outcome in outcomes if outcome.change == "deleted"]
+        await suspect_children(transaction, gone, suspects, source, self._brake)
+        found = [outcome.listing for outcome in outcomes if outcome.change == "created"]
+        await self._read_below(transaction, found, source)
 
     async def _lock(self, transaction: Transaction, listings: Sequence[Listing]) -> dict[str, Listing]:
         """The rows as they are, locked in the order of their ids; missing ones are inserted first, empty."""
