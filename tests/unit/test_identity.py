@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.identity import as_segment, item_id_of, item_url, listing_id_of, own_id, place_of, plural
+from common.identity import NOUNS, as_segment, item_id_of, item_url, listing_id_of, own_id, place_of, plural
 from common.store.targets import collections_around
 from schemas.messages import Json
 from workers.reconcile.rules import listing_for
@@ -94,8 +94,9 @@ def test_the_public_id_never_changes() -> None:
     assert listing_id_of(99, "/v1/locations/5/resources", "7") == "f81ba640-8d4e-52d6-8fd0-5ec01c688f9c"
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda one: one not in NOUNS))
 def test_an_id_is_one_segment_of_its_url(item_id: str) -> None:
+    """But for an item that is called like a collection: by its URL it is one."""
     segment = as_segment(item_id)
     assert segment.isascii()
     assert not set("/?# ") & set(segment)
