@@ -287,6 +287,11 @@ def _postgres_engine(url: str) -> AsyncEngine:
         connect_args={
             "timeout": 5,
             "command_timeout": 30,
-            "server_settings": {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"},
+            "server_settings": {
+                "lock_timeout": "10s",
+                "idle_in_transaction_session_timeout": "60s",
+                # A plan made once for any values compares 500 URLs with every row of a connection: 220 ms, not 4.
+                "plan_cache_mode": "force_custom_plan",
+            },
         },
     )
