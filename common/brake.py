@@ -54,9 +54,8 @@ def is_too_many(new: int, tally: Tally, brake: float) -> bool:
     return brake < NO_BRAKE and total > ALWAYS_FREE and total > brake * (tally.live + tally.deleted)
 
 
-def is_news(before: int, now: int) -> bool:
-    """Whether a person is told that `now` are held: at the first, and whenever they have doubled.
-
-    A batch is told at once; one by one, a thousand make ten alarms.
+def is_news(held: int, new: int) -> bool:
+    """Whether a person is told that `new` listings are held beside the `held` ones: every batch is told at once; those
+    that come one by one at the first and whenever they have doubled, so that a thousand of them make ten alarms.
     """
-    return now.bit_length() > before.bit_length()
+    return new > 1 or (held + new).bit_length() > held.bit_length()

@@ -51,8 +51,8 @@ async def held_back(
     if not is_too_many(len(new), tally, brake):
         return False
     await put_suspects(transaction, connection_id, new, "held", walk)
-    held = tally.held + len(new)
-    if is_news(tally.held, held):
+    if is_news(tally.held, len(new)):
+        held = tally.held + len(new)
         await append_events(transaction, [SyncHeld(connection_id=connection_id, held=held, live=tally.live)])
     return True
 

@@ -37,10 +37,11 @@ def test_the_brake(new: int, live: int, deleted: int, pending: int, held: int, b
     assert is_too_many(new, Tally(live, deleted, pending, held), brake) is too_many
 
 
-def test_a_person_is_told_at_once_and_then_whenever_it_has_doubled() -> None:
+def test_a_person_is_told_of_every_batch_and_of_single_ones_whenever_they_have_doubled() -> None:
     assert is_news(0, 60)
-    assert not is_news(60, 61)
-    assert [now for now in range(1, 40) if is_news(now - 1, now)] == [1, 2, 4, 8, 16, 32]
+    assert is_news(60, 2), "another walk's"
+    assert not is_news(60, 1)
+    assert [held + 1 for held in range(39) if is_news(held, 1)] == [1, 2, 4, 8, 16, 32]
 
 
 def suspect(state: State, minutes: float = 0, walk: int = 10) -> Suspect:
