@@ -152,7 +152,9 @@ class Bench:
         Gives the targets afterwards.
         """
         async with self.store.transaction() as transaction:
-            await transaction.execute(table_of(TargetRow).update().values(not_before=None, lease_until=None))
+            await transaction.execute(
+                table_of(TargetRow).update().values(not_before=datetime.now(UTC), lease_until=None)
+            )
         me = new_id()
         claims = ClaimStore(self.store, me, rate=1000.0, interval=timedelta(0))
         outcomes = OutcomeStore(self.store, me, rate=1000.0)

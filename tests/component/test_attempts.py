@@ -39,7 +39,7 @@ class Fetching:
     async def again(self) -> Claim:
         """What is due, claimed, whatever it should have waited for."""
         async with self.store.transaction() as transaction:
-            await transaction.execute(table_of(TargetRow).update().values(not_before=None))
+            await transaction.execute(table_of(TargetRow).update().values(not_before=datetime.now(UTC)))
         (claim,), _ = await self.claims.claim(10)
         return claim
 

@@ -49,7 +49,7 @@ async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str)
     fetcher = Fetcher(outcomes, suspects, grants, BrokenApi(), nobody, CIPHER, retry)  # type: ignore[arg-type]
     for attempt in range(2):
         async with store.transaction() as transaction:
-            await transaction.execute(table_of(TargetRow).update().values(not_before=None))
+            await transaction.execute(table_of(TargetRow).update().values(not_before=datetime.now(UTC)))
         (claim,), valid = await claims.claim(1)
         assert claim.attempts == attempt
         assert valid is not None

@@ -508,10 +508,10 @@ async def test_a_walk_goes_on_in_another_process(store: Store, other: Store) -> 
     assert await process(store).next_call(first, saved(far(first))) is not None
     assert (await row(store)).walk is None, "only whoever holds the lease tells how far it has come"
     dead = process(store)
-    await change(store, lease_until=None, not_before=None)
+    await change(store, lease_until=None, not_before=datetime.now(UTC))
     first = await take(dead)
     await dead.next_call(first, saved(far(first)))
-    await change(store, lease_until=None, not_before=None)
+    await change(store, lease_until=None, not_before=datetime.now(UTC))
 
     targets = process(other)
     second = await take(targets)

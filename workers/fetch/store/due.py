@@ -38,27 +38,27 @@ def lines(now: datetime) -> list[Line]:
 
 def come_back(now: datetime) -> Any:
     """The targets that were put off and whose time has come; they have no turn yet."""
-    return _free(now).where(_target.c.wanted > _target.c.answered, _target.c.turn == PUT_OFF)
+    query = _free(now).where(_target.c.wanted > _target.c.answered, _target.c.turn == PUT_OFF)
+    return query.where(_target.c.not_before <= now)  # not null, and found by the index alone, however many wait
 
 
 def _in_turn(now: datetime, priority: int) -> Any:
-    query = _free(now).where(_target.c.wanted > _target.c.answered, _target.c.priority == priority)
+    query = _rested(now).where(_target.c.wanted > _target.c.answered, _target.c.priority == priority)
     return query.where(_target.c.turn > PUT_OFF).order_by(_target.c.turn)
 
 
 def _second_looks(now: datetime) -> Any:
-    query = _free(now).where(_target.c.recheck_at <= now, _target.c.wanted <= _target.c.answered)
+    query = _rested(now).where(_target.c.recheck_at <= now, _target.c.wanted <= _target.c.answered)
     return query.order_by(_target.c.recheck_at)
+
+
+def _rested(now: datetime) -> Any:
+    return _free(now).where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
 
 
 def _free(now: datetime) -> Any:
     revoked = exists().where(_connection.c.connection_id == _target.c.connection_id, _connection.c.state == "revoked")
-    return (
-        select(_target)
-        .where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
-        .where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now))
-        .where(~revoked)
-    )
+    return select(_target).where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now)).where(~revoked)
 
 
 def _reading_collections() -> Any:
