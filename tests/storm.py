@@ -219,6 +219,14 @@ class Storm(RuleBasedStateMachine):
             if not _is_live(known, url):
                 self.webhooks.append(one)
 
+    @rule(url=st.sampled_from(ITEMS))
+    def delete_untold(self, url: str) -> None:
+        """An item ends, with what lies in it, the webhook gets lost, and a resync asks for it."""
+        if url in self.world.items:
+            for one in [*self.world.within(url), url]:
+                del self.world.items[one]
+                self.gateway.resync(one)
+
     @rule()
     def vanish(self) -> None:
         """Everything ends at once, more than may without a person's consent."""

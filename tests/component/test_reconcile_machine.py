@@ -25,8 +25,9 @@ from common.crypto import TokenCipher
 from common.store.engine import Store
 from common.store.targets import Wanted, want
 from common.urls import AllowedHosts
+from ingress.admin.store.held import HeldStore
 from schemas.messages import Json, PlatformIds, WebhookReceived
-from schemas.tables import EventRow, GrantRow, ListingRow, SQLModel, SuspectRow, TargetRow, table_of
+from schemas.tables import EventRow, GrantRow, ListingRow, SQLModel, TargetRow, table_of
 from tests.keys import NEW
 from tests.storm import CONNECTION, ROOMS, TAGS, Call, Stored, Storm
 from workers.fetch.answers import Response
@@ -47,7 +48,6 @@ HOST = urlsplit(ROOMS).netloc
 RATE = 100_000.0
 BRAKE = 0.3
 _target, _listing, _event = table_of(TargetRow), table_of(ListingRow), table_of(EventRow)
-_suspect = table_of(SuspectRow)
 
 
 @dataclass(eq=False)
@@ -145,15 +145,8 @@ class StoreGateway:
         self._run(self._reconcile([message]))
 
     def approve(self) -> bool:
-        held = [one.url for one in self._rows(_suspect.select().where(_suspect.c.state == "held"))]
-
-        async def agree() -> None:
-            async with self._store.transaction() as transaction:
-                await transaction.execute(_suspect.update().where(_suspect.c.state == "held").values(state="approved"))
-                await want(transaction, [Wanted(CONNECTION, url, PlatformIds(), "resync") for url in held if url])
-
-        self._run(agree())
-        return bool(held)
+        held, _done = self._run(HeldStore(self._store).decide(CONNECTION, "approve", None))
+        return held > 0
 
     def listings(self) -> dict[str, Stored]:
         return {

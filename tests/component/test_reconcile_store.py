@@ -181,6 +181,16 @@ async def test_three_copies_of_everything_in_any_order_are_one_effect(store: Sto
     assert ns == sorted(set(ns)), "each at most once, and never back to an older one"
 
 
+async def test_what_is_gone_before_it_was_seen_is_not_brought_in_by_an_older_answer(store: Store) -> None:
+    """T-REORDER: the 404 has overtaken the page; a newer answer does bring it in."""
+    gone = ItemGone(connection_id=99, source=source(20))
+    await deliver(store, gone, page(10, {"ID": "7"}), page(11, {"ID": "7"}, url=ROOMS, shape="list"))
+    assert await rows(store, EventRow) == []
+    await deliver(store, page(30, {"ID": "7"}))
+    ((created,),) = (await told(store)).values()
+    assert (created["change"], created["version"]) == ("created", 1)
+
+
 # --- the store is in trouble ------------------------------------------------------------------------------------------
 
 

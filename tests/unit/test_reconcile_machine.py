@@ -116,7 +116,7 @@ class RulesGateway:
         if place.segment is None:
             target.answered = target.started
             self._suspect(target, inside, frozenset())
-        elif any(one.own_path == place.path for one in inside):
+        elif target.asked <= target.answered or any(one.own_path == place.path for one in inside):
             target.answered = target.started
             self.queue.append(ItemGone(connection_id=CONNECTION, source=_source(target, ended, "gone")))
 
@@ -169,8 +169,9 @@ class RulesGateway:
                 self._answered(message, [one for one in message.items if message.shape == "item" or own_id(one)])
             case ItemGone(source=source):
                 gone = Answer(None, "item", source.began, source.ended, source.asked, PlatformIds(), source.url)
-                for listing_id in [key for key, one in self.known.items() if one.own_path == place_of(source.url).path]:
-                    self._apply(listing_id, decide(self.known[listing_id], gone), source)
+                known = [one for one in self.known.values() if one.own_path == place_of(source.url).path]
+                for one in known or [listing_for(CONNECTION, source.url, None, "item", None)]:
+                    self._apply(one.listing_id, decide(one, gone), source)
             case ListingUnmapped(url=url, number=number):
                 new = listing_for(CONNECTION, url, None, "item", None)
                 self._apply(new.listing_id, unmap(self.known.get(new.listing_id, new), number), None)

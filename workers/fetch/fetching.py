@@ -91,8 +91,12 @@ class Fetcher:
     async def _missing(self, claim: Claim, error: UpstreamRefused) -> None:
         """404 and 410: of a known item the end, of a known collection a doubt, of anything else perhaps too early."""
         if not await self._store.knows(claim):
-            early = claim.answers_webhook and claim.attempts < len(self._retry.delays)
-            raise UpstreamFailed(str(error), status=error.status) if early else error
+            if claim.answers_webhook and claim.attempts < len(self._retry.delays):
+                raise UpstreamFailed(str(error), status=error.status)
+            if place_of(claim.url).segment is not None:
+                # What an earlier answer told of it may still be on its way to reconcile.
+                await self._gone(claim, claim.started, error.status)
+            raise error
         if place_of(claim.url).segment is not None:
             await self._gone(claim, claim.started, error.status)
         else:

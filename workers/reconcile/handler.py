@@ -86,6 +86,8 @@ class ReconcileHandler:
         source, listing_id = gone.source, gone.listing_id
         if listing_id is None:
             known = await self._store.at(gone.connection_id, source.url)
+            # One that was never seen is remembered too, so that an older answer that comes later does not bring it in.
+            known = known or [listing_for(gone.connection_id, source.url, None, "item", None)]
         else:
             known = await self._store.get(gone.connection_id, listing_id)
         answers = {one.listing_id: gone_answer(one, source, itself=listing_id is None) for one in known}
