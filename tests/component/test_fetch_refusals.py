@@ -114,6 +114,30 @@ async def test_a_walk_gives_way_when_the_host_wants_a_long_pause(run: Bench, mon
     assert run.api.calls == [ROOMS, f"{ROOMS}?page=2"]
 
 
+async def test_trouble_is_retried_in_one_place_and_not_for_ever(run: Bench) -> None:
+    """T-API-5XX: a blip once more at once, all else after RETRY_DELAYS, parked after RETRY_FOR."""
+
+    async def reset(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    calls = {500: 1, 504: 2, reset: 2, refusing(503, Retry_After="0"): 1}
+    for number, (answer, asked) in enumerate(calls.items(), 1):
+        path = f"/v1/locations/{number}"
+        run.api.answers[path] = answer
+        run.api.seen.clear()
+        await run.want(path)
+        targets = await run.attempt()
+        assert run.api.calls == [path] * asked
+        assert targets[-1].attempts == 1
+        async with run.store.transaction() as transaction:
+            await transaction.execute(table_of(TargetRow).update().values(attempts=10_000))
+        targets = await run.attempt()
+        assert targets[-1].answered > targets[-1].wanted
+        assert await run.parked() == ["retries_exhausted"] * number
+
+
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ class SyncarooApi:
             timeout=TIMEOUT,
             trust_env=False,  # the environment's proxies are not asked
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_asked_once,),
         )
         return self
 
@@ -68,8 +69,20 @@ class SyncarooApi:
                     retry_after=answer.headers.get("Retry-After"),
                 )
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            # The library's own texts hold the URL and the headers: only the kind is told.
-            raise UpstreamFailed(f"no answer ({type(error).__name__})") from None
+            raise _no_answer(error) from None
+
+
+async def _asked_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Else the library would ask a GET whose connection broke again by itself, out of our budget of calls."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        raise _no_answer(error) from None
+
+
+def _no_answer(error: Exception) -> UpstreamFailed:
+    """The library's own texts hold the URL and the headers: only the kind is told."""
+    return UpstreamFailed(f"no answer ({type(error).__name__})")
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
