@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ import pytest_asyncio
 from common.errors import GatewayError
 from ops.stack import WORKERS
 from sandbox.driver import DriverError
-from tests.acceptance.world import Changes, World, again_and_again, world
+from tests.acceptance.world import Changes, World, again_and_again, webhook_body, world
 from tests.fixtures.broker import Vhosts
 from tests.kill.points import POINTS, Point
 from tests.waiting import until
@@ -39,6 +39,7 @@ OF_THE_GRANT = (
 )
 """Points that hold the lease of the one grant, or lose it: on gateways of their own, side by side."""
 DEATH_SECONDS = 45.0
+PAGE_SIZE = 2
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Killed:
     codes: dict[str, int] = field(default_factory=dict)
     markers: dict[str, bool] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    walked: tuple[str, int] | None = None
+    """The list in whose walk a process died, and the number of the webhook for it."""
 
     @contextmanager
     def group(self, *names: str) -> Iterator[None]:
@@ -67,13 +70,23 @@ class Killed:
         self.codes[f"{role} KILL"] = await made.stack.kill(name)
 
     async def die_at(
-        self, made: World, point: Point, and_do: Callable[[], Coroutine[object, object, None]], *, nth: int = 1
+        self,
+        made: World,
+        point: Point,
+        and_do: Callable[[], Coroutine[object, object, None]],
+        *,
+        nth: int | None = None,
     ) -> None:
         """The role runs through the entry point until it has died there. `and_do` is what leads to the point."""
         stack, marker = made.stack, made.stack.directory / f"{point.name}.reached"
         for name in stack.names(point.role):
             await stack.terminate(name)
-        settings = {"KILL_POINT": point.name, "KILL_NTH": str(nth), "KILL_MARKER": str(marker), **_same_port(made)}
+        settings = {
+            "KILL_POINT": point.name,
+            "KILL_NTH": str(nth or point.nth),
+            "KILL_MARKER": str(marker),
+            **_same_port(made),
+        }
         command = ["-m", "tests.kill.entry", point.role]
         [name] = await stack.start(point.role, command=command, settings=settings)
         doing = asyncio.create_task(and_do())
@@ -135,7 +148,7 @@ async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
 
     What is told while the ingress dies has not changed, and is one location: it makes good nothing that a worker lost.
     """
-    settings, flags = {"ACCESS_TOKEN_SECONDS": "8"}, ["--rates=4", "--page-size=2"]
+    settings, flags = {"ACCESS_TOKEN_SECONDS": "8"}, ["--rates=4", f"--page-size={PAGE_SIZE}"]
     with run.group(*wanted):
         async with world(
             place.directory, amqp_url=place.amqp_url, database_url=place.database_url, settings=settings, sandbox=flags
@@ -148,6 +161,7 @@ async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
                 if "provider.code_redeemed" in wanted:
                     await made.connect(SECOND_CONNECTION, has_listings=False)
             await made.ledger(40, allow=["violations"])  # an ingress that is killed does not answer
+            await _see_walk_go_on(run, made)
 
 
 async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
@@ -157,18 +171,59 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
     points = [point for point in POINTS.values() if point.role == role and point.name in wanted]
     for point in points:
         with run.group(point.name):
-            await run.die_at(made, point, lambda point=point: _lead_to(made, point))  # type: ignore[misc]
+            await run.die_at(made, point, partial(_lead_to, run, made, point))
     if not made.stack.names(role):
         [name] = await made.stack.start(role, settings=_same_port(made))
         await _at_work(made, name, lives=1)
 
 
-async def _lead_to(made: World, point: Point) -> None:
-    """What nothing brings about by itself: another user's connection."""
-    if point.name == "provider.code_redeemed":
-        await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
-        with suppress(AssertionError, aiohttp.ClientError, GatewayError):
-            await made.connect(SECOND_CONNECTION, has_listings=False)
+async def _lead_to(run: Killed, made: World, point: Point) -> None:
+    """What nothing brings about by itself: another user's connection, lists of rooms with one room less, a resync."""
+    match point.name:
+        case "provider.code_redeemed":
+            await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
+            with suppress(AssertionError, aiohttp.ClientError, GatewayError):
+                await made.connect(SECOND_CONNECTION, has_listings=False)
+        case "fetch.walk_kept":
+            url = (await _lists_of_rooms(made))[-1]
+            run.walked = url, await _tell(made, url)
+        case "fetch.before_suspects_commit":
+            url = (await _lists_of_rooms(made))[0]
+            await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0], webhook=False)
+            await _tell(made, url)
+        case "fetch.resync_half_marked":
+            await _see_walk_go_on(run, made)
+            await made.admin.resync(CONNECTION)
+
+
+async def _lists_of_rooms(made: World) -> list[str]:
+    """The lists of the locations' rooms, the longest last."""
+    lists = (await made.sandbox.world()).collections
+    return sorted((url for url in lists if url.endswith("/resources")), key=lambda url: len(lists[url]))
+
+
+async def _tell(made: World, url: str) -> int:
+    body = webhook_body(CONNECTION, url, "resources")
+    return (await made.sandbox.webhook(CONNECTION, body, url=url)).order_sent
+
+
+async def _see_walk_go_on(run: Killed, made: World) -> None:
+    """The walk whose process died is taken up where it was, not from its first page."""
+    if run.walked is None:
+        return
+    (url, told), run.walked = run.walked, None
+
+    async def pages() -> list[str]:
+        calls = (await made.sandbox.records(after=told)).calls
+        return [call.url.removeprefix(url) for call in calls if call.url.partition("?")[0] == url]
+
+    with run.group("fetch.walk_kept"):
+        await until(lambda: _second_page(pages), 40, what="the walk to be taken up again")
+        assert (await pages()).count("") == 1, "it began again"
+
+
+async def _second_page(pages: Callable[[], Awaitable[list[str]]]) -> bool:
+    return any(page.startswith("?page=2&") for page in await pages())
 
 
 async def _grant(run: Killed, place: Place, points: list[Point]) -> None:

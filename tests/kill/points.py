@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from common.errors import Permanent, UpstreamFailed
@@ -20,6 +21,10 @@ PUBLISH = "common.broker.publisher:Publisher.publish"
 OAUTH = "ingress.oauth.store:OAuthStore"
 MARKS = "workers.fetch.store.marks:MarkStore"
 CLAIMS = "workers.fetch.store.claims:ClaimStore"
+OUTCOMES = "workers.fetch.store.outcomes:OutcomeStore"
+PARKING = "common.parking:ParkingHandler"
+KEEP = "workers.fetch.walking:KEEP_SECONDS"
+CHUNK = "common.store.targets:MARK_CHUNK"
 LISTINGS = "workers.reconcile.store.listings:ListingStore"
 EVENTS = "workers.relay.store:EventStore"
 GRANTS = "workers.token.store:GrantStore"
@@ -28,11 +33,12 @@ TOKENS = "workers.token.client:TokenClient"
 
 @dataclass(frozen=True)
 class Point:
-    """`role` is what `ops.stack.ROLES` calls the process that dies there."""
+    """`role` is what `ops.stack.ROLES` calls the process that dies there, `nth` the how-manieth time it gets there."""
 
     name: str
     role: str
     install: Install
+    nth: int = 1
 
 
 def to(key: str) -> Callable[..., bool]:
@@ -50,9 +56,30 @@ def something(*given: Any) -> bool:
     return bool(given[-1])
 
 
-def claims(_limit: int, result: tuple[list[Any], Any]) -> bool:
+def claims(*given: Any) -> bool:
     """Of looks for work: those that found some."""
-    return bool(result[0])
+    return bool(given[-1][0])
+
+
+def of_rooms(claim: Any, *_: Any) -> bool:
+    """Of claims: those of the list of a location's rooms."""
+    return bool(claim.url.endswith("/resources"))
+
+
+def kept(claim: Any, walk: str | None, _number: int | None) -> bool:
+    """Of calls over a list of rooms: those before which the progress of the walk was kept."""
+    return of_rooms(claim) and walk is not None
+
+
+def having(constant: str, value: Any, install: Install) -> Install:
+    """With another value of the constant, so that the point is reached by little work."""
+
+    def install_with_it(reach: Reach) -> None:
+        module, _, name = constant.partition(":")
+        setattr(import_module(module), name, value)
+        install(reach)
+
+    return install_with_it
 
 
 def under_way(seam: str) -> Install:
@@ -100,6 +127,14 @@ _TABLE = [
     Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims)),
     Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2)),
     Point("fetch.published", "fetch", after(PUBLISH, to("reconcile."))),
+    Point("fetch.walk_kept", "fetch", having(KEEP, 0.0, after(f"{OUTCOMES}.next_call", kept))),
+    Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
+    Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),
+    Point("fetch.answered", "fetch", after(f"{OUTCOMES}.answered")),
+    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{OUTCOMES}.answered_walk", of_rooms)),
+    Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
+    Point("fetch.parked", "fetch", after(f"{PARKING}.__call__")),
+    Point("fetch.resync_half_marked", "fetch", having(CHUNK, 5, before_commit(f"{MARKS}.mark_known")), nth=3),
     Point("reconcile.in_transaction", "reconcile", before_commit(f"{LISTINGS}.apply")),
     Point("reconcile.committed", "reconcile", after(f"{LISTINGS}.apply", something)),
     Point("retry.copied", "reconcile", moved(UpstreamFailed("as ordered"), "delay.reconcile.")),

@@ -61,13 +61,14 @@ def after(seam: str, when: Callable[..., bool] = always) -> Install:
     return install
 
 
-def before_commit(seam: str) -> Install:
-    """Reached when all statements of a transaction that it began have run, and the commit is next."""
+def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
+    """Reached when all statements of a transaction that it began have run, and the commit is next; `when` gets its
+    arguments (without self)."""
 
     def install(reach: Reach) -> None:
         def wrap(original: Method) -> Method:
             async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-                token = _watched.set(True)
+                token = _watched.set(when(*given))
                 try:
                     return await original(self, *given, **named)
                 finally:
