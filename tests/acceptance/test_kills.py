@@ -38,6 +38,15 @@ OF_THE_GRANT = (
     ("refresh.answered",),
 )
 """Points that hold the lease of the one grant, or lose it: on gateways of their own, side by side."""
+ON_POSTGRESQL = (
+    "fetch.before_mark_commits",
+    "fetch.before_outcome_commits",
+    "fetch.before_suspects_commit",
+    "fetch.resync_half_marked",
+    "reconcile.in_transaction",
+    "reconcile.committed",
+)
+"""Points in and right after a transaction that are gone through on PostgreSQL, too."""
 DEATH_SECONDS = 45.0
 PAGE_SIZE = 2
 
@@ -103,6 +112,7 @@ class Place:
 
     directory: Path
     amqp_url: str
+    postgresql_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -110,23 +120,36 @@ class Place:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite+aiosqlite:///{self.database}"
+        return self.postgresql_url or f"sqlite+aiosqlite:///{self.database}"
+
+
+@dataclass
+class Both:
+    """What came of it on each database."""
+
+    sqlite: Killed = field(default_factory=Killed)
+    postgresql: Killed = field(default_factory=Killed)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def killed(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts) -> Killed:
+async def both(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, postgresql_url: str) -> Both:
     """Everything that the selected tests want killed, has been."""
-    wanted = _selected(request)
-    run = Killed()
-    pool = [vhosts.take() for _ in range(1 + len(OF_THE_GRANT))]
-    places = [Place(directory / str(number), vhost.url) for number, vhost in enumerate(pool)]
+    wanted, on_postgresql = _selected(request, "process", "point"), _selected(request, "on_postgresql")
+    run = Both()
+    pool = [vhosts.take() for _ in range(2 + len(OF_THE_GRANT))]
+    urls = [postgresql_url, *[None] * (1 + len(OF_THE_GRANT))]
+    places = [
+        Place(directory / str(number), vhost.url, url)
+        for number, (vhost, url) in enumerate(zip(pool, urls, strict=True))
+    ]
     for place in places:
         place.directory.mkdir()
     rest = wanted.difference(*OF_THE_GRANT)
-    plays = [_all_stages(run, places[0], rest)] if rest else []
+    plays = [_all_stages(run.postgresql, places[0], on_postgresql)] if on_postgresql else []
+    plays += [_all_stages(run.sqlite, places[1], rest)] if rest else []
     plays += [
-        _grant(run, place, points)
-        for place, names in zip(places[1:], OF_THE_GRANT, strict=True)
+        _grant(run.sqlite, place, points)
+        for place, names in zip(places[2:], OF_THE_GRANT, strict=True)
         if (points := [POINTS[name] for name in names if name in wanted])
     ]
     await asyncio.gather(*plays)
@@ -135,9 +158,15 @@ async def killed(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts
     return run
 
 
-def _selected(request: pytest.FixtureRequest) -> set[str]:
+@pytest.fixture
+def killed(both: Both) -> Killed:
+    """What came of it on SQLite."""
+    return both.sqlite
+
+
+def _selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
     params = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
-    return {str(value) for one in params if one is not None for value in one.params.values()}
+    return {str(one.params[name]) for one in params if one is not None for name in names if name in one.params}
 
 
 # --- the plays
@@ -170,6 +199,9 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
         await run.end(made, role)
     points = [point for point in POINTS.values() if point.role == role and point.name in wanted]
     for point in points:
+        if point.name == "fetch.resync_half_marked" and run.walked:
+            await made.stack.start(role)
+            await _see_walk_go_on(run, made)
         with run.group(point.name):
             await run.die_at(made, point, partial(_lead_to, run, made, point))
     if not made.stack.names(role):
@@ -178,7 +210,7 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
 
 
 async def _lead_to(run: Killed, made: World, point: Point) -> None:
-    """What nothing brings about by itself: another user's connection, lists of rooms with one room less, a resync."""
+    """What nothing brings about by itself: another user's connection, lists of rooms, a location's resync."""
     match point.name:
         case "provider.code_redeemed":
             await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
@@ -187,13 +219,14 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
         case "fetch.walk_kept":
             url = (await _lists_of_rooms(made))[-1]
             run.walked = url, await _tell(made, url)
-        case "fetch.before_suspects_commit":
+        case "fetch.before_suspects_commit" | "fetch.suspected":
             url = (await _lists_of_rooms(made))[0]
             await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0], webhook=False)
             await _tell(made, url)
         case "fetch.resync_half_marked":
-            await _see_walk_go_on(run, made)
-            await made.admin.resync(CONNECTION)
+            location_id = next(iter((await made.sandbox.connections())[CONNECTION].locations.values()))
+            body = webhook_body(CONNECTION, None, "rates", location_id=location_id)
+            await made.sandbox.webhook(CONNECTION, body)
 
 
 async def _lists_of_rooms(made: World) -> list[str]:
@@ -324,6 +357,17 @@ async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(kille
 
 @pytest.mark.parametrize("point", sorted(POINTS))
 async def test_a_process_dies_at_a_point_and_nothing_is_lost(killed: Killed, point: str) -> None:
+    """T-KILL-FETCH, T-KILL-REC and the others: every point is reached, and the sum is right afterwards."""
+    _died(killed, point)
+
+
+@pytest.mark.parametrize("on_postgresql", ON_POSTGRESQL)
+async def test_a_process_dies_in_a_transaction_and_nothing_is_lost(both: Both, on_postgresql: str) -> None:
+    """T-KILL-FETCH, T-KILL-REC."""
+    _died(both.postgresql, on_postgresql)
+
+
+def _died(killed: Killed, point: str) -> None:
     assert point not in killed.failed, killed.failed[point]
     assert killed.markers[point], "the point was reached"
     assert killed.codes[point] == -signal.SIGKILL

@@ -167,10 +167,10 @@ class Changes:
         return long[number % len(long)]
 
 
-def webhook_body(connection_id: int, url: str | None, attribute_type: str) -> str:
+def webhook_body(connection_id: int, url: str | None, attribute_type: str, location_id: str | None = None) -> str:
     """A webhook as the guide prints it, without a hash."""
     meta = {"resourceId": None, "attributeType": attribute_type, "resourceType": None, "apiUrl": url}
-    body = {"connectionId": connection_id, "webhookType": "data", "locationId": None, "metaData": meta}
+    body = {"connectionId": connection_id, "webhookType": "data", "locationId": location_id, "metaData": meta}
     return dumps(body).decode()
 
 

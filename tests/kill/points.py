@@ -22,6 +22,7 @@ OAUTH = "ingress.oauth.store:OAuthStore"
 MARKS = "workers.fetch.store.marks:MarkStore"
 CLAIMS = "workers.fetch.store.claims:ClaimStore"
 OUTCOMES = "workers.fetch.store.outcomes:OutcomeStore"
+SUSPECTS = "workers.fetch.store.suspects:SuspectStore"
 PARKING = "common.parking:ParkingHandler"
 KEEP = "workers.fetch.walking:KEEP_SECONDS"
 CHUNK = "common.store.targets:MARK_CHUNK"
@@ -69,6 +70,11 @@ def of_rooms(claim: Any, *_: Any) -> bool:
 def kept(claim: Any, walk: str | None, _number: int | None) -> bool:
     """Of calls over a list of rooms: those before which the progress of the walk was kept."""
     return of_rooms(claim) and walk is not None
+
+
+def some_absent(claim: Any, _seen_ids: Any, judged: Any) -> bool:
+    """Of walks over a list of rooms that are judged: those that missed a known room."""
+    return of_rooms(claim) and bool(judged.asked)
 
 
 def having(constant: str, value: Any, install: Install) -> Install:
@@ -131,10 +137,11 @@ _TABLE = [
     Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
     Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),
     Point("fetch.answered", "fetch", after(f"{OUTCOMES}.answered")),
-    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{OUTCOMES}.answered_walk", of_rooms)),
+    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge", of_rooms)),
+    Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent)),
     Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
     Point("fetch.parked", "fetch", after(f"{PARKING}.__call__")),
-    Point("fetch.resync_half_marked", "fetch", having(CHUNK, 5, before_commit(f"{MARKS}.mark_known")), nth=3),
+    Point("fetch.resync_half_marked", "fetch", having(CHUNK, 2, before_commit(f"{MARKS}.mark_known")), nth=3),
     Point("reconcile.in_transaction", "reconcile", before_commit(f"{LISTINGS}.apply")),
     Point("reconcile.committed", "reconcile", after(f"{LISTINGS}.apply", something)),
     Point("retry.copied", "reconcile", moved(UpstreamFailed("as ordered"), "delay.reconcile.")),
