@@ -62,19 +62,19 @@ def claims(*given: Any) -> bool:
     return bool(given[-1][0])
 
 
-def of_rooms(claim: Any, *_: Any) -> bool:
-    """Of claims: those of the list of a location's rooms."""
-    return bool(claim.url.endswith("/resources"))
+def told_here(claim: Any, *_: Any) -> bool:
+    """Of claims: those of lists that only the test of kills asks for, spelt with a slash at the end."""
+    return bool(claim.url.endswith("/"))
 
 
 def kept(claim: Any, walk: str | None, _number: int | None) -> bool:
-    """Of calls over a list of rooms: those before which the progress of the walk was kept."""
-    return of_rooms(claim) and walk is not None
+    """Of calls over such a list: those before which the progress of the walk was kept."""
+    return told_here(claim) and walk is not None
 
 
 def some_absent(claim: Any, _seen_ids: Any, judged: Any) -> bool:
-    """Of walks over a list of rooms that are judged: those that missed a known room."""
-    return of_rooms(claim) and bool(judged.asked)
+    """Of walks over such a list that are judged: those that missed a known item."""
+    return told_here(claim) and bool(judged.asked)
 
 
 def having(constant: str, value: Any, install: Install) -> Install:
@@ -137,7 +137,7 @@ _TABLE = [
     Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
     Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),
     Point("fetch.answered", "fetch", after(f"{OUTCOMES}.answered")),
-    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge", of_rooms)),
+    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge", told_here)),
     Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent)),
     Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
     Point("fetch.parked", "fetch", after(f"{PARKING}.__call__")),
