@@ -33,7 +33,7 @@ SETTINGS = {"API_RATE_PER_SECOND": "1000", "TARGET_INTERVAL": "8s", "BURST_QUIET
 
 
 async def test_after_one_resync_the_store_is_the_world(tmp_path: Path, vhosts: Vhosts, empty_database_url: str) -> None:
-    """T-WORLD, T-SCALE: three fetch and three reconcile processes, on SQLite as on PostgreSQL."""
+    """T-SCALE: three fetch and three reconcile processes, on SQLite as on PostgreSQL."""
     print(f"WORLD_SEED={SEED}")
     vhost = vhosts.take()
     async with world(
