@@ -22,7 +22,7 @@ from common.errors import Permanent, StoreUnavailable
 from common.store.engine import Store
 from common.store.targets import Wanted, want
 from schemas.messages import ItemGone, Json, Message, PlatformIds
-from schemas.tables import EventRow, ListingRow, ParkedRow, table_of
+from schemas.tables import EventRow, ListingRow, ParkedRow, TargetRow, table_of
 from tests.answers import ROOM, ROOMS, page, source
 from tests.rfc6902 import applied
 from workers.reconcile.handler import ReconcileHandler
@@ -179,6 +179,15 @@ async def test_three_copies_of_everything_in_any_order_are_one_effect(store: Sto
     assert (loads(row.body.encode())["n"], row.began, row.version) == (8, 8, len(events))
     ns = [event["current"]["n"] for event in events]
     assert ns == sorted(set(ns)), "each at most once, and never back to an older one"
+
+
+async def test_what_overlapped_and_differs_makes_its_own_url_wanted(store: Store) -> None:
+    """T-REORDER: in the transaction that noticed it; what is alike is not asked again."""
+    await deliver(store, page(10, {"ID": "7", "n": 1}, ended=20), page(15, {"ID": "7", "n": 1}, ended=25))
+    assert await rows(store, TargetRow) == []
+    await deliver(store, page(22, {"ID": "7", "n": 2}, url=ROOMS, shape="list"))
+    (target,) = await rows(store, TargetRow)
+    assert (target.url, target.reason, target.wanted > target.answered) == (ROOM, "resync", True)
 
 
 async def test_what_is_gone_before_it_was_seen_is_not_brought_in_by_an_older_answer(store: Store) -> None:
