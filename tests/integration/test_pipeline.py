@@ -60,6 +60,28 @@ async def test_an_update_carries_patch_and_fields_and_an_unchanged_answer_is_sil
         assert data["previous"] == {"ID": 7, "capacity": 10, "name": "Blue"}
 
 
+async def test_an_api_that_lags_its_own_webhook_is_looked_at_once_more(vhost: Vhost, database_url: str) -> None:
+    """Whether it shows the item as it was, or a list that has nothing in it yet."""
+    others = "/v1/locations/6/resources"
+    quick = timedelta(milliseconds=200)
+    async with pipeline(vhost.url, database_url, recheck_after=quick, target_interval=timedelta(0)) as run:
+        run.api.pages |= {ROOM: {"ID": "7", "capacity": 10}, others: []}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        await run.webhook(ROOM)
+        await run.webhook(others)
+        await until(lambda: run.api.calls.count(ROOM) == 2 and others in run.api.calls, what="answers with nothing new")
+        run.api.pages |= {ROOM: {"ID": "7", "capacity": 11}, others: [{"ID": "8"}]}
+        await until(lambda: len(run.events) == 3, what="what the API showed late")
+        assert {one["data"]["itemId"] for one in run.events[1:]} == {"7", "8"}
+
+        async def at_rest() -> bool:
+            return not any(row.recheck_at for row in await run.rows(TargetRow))
+
+        await until(at_rest, what="no third look")
+        assert sorted(run.api.calls) == sorted([ROOM, ROOM, ROOM, others, others])
+
+
 async def test_an_item_its_list_and_a_resync_meet_in_one_listing(vhost: Vhost, database_url: str) -> None:
     async with pipeline(vhost.url, database_url) as run:
         run.api.pages[ROOM] = {"ID": "7", "capacity": 10, "text": "long"}

@@ -27,7 +27,7 @@ from workers.reconcile.rules import (
     mapping_for,
     unmap,
 )
-from workers.reconcile.store.listings import Decide, ListingStore
+from workers.reconcile.store.listings import Decide, ListingStore, SecondLook
 from workers.reconcile.volatile import ignored_for, may_be_volatile, volatile_member
 
 log = get_logger(__name__)
@@ -73,7 +73,7 @@ class ReconcileHandler:
         source = page.source
         second_look = None
         if source.reason == "webhook" and not page.recheck and self._recheck_after:
-            second_look = (source.url, self._recheck_after)
+            second_look = SecondLook(page.connection_id, source.url, self._recheck_after)
         return await self._store.apply(
             candidates,
             partial(event_of, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +33,15 @@ Decide = Callable[[Listing], Outcome]
 Tell = Callable[[Listing, Outcome], EventData]
 
 
+@dataclass(frozen=True)
+class SecondLook:
+    """A target to ask once more after so long, if its answer changes nothing: the API may lag its own webhook."""
+
+    connection_id: int
+    url: str
+    after: timedelta
+
+
 class Changed(msgspec.Struct, frozen=True, rename="camel"):
     """Of an event's data, what it changed."""
 
@@ -51,14 +61,13 @@ class ListingStore:
         tell: Tell,
         source: Source | None,
         *,
-        second_look: tuple[str, timedelta] | None = None,
+        second_look: SecondLook | None = None,
         bad: Sequence[Parked] = (),
     ) -> dict[str, Outcome]:
         """Decide about each listing under its lock and write what changed, in one transaction.
 
-        `candidates`: by listing id, the listing as it would be if it is new, and the decision. `second_look`: the
-        target to ask once more after so long, if nothing changed. `bad`: items that park themselves. Without a
-        `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
+        `candidates`: by listing id, the listing as it would be if it is new, and the decision. `bad`: items that park
+        themselves. Without a `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
         """
         async with self._store.transaction() as transaction:
             known = await self._lock(transaction, [listing for listing, _ in candidates.values()])
@@ -72,10 +81,9 @@ class ListingStore:
             await settle(transaction, suspects, outcomes)
             if source is not None:
                 await self._follow(transaction, list(outcomes.values()), suspects, source)
-            if second_look and not changed and candidates:
-                connection_id = next(iter(candidates.values()))[0].connection_id
-                now = await transaction.now()
-                await look_again(transaction, connection_id, second_look[0], now + second_look[1])
+            if second_look and not changed:
+                at = await transaction.now() + second_look.after
+                await look_again(transaction, second_look.connection_id, second_look.url, at)
             if bad:
                 await park(transaction, bad)
         return outcomes
