@@ -124,6 +124,7 @@ async def test_an_answered_target_rests(store: Store) -> None:
 
 
 async def test_a_webhook_during_the_fetch_makes_it_due_again(store: Store) -> None:
+    """T-COALESCE-RACE."""
     await wish(store, delivery="d1")
     targets = process(store)
     first = await take(targets)
@@ -215,6 +216,7 @@ async def test_a_parked_target_waits_for_the_next_webhook(store: Store) -> None:
 
 
 async def test_a_webhook_during_the_last_attempt_is_not_parked_with_it(store: Store) -> None:
+    """T-COALESCE-RACE."""
     await wish(store)
     targets = process(store)
     claim = await take(targets)

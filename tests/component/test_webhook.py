@@ -225,6 +225,7 @@ async def test_an_unusable_webhook_is_accepted_and_parked_and_its_location_is_lo
 
 
 async def test_a_foreign_host_is_accepted_and_parked_so_that_it_can_be_replayed(ingress: Ingress) -> None:
+    """T-URL-INGRESS: nobody is asked to call it."""
     meta = webhook()["metaData"] | {"apiUrl": "https://evil.test/v1/locations/12"}
     assert (await ingress.send(webhook(metaData=meta))).status == 200
     [(dead, message)] = ingress.broker.messages()

@@ -61,7 +61,7 @@ async def test_an_update_carries_patch_and_fields_and_an_unchanged_answer_is_sil
 
 
 async def test_an_api_that_lags_its_own_webhook_is_looked_at_once_more(vhost: Vhost, database_url: str) -> None:
-    """Whether it shows the item as it was, or a list that has nothing in it yet."""
+    """T-RECHECK: whether it shows the item as it was, or a list that has nothing in it yet."""
     others = "/v1/locations/6/resources"
     quick = timedelta(milliseconds=200)
     async with pipeline(vhost.url, database_url, recheck_after=quick, target_interval=timedelta(0)) as run:

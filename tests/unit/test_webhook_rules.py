@@ -193,6 +193,7 @@ def test_what_cannot_be_used_is_parked_whole(body: dict[str, Any], resync: Resyn
     ],
 )
 def test_a_foreign_host_is_parked_as_what_it_would_be_if_it_were_allowed(url: str) -> None:
+    """T-URL-INGRESS."""
     decision = judged(meta(apiUrl=url))
     assert isinstance(decision, Park), decision
     assert (decision.reason, decision.resync) == ("forbidden_host", None)
