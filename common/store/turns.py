@@ -18,8 +18,8 @@ from common.store.engine import Transaction
 from common.store.insert import insert
 from schemas.tables import BudgetRow, FeedRow, table_of
 
-WEBHOOK, SECOND_LOOK, RESYNC, RESYNC_ITEM = 0, 1, 2, 3
-"""Priorities: the smaller is claimed first."""
+WEBHOOK, RESYNC, RESYNC_ITEM = 0, 2, 3
+"""Priorities: the smaller is claimed first. Second looks, which come after webhooks, are known by their time."""
 
 PUT_OFF = 0
 """The turn of a due target that waits for its time: it is given one when the time has come."""

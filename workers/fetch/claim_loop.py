@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from common.errors import StoreUnavailable
+from common.identity import place_of
 from common.logs import get_logger
 from common.process import pause
 from workers.fetch.claim import Claim, Grant
@@ -121,7 +122,7 @@ class ClaimLoop:
         except StoreUnavailable as error:
             log.warning("fetch.abandoned", reason=str(error))  # the lease runs out, then it is claimed again
         except Exception:
-            log.exception("fetch.bug", path=claim.url)
+            log.exception("fetch.bug", path=place_of(claim.url).path)
 
     async def _keep_leases(self) -> None:
         while True:
