@@ -187,13 +187,15 @@ async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
             await made.onboard(CONNECTION)
             async with again_and_again(Changes(made, CONNECTION), PAUSE):
                 await asyncio.gather(*(_lane(run, made, role, wanted) for role in WORKERS))
+            if run.walked:
+                await made.ledger(40)
+                if not await _went_on(made, run.walked):
+                    run.failed.setdefault("fetch.walk_kept", "the walk began again")
             async with again_and_again(lambda _: made.sandbox.burst(1, 1, connection_id=CONNECTION, wait=False)):
                 await _lane(run, made, "ingress", wanted)
                 if "provider.code_redeemed" in wanted:
                     await made.connect(SECOND_CONNECTION, has_listings=False)
             await made.ledger(40, allow=["violations"])  # an ingress that is killed does not answer
-            if run.walked and not await _went_on(made, run.walked):
-                run.failed.setdefault("fetch.walk_kept", "the walk began again")
 
 
 async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
@@ -219,9 +221,9 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
         case "fetch.walk_kept":
             run.walked = await _tell_list(made, (await _long_lists(made))[-1])
         case "fetch.before_suspects_commit" | "fetch.suspected":
-            url = (await _long_lists(made))[0]
-            await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0], webhook=False)
-            await _tell_list(made, url)
+            for url in (await _long_lists(made))[:3]:  # a webhook under way may show one that it is gone
+                await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][-1], webhook=False)
+                await _tell_list(made, url)
         case "fetch.resync_half_marked":
             location_id = next(iter((await made.sandbox.connections())[CONNECTION].locations.values()))
             body = webhook_body(CONNECTION, None, "rates", location_id=location_id)
@@ -229,8 +231,8 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
 
 
 async def _long_lists(made: World) -> list[str]:
-    """The lists of rates that have more than one page, the longest last; without one of its rates, the first has one
-    page, and `Changes` asks for it no more."""
+    """The lists of rates that have more than one page, the longest last; without one of their rates, the first ones
+    have one page, and `Changes` asks for them no more."""
     lists = (await made.sandbox.world()).collections
     long = [url for url in lists if url.endswith("/rates") and len(lists[url]) > PAGE_SIZE]
     return sorted(long, key=lambda url: (len(lists[url]), url))
