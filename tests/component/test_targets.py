@@ -431,6 +431,23 @@ async def test_a_newer_webhook_is_looked_at_anyway(store: Store) -> None:
     assert not (await take(targets)).second_look
 
 
+@pytest.mark.parametrize("put_off", [False, True])
+async def test_a_resync_in_between_leaves_the_second_look(store: Store, put_off: bool) -> None:
+    """It may read the API while that still lags behind the webhook."""
+    targets = process(store)
+    await wish(store)
+    await targets.answered(await take(targets), 200)
+    await look(store, HOUR)
+    await wish(store, reason="resync")
+    claim = await take(targets)
+    assert claim.is_resync
+    if put_off:
+        await targets.put_off(claim, NOW, "answered 500", status=500)
+    else:
+        await targets.answered(claim, 200)
+    assert (await row(store)).recheck_at is not None
+
+
 async def test_a_dead_workers_second_look_is_taken_up_again(store: Store, other: Store) -> None:
     await wish(store)
     targets = process(store)

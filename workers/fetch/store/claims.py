@@ -124,13 +124,13 @@ class ClaimStore:
     async def _lease(self, transaction: Transaction, rows: Sequence[Any], line: Line, now: datetime) -> list[Claim]:
         numbers = await transaction.numbers(len(rows))
         claims = [_claim(row, number, line.second_look, now) for row, number in zip(rows, numbers, strict=True)]
+        # A dead worker's second look is taken up again; a resync may come too early to stand for one.
         leased = _at_key().values(
             started=bindparam("key_started"),
             lease_owner=self._owner,
             lease_until=now + LEASE,
             not_before=now + self._interval,
-            # A dead worker's second look is taken up again.
-            recheck_at=now + LEASE if line.second_look else None,
+            **({} if line.resync else {"recheck_at": now + LEASE if line.second_look else None}),
         )
         await transaction.execute(leased, _in_order(claims))
         return claims

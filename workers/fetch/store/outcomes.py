@@ -80,6 +80,8 @@ class OutcomeStore:
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             kept: dict[str, Any] = {} if walk is None else {"walk": walk or None, "walk_at": now}
+            if not claim.is_resync:
+                kept["recheck_at"] = now + delay if claim.second_look else None
             await self._settle(
                 transaction,
                 claim,
@@ -87,7 +89,6 @@ class OutcomeStore:
                     **kept,
                     "not_before": now + delay,
                     "turn": PUT_OFF,
-                    "recheck_at": now + delay if claim.second_look else None,
                     "attempts": claim.attempts + (1 if counts else 0),
                     "last_status": status or None,
                     "last_error": error[:MAX_DETAIL],
