@@ -10,7 +10,6 @@ from common.clock import utc_now
 from common.crypto import TokenCipher
 from common.errors import CallsUnavailable, GrantUnavailable, Permanent, UpstreamFailed
 from common.token_pair import unpack
-from schemas.messages import Source
 from workers.fetch.answers import Page, Response, check_status, parse_page
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
@@ -65,21 +64,6 @@ class Attempt:
             with attempt:
                 return await self._once(url)
         raise AssertionError("unreachable: tenacity raises the last error")
-
-    def source(self, began: int, ended: int) -> Source:
-        """The attempt, as reconcile and the event's cause see it."""
-        claim = self._claim
-        return Source(
-            url=claim.url,
-            began=began,
-            ended=ended,
-            asked=claim.asked,
-            attempt=claim.attempts,
-            reason=claim.reason,
-            delivery_id=claim.delivery_id,
-            fetched_at=utc_now(),
-            status=200,
-        )
 
     async def _once(self, url: str) -> tuple[Page, int, int]:
         began, response = await self._call(url)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from schemas.messages import PlatformIds, Reason
+from schemas.messages import PlatformIds, Reason, Source
 from workers.fetch.walk import Walk
 
 
@@ -48,3 +49,17 @@ class Claim:
     def answers_webhook(self) -> bool:
         """Whether a webhook waits for it that nothing has answered yet."""
         return self.reason == "webhook" and not self.second_look
+
+    def source(self, began: int, ended: int, at: datetime, status: int = 200, reason: Reason | None = None) -> Source:
+        """An attempt between these numbers, as reconcile and the event's cause see it; `reason` when it is another."""
+        return Source(
+            url=self.url,
+            began=began,
+            ended=ended,
+            asked=self.asked,
+            attempt=self.attempts,
+            reason=reason or self.reason,
+            delivery_id=self.delivery_id,
+            fetched_at=at,
+            status=status,
+        )

@@ -11,7 +11,7 @@ from common.crypto import TokenCipher
 from common.errors import GatewayError, StoreUnavailable, UpstreamFailed, UpstreamRefused
 from common.identity import place_of
 from common.logs import get_logger
-from schemas.messages import ItemGone, Source
+from schemas.messages import ItemGone
 from workers.fetch.attempt import Attempt
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
@@ -110,17 +110,7 @@ class Fetcher:
             log.warning("fetch.held", path=place_of(claim.url).path, held=judged.held)
 
     async def _gone(self, claim: Claim, began: int, status: int, listing_id: str | None = None) -> None:
-        source = Source(
-            url=claim.url,
-            began=began,
-            ended=await self._store.number(),
-            asked=claim.asked,
-            attempt=claim.attempts,
-            reason="gone",
-            delivery_id=claim.delivery_id,
-            fetched_at=utc_now(),
-            status=status,
-        )
+        source = claim.source(began, await self._store.number(), utc_now(), status, "gone")
         gone = ItemGone(connection_id=claim.connection_id, source=source, listing_id=listing_id)
         await self._publisher.publish(outgoing(gone, "reconcile", claim.connection_id))
 

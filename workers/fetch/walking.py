@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from common.broker.publisher import MAX_BODY, Outgoing, outgoing
+from common.clock import utc_now
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.identity import place_of
 from common.logs import get_logger
@@ -71,7 +72,7 @@ class Walking:
         if walk.empty and await self._store.is_one_listing(self.claim):
             walk = replace(walk, shape="whole")
         if walk.shape != "whole":
-            await self._publish(page.items, walk, self._attempt.source(began, ended))
+            await self._publish(page.items, walk, self.claim.source(began, ended, utc_now()))
         self._walk = walk
         self._ended = ended
 
@@ -99,7 +100,7 @@ class Walking:
     async def _publish_whole(self) -> None:
         if self._walk.broken:
             raise UpstreamFailed("pages of the list are missing", status=200)
-        source = self._attempt.source(self._walk.first, self._ended)
+        source = self.claim.source(self._walk.first, self._ended, utc_now())
         await self._publish(list(self._walk.gathered), self._walk, source)
 
     async def _publish(self, items: list[Json], walk: Walk, source: Source) -> None:
