@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from schemas.tables import AttemptRow, EventRow, table_of
 from tests.waiting import until
 from workers.relay import pruning as timing
 from workers.relay.pruning import Pruning
-from workers.relay.store import ATTEMPTS_KEPT, HistoryStore
+from workers.relay.store.history import ATTEMPTS_KEPT, HistoryStore
 
 NOW = datetime.now(UTC)
 OLD, YOUNG = NOW - timedelta(days=91), NOW - timedelta(days=89)
@@ -23,13 +22,6 @@ KEEP = timedelta(days=90)
 
 _event = table_of(EventRow)
 _attempt = table_of(AttemptRow)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ PARKING = "common.parking:ParkingHandler"
 KEEP = "workers.fetch.walking:KEEP_SECONDS"
 CHUNK = "common.store.targets:MARK_CHUNK"
 LISTINGS = "workers.reconcile.store.listings:ListingStore"
-EVENTS = "workers.relay.store:EventStore"
+EVENTS = "workers.relay.store.events:EventStore"
 GRANTS = "workers.token.store:GrantStore"
 TOKENS = "workers.token.client:TokenClient"
 

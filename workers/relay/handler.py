@@ -11,7 +11,7 @@ from common.logs import get_logger
 from common.process import pause
 from common.store.leader import Leadership
 from workers.relay.rules import PendingEvent, on_the_wire, ready_now
-from workers.relay.store import EventStore
+from workers.relay.store.events import EventStore
 
 BATCH = 500
 POLL_SECONDS = 1.0

@@ -8,7 +8,7 @@ from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.process import pause
 from common.store.leader import Leadership
-from workers.relay.store import HistoryStore
+from workers.relay.store.history import HistoryStore
 
 FIRST_SECONDS = 60.0
 EVERY_SECONDS = 3600.0

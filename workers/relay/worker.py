@@ -22,7 +22,8 @@ from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
 from workers.relay.handler import Relay
 from workers.relay.pruning import Pruning
-from workers.relay.store import EventStore, HistoryStore
+from workers.relay.store.events import EventStore
+from workers.relay.store.history import HistoryStore
 
 SECTIONS = (BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, HistorySettings)
 

@@ -1,4 +1,4 @@
-"""Event rows: the oldest unpublished ones, and marking them; what of them, and of attempts, is too old to keep."""
+"""History: events and attempts that are too old, or too many, to be kept."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, exists, func, or_, select, tuple_
 
 from common.store.engine import Store
 from schemas.tables import AttemptRow, EventRow, table_of
-from workers.relay.rules import PendingEvent
 
 ATTEMPTS_KEPT = 50
 """Of each target, the latest so many."""
@@ -18,45 +17,6 @@ ATTEMPTS_KEPT = 50
 _event = table_of(EventRow)
 _later = _event.alias("later")
 _attempt = table_of(AttemptRow)
-
-
-class EventStore:
-    """The relay's view of the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def pending(self, limit: int) -> list[PendingEvent]:
-        """The oldest events that are not published, in order."""
-        query = (
-            select(
-                _event.c.connection_id,
-                _event.c.event_id,
-                _event.c.type,
-                _event.c.subject,
-                _event.c.listing_id,
-                _event.c.data,
-                _event.c.headers,
-                _event.c.created_at,
-            )
-            .where(_event.c.published_at.is_(None))
-            .order_by(_event.c.position)
-            .limit(limit)
-        )
-        async with self._store.reading() as transaction:
-            return [PendingEvent(**row._mapping) for row in await transaction.rows(query)]
-
-    async def published(self, events: Sequence[PendingEvent]) -> None:
-        """Mark events that the broker has confirmed."""
-        statement = (
-            update(_event)
-            .where(_event.c.connection_id == bindparam("key_connection"), _event.c.event_id == bindparam("key_id"))
-            .values(published_at=bindparam("at", type_=_event.c.published_at.type))
-        )
-        async with self._store.transaction() as transaction:
-            now = await transaction.now()
-            keys = [{"key_connection": one.connection_id, "key_id": one.event_id, "at": now} for one in events]
-            await transaction.execute(statement, keys)
 
 
 @dataclass(frozen=True)

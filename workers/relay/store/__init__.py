@@ -1,0 +1,1 @@
+"""Events in the store, to be published and to be forgotten."""
