@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,19 +29,10 @@ _feed = table_of(FeedRow)
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    await authorise(opened)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second process's view of the same database."""
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
+async def store(store: Store) -> Store:
+    """One that has a grant."""
+    await authorise(store)
+    return store
 
 
 def items(connection_id: int, count: int, first: int = 0) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -31,13 +31,6 @@ class Recorder:
 
     async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
         self.sent.append(message)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
 
 
 def delivery(action: str | None) -> Delivery:

@@ -30,13 +30,6 @@ MINUTE = timedelta(minutes=1)
 _beat, _refused = table_of(BeatRow), table_of(RefusedRow)
 
 
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_module, "PAUSE_SECONDS", 0.02)

@@ -31,21 +31,6 @@ from workers.reconcile.store.listings import ListingStore
 _event, _listing = table_of(EventRow), table_of(ListingRow)
 
 
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second process's view of the same database."""
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
-
-
 async def deliver(store: Store, *messages: Message) -> None:
     """As the reconcile worker would take them."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,21 +31,6 @@ OFF = Terms(NEVER, NEVER, NEVER)
 INTERVAL, BURST, SILENCE = Terms(HOUR, NEVER, NEVER), Terms(NEVER, MINUTE, NEVER), Terms(NEVER, NEVER, HOUR)
 
 _feed, _target = table_of(FeedRow), table_of(TargetRow)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second process's view of the same database."""
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
 
 
 def webhook(connection_id: int = 99, item: int = 1, action: str | None = None) -> WebhookReceived:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -30,21 +30,6 @@ FACTS = {"SYNCAROO_BASE_URL": "https://app.syncaroo.com", "EVENT_SOURCE": "https
 
 _fact = table_of(FactRow)
 _user = table_of(UserRow)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second process's view of the same database."""
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
 
 
 async def put(store: Store, name: str, value: str) -> None:

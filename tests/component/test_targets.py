@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,19 +28,10 @@ _target = table_of(TargetRow)
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    await authorise(opened)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second process's view of the same database."""
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
+async def store(store: Store) -> Store:
+    """One that has a grant."""
+    await authorise(store)
+    return store
 
 
 async def wish(

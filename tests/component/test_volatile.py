@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,13 +17,6 @@ from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store.listings import ListingStore
 
 ROOM = "https://api.syncaroo.com/v1/locations/5/resources/7"
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    yield opened
-    await opened.close()
 
 
 async def _nobody() -> None: ...
