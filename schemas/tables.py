@@ -90,7 +90,7 @@ class TargetRow(SQLModel, table=True):
     started: int = _big(0)
     answered: int = _big(0)
     priority: int = _big(0)
-    """0 webhook, 1 second look, 2 a collection that a resync reads, 3 an item that it reads."""
+    """0 webhook, 2 a collection that a resync reads, 3 an item that it reads; second looks are due by `recheck_at`."""
     turn: int = _big(0)
     """Its place among the due of its priority: each connection's next one comes after everybody else's next one.
     0: put off, it gets one when its time has come."""
