@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-import msgspec
 from sqlalchemy import ColumnElement, Select, and_, delete, or_, select
 
 from common.brake import Suspect
@@ -15,6 +14,7 @@ from common.store.suspects import put_suspects, suspects_of
 from common.store.targets import MARK_CHUNK, Wanted, want
 from common.store.turns import lock_feeds
 from ingress.admin.rules import Paging
+from ingress.admin.store.listings import Listing, members_of
 from schemas.messages import PlatformIds
 from schemas.tables import ListingRow, SuspectRow, table_of
 
@@ -24,18 +24,9 @@ _listing = table_of(ListingRow)
 Decision = Literal["approve", "discard"]
 
 
-class HeldListing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A listing that is held: which, what it is now, its own URL (null: only a list tells of it), and since when."""
+class HeldListing(Listing, frozen=True, kw_only=True, rename="camel"):
+    """A listing that is held: also its own URL (null: only a list tells of it), and since when."""
 
-    listing_id: str
-    connection_id: int
-    attribute_type: str
-    item_id: str
-    location_id: str | None
-    resource_id: str | None
-    resource_type: str | None
-    version: int
-    current: msgspec.Raw
     own_url: str | None
     since: datetime
 
@@ -100,16 +91,4 @@ def _held() -> Select[Any]:
 
 
 def _shown(row: Any) -> HeldListing:
-    return HeldListing(
-        listing_id=row.listing_id,
-        connection_id=row.connection_id,
-        attribute_type=row.attribute_type,
-        item_id=row.item_id,
-        location_id=row.location_id,
-        resource_id=row.resource_id,
-        resource_type=row.resource_type,
-        version=row.version,
-        current=msgspec.Raw((row.body or "null").encode()),
-        own_url=row.url,
-        since=row.since,
-    )
+    return HeldListing(**members_of(row), own_url=row.url, since=row.since)

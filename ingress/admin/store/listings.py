@@ -84,7 +84,7 @@ class ListingStore:
             later = and_(_listing.c.connection_id == connection_id, _listing.c.listing_id > listing_id)
             query = query.where(or_(_listing.c.connection_id > connection_id, later))
         async with self._store.reading() as transaction:
-            return [Listing(**_members(row)) for row in await transaction.rows(query)]
+            return [Listing(**members_of(row)) for row in await transaction.rows(query)]
 
     async def listing(self, listing_id: str) -> KnownListing | None:
         """One listing."""
@@ -123,7 +123,8 @@ def _seen_listings() -> Select[Any]:
     return select(_listing).where(_listing.c.version > 0)
 
 
-def _members(row: Any) -> dict[str, Any]:
+def members_of(row: Any) -> dict[str, Any]:
+    """Those of a `Listing`."""
     return {
         "listing_id": row.listing_id,
         "connection_id": row.connection_id,
@@ -140,7 +141,7 @@ def _members(row: Any) -> dict[str, Any]:
 
 def _known(row: Any) -> KnownListing:
     return KnownListing(
-        **_members(row),
+        **members_of(row),
         path=row.own_path,
         collection=row.scope,
         url=row.own_url,
