@@ -37,9 +37,16 @@ def resync(
         print_json({"resyncs": begun})
         return
     for one in begun:
-        out.print(f"connection {one['connectionId']}: {one['targets']} targets are read again")
+        out.print(f"connection {one['connectionId']}: {_told(one['targets'], location)}")
     if not begun:
         out.print("there is no connection")
+
+
+def _told(targets: int, location: str | None) -> str:
+    if targets:
+        return f"{targets} targets are read again"
+    where = "" if location is None else f" of location {location}"
+    return f"nothing is known{where} that could be read again"
 
 
 async def _every(admin: AdminApi) -> list[int]:

@@ -87,6 +87,8 @@ async def ask(admin: AdminApi, name: str, limit: int) -> Answers:
 
 async def _listing(admin: AdminApi, name: str) -> Json | None:
     """The one listing that is meant, with all that is known of it; None when only its URL may be known."""
+    if not name.strip("/ "):
+        raise NotFound("Which listing? Give its listingId, URL, path, or connectionId/attributeType/itemId.")
     if "/" not in name:
         known = await _or_none(admin.listing(name))
         if known is None:

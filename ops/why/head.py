@@ -22,7 +22,7 @@ def head(answers: Answers, now: datetime, width: int) -> Iterator[Text]:
     """The lines; `now` is the reader's clock."""
     listing = answers.listing
     if listing is None:
-        yield _row("listing", "none yet: nothing was ever read from this URL", "yellow")
+        yield _row("listing", *_none_there(answers))
         yield _row("path", answers.path)
         yield _row("connection", str(answers.connection_id))
     else:
@@ -35,6 +35,12 @@ def head(answers: Answers, now: datetime, width: int) -> Iterator[Text]:
     yield from _last_read(answers, now)
     yield from _targets(answers, now)
     yield from _obstacles(answers, now)
+
+
+def _none_there(answers: Answers) -> tuple[str, str]:
+    if any(one.get("outcome") == "answered" for one in answers.history):
+        return "none: this URL is a list, and its items have stories of their own", ""
+    return "none yet: nothing was ever read from this URL", "yellow"
 
 
 def _row(name: str, text: str, style: str = "") -> Text:

@@ -82,7 +82,7 @@ def _looked(answers: Answers, look: Look) -> tuple[str, str]:
     attempt = look.last
     if len(look.attempts) > 1:
         first, last = moment_of(look.attempts[0]["at"]), moment_of(attempt["at"])
-        alike = "nothing changed" if attempt["outcome"] == "answered" else _result(answers, look)
+        alike = "nothing changed" if _is_quiet(answers, attempt) else _result(answers, look)
         return f"{len(look.attempts)} times", f"until {time_of(last, first)}: {alike}"
     reason, tries = str(attempt["reason"]), attempt["attempt"] + 1
     words = [] if is_own(answers, attempt) else ["collection"]
@@ -97,10 +97,15 @@ def _result(answers: Answers, look: Look) -> str:
     words += [times(attempt["pages"], "page")] if attempt["pages"] > 1 else []
     if attempt["outcome"] in _OUTCOMES:
         words.append(_OUTCOMES[attempt["outcome"]])
-    elif not look.changes:
+    elif not look.changes and answers.listing is not None:
         words.append("not compared yet" if _is_ahead(answers, attempt) else "nothing changed")
     told = attempt["detail"] if attempt["detail"] != f"answered {attempt['status']}" else None
     return ", ".join(words) + (f": {told}" if told else "")
+
+
+def _is_quiet(answers: Answers, attempt: Json) -> bool:
+    """Whether it was compared with a listing, and was alike; a list's items are not looked at here."""
+    return attempt["outcome"] == "answered" and answers.listing is not None
 
 
 def _is_ahead(answers: Answers, attempt: Json) -> bool:

@@ -93,6 +93,14 @@ def test_an_ingress_that_is_not_there_is_one_line_and_1(
     assert said.count("\n") == 1
 
 
+def test_no_name_asks_for_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "token-of-the-admin")
+
+    for name in ("", "/", " "):
+        assert gateway(monkeypatch, "why", name, "--url", "http://127.0.0.1:1") == 1
+        assert capsys.readouterr().err.startswith("Which listing?")
+
+
 def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_TOKEN", "token-of-the-admin")
 

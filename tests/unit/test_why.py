@@ -271,6 +271,13 @@ def test_a_url_that_has_not_become_a_listing() -> None:
     assert "no answer, put off: ServerDisconnectedError: the server\n" + " " * 23 + "went away" in screen
 
 
+def test_a_list_is_no_listing_and_its_answer_is_not_called_unchanged() -> None:
+    screen = shown(answers([attempt(2)], listing=None))
+    assert screen.startswith("listing     none: this URL is a list,")
+    assert "03:04:07  attempt 1    200 " in screen
+    assert "nothing changed" not in screen
+
+
 def test_an_answer_that_reconcile_has_not_seen_is_not_called_unchanged() -> None:
     screen = shown(answers([attempt(2), attempt(1002)]))
     assert "200, nothing changed" in screen
