@@ -12,6 +12,9 @@ from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
+UNFOLDED = 2000
+"""Columns that no table needs: what reads a pipe reads lines."""
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -22,13 +25,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as they need; texts are not read as markup."""
+    """Columns as wide as they need; piped, a row is always one line; texts are not read as markup."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else _plain(cell) for cell in row))
-    out.print(table)
+    (out if out.is_terminal else Console(highlight=False, width=UNFOLDED)).print(table)
 
 
 def _plain(cell: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from ops.commands.admin_options import Url, with_admin
 from ops.commands.listings import name_of
 from ops.terminal import AsJson, out, print_json, print_table
 
-HEADS = ("connection", "kind", "item", "location", "resource", "version", "since", "name")
+HEADS = ("connection", "kind", "item", "location", "resource", "version", "since (UTC)", "name")
 PREVIEW = 20
 
 group = typer.Typer(
@@ -26,7 +27,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 @group.command("list", epilog="Example: [bold]gateway held list 99[/bold]")
 def list_held(connection: AnyConnection = None, as_json: AsJson = False, url: Url = None) -> None:
-    """List listings that are held, with when they were; with --json also their content."""
+    """List listings that are held, with since when; with --json also their content."""
     found = with_admin(url, lambda admin: admin.held(connection))
     if as_json:
         print_json(found)
@@ -84,8 +85,9 @@ def _preview(connection: int, found: list[dict[str, Any]], fate: str) -> None:
 
 
 def _row(listing: dict[str, Any]) -> list[Any]:
-    members = ("connectionId", "attributeType", "itemId", "locationId", "resourceId", "version", "since")
-    return [*(listing[name] for name in members), name_of(listing["current"])]
+    members = ("connectionId", "attributeType", "itemId", "locationId", "resourceId", "version")
+    since = f"{datetime.fromisoformat(listing['since']):%Y-%m-%d %H:%M}"
+    return [*(listing[name] for name in members), since, name_of(listing["current"])]
 
 
 def add_to(app: typer.Typer) -> None:
