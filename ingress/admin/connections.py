@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from common.logs import get_logger
 from ingress.admin.answers import answer, connection_id_of, done, missing, page_of, query_of, revoked
 from ingress.admin.rules import cursor, read_paging
 from ingress.admin.store.connections import ConnectionStore
 from ingress.parameters import one
+
+log = get_logger(__name__)
 
 
 class ConnectionEndpoints:
@@ -41,4 +44,8 @@ class ConnectionEndpoints:
             return missing("connection")
         if found.state == "revoked":
             return revoked()
-        return answer({"targets": await self._store.resync(found.connection_id, location_id)}, 202)
+        targets = await self._store.resync(found.connection_id, location_id)
+        log.info(
+            "resync.begun", connection_id=found.connection_id, why="hand", targets=targets, location_id=location_id
+        )
+        return answer({"targets": targets}, 202)

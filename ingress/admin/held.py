@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from common.logs import get_logger
 from ingress.admin.answers import answer, connection_id_of, missing, page_of, query_of, revoked
 from ingress.admin.rules import cursor, read_paging
 from ingress.admin.store.connections import ConnectionStore
 from ingress.admin.store.held import Decision, HeldStore
 from ingress.parameters import one, positive_number
 from ingress.problems import problem
+
+log = get_logger(__name__)
 
 
 class HeldEndpoints:
@@ -51,4 +54,6 @@ class HeldEndpoints:
         if not done:
             detail = f"{held} listings are held by now, not {expected}. Look at them again and decide then."
             return problem(409, "/problems/held-changed", "Something else is held", detail)
+        if held:
+            log.info("held.decided", connection_id=connection_id, decision=decision, held=held)
         return answer({"held": held}, status)

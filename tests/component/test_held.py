@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from common.codec import loads
@@ -129,7 +130,7 @@ async def test_a_revoked_connection_is_not_asked_any_more(gateway: Gateway) -> N
 async def test_the_command_lists_shows_asks_and_decides(gateway: Gateway) -> None:
     code, said = await command(gateway, "list")
     assert code == 0
-    assert "Room 3" in said
+    assert any("2026-01-02 03:04" in line and "Room 3" in line for line in said.splitlines()), "one line for each"
     assert "connection 99: 4 held" in said
     assert [one["itemId"] for one in loads((await command(gateway, "list", "100", "--json"))[1].encode())] == ["8"]
 
@@ -142,7 +143,10 @@ async def test_the_command_lists_shows_asks_and_decides(gateway: Gateway) -> Non
     assert (await states(gateway))["0"] == "approved"
     assert "nothing is held" in (await command(gateway, "approve", "99"))[1]
 
-    assert loads((await command(gateway, "discard", "100", "--yes", "--json"))[1].encode()) == {"discarded": 1}
+    with capture_logs() as logs:
+        assert loads((await command(gateway, "discard", "100", "--yes", "--json"))[1].encode()) == {"discarded": 1}
+    decided = {"event": "held.decided", "connection_id": 100, "decision": "discard", "held": 1, "log_level": "info"}
+    assert decided in logs
     assert "8" not in await states(gateway)
 
 
