@@ -232,7 +232,8 @@ class GrantRow(SQLModel, table=True):
     """none, active, needs_authorisation."""
     sealed_pair: str | None = _text(nullable=True)
     rt_version: int = _big(0)
-    obtained_at: datetime | None = _time()
+    refused_at: datetime | None = _time()
+    """When Syncaroo's API last refused a token before its time."""
     expires_at: datetime | None = _time()
     refresh_at: datetime | None = _time()
     lease_owner: str | None = _text(nullable=True)

@@ -57,7 +57,7 @@ def _budget_and_grant() -> None:
     op.execute("UPDATE budget SET turn = COALESCE((SELECT max(wanted) FROM target), 0)")
     op.execute("UPDATE budget SET resync_turn = turn")
     with op.batch_alter_table("grant") as table:
-        table.add_column(sa.Column("obtained_at", UtcDateTime(), nullable=True))
+        table.add_column(sa.Column("refused_at", UtcDateTime(), nullable=True))
 
 
 def _attempt() -> None:
@@ -157,7 +157,7 @@ def downgrade() -> None:
     with op.batch_alter_table("listing") as table:
         table.drop_column("own_began")
     with op.batch_alter_table("grant") as table:
-        table.drop_column("obtained_at")
+        table.drop_column("refused_at")
     with op.batch_alter_table("budget") as table:
         for name in ("resync_tokens", "turn", "resync_turn"):
             table.drop_column(name)

@@ -123,8 +123,8 @@ class Bench:
     published: Published
     client: SyncarooApi
 
-    async def authorise(self, token: str, version: int, *, age: timedelta | None = None) -> None:
-        """Put a pair into the store, as the token worker does."""
+    async def authorise(self, token: str, version: int, *, refused: timedelta | None = None) -> None:
+        """Put a pair into the store, as the token worker does; `refused`: how long ago one was refused."""
         now = datetime.now(UTC)
         async with self.store.transaction() as transaction:
             await transaction.execute(_grant.delete())
@@ -135,7 +135,7 @@ class Bench:
                     sealed_pair=CIPHER.seal(dumps({"accessToken": token, "refreshToken": "r"})),
                     rt_version=version,
                     attempts=0,
-                    obtained_at=None if age is None else now - age,
+                    refused_at=None if refused is None else now - refused,
                     expires_at=now + timedelta(minutes=10),
                     refresh_at=now + timedelta(minutes=5),
                 )

@@ -140,7 +140,6 @@ class GrantStore:
                 state="active",
                 sealed_pair=sealed_pair,
                 rt_version=rt_version + 1,
-                obtained_at=before.now,
                 expires_at=before.now + valid_for,
                 refresh_at=before.now + refresh_in,
                 lease_owner=None,

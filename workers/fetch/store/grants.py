@@ -11,7 +11,8 @@ from schemas.tables import SYNCAROO_ACCOUNT, GrantRow, table_of
 from workers.fetch.claim import Grant
 
 EXPIRY_MARGIN = timedelta(seconds=5)
-SETTLED = timedelta(seconds=60)
+RENEW_AGAIN = timedelta(seconds=10)
+"""So often at most a refused token is renewed: an API that refuses every token must not use up one after another."""
 
 _grant = table_of(GrantRow)
 
@@ -31,16 +32,16 @@ class GrantStore:
     async def reject_token(self, rt_version: int) -> bool:
         """Syncaroo refused the token of this version: nobody uses it any more, and it is to be renewed at once.
 
-        False when the pair is too new to be renewed over it: else an API that refuses every token would have us
-        renew it again and again. True when it has been refused before, or has a successor.
+        False when another one was refused a moment ago, so that this one is what came of that. True when it has been
+        refused before, or has a successor.
         """
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             current = and_(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.rt_version == rt_version)
-            settled = or_(_grant.c.obtained_at.is_(None), _grant.c.obtained_at < now - SETTLED)
+            settled = or_(_grant.c.refused_at.is_(None), _grant.c.refused_at < now - RENEW_AGAIN)
             in_use = and_(_grant.c.state == "active", _grant.c.expires_at > now)
             await transaction.execute(
-                update(_grant).where(current, in_use, settled).values(expires_at=now, refresh_at=now)
+                update(_grant).where(current, in_use, settled).values(expires_at=now, refresh_at=now, refused_at=now)
             )
             return await transaction.row(select(_grant.c.account).where(current, in_use)) is None
 
