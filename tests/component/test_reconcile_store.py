@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select, text
 
+from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.broker.publisher import outgoing
 from common.codec import canonical, loads
@@ -37,7 +38,7 @@ async def deliver(store: Store, *messages: Message) -> None:
     async def nobody() -> None:
         """No relay is there to be woken."""
 
-    handler = ReconcileHandler(ListingStore(store), nobody, timedelta(0))
+    handler = ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), nobody, timedelta(0))
     for message in messages:
         sent = outgoing(message, "reconcile", 99)
         await handler([Delivery(sent.body, sent.headers, sent.routing_key)])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.codec import dumps
 from common.store.engine import Store
@@ -42,7 +43,7 @@ async def versions(store: Store) -> int:
 
 
 async def test_a_member_that_makes_ten_versions_in_a_row_is_named_once(store: Store) -> None:
-    handler = ReconcileHandler(ListingStore(store), _nobody, timedelta(0))
+    handler = ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), _nobody, timedelta(0))
     with capture_logs() as logs:
         for number in range(1, 25):
             await read(store, handler, {"ID": "7", "seen": number})
@@ -53,7 +54,7 @@ async def test_a_member_that_makes_ten_versions_in_a_row_is_named_once(store: St
 
 @pytest.mark.parametrize("ignored", [("seen",), ("resources.seen",)])
 async def test_ignored_it_makes_none(store: Store, ignored: tuple[str, ...]) -> None:
-    handler = ReconcileHandler(ListingStore(store), _nobody, timedelta(0), ignored)
+    handler = ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), _nobody, timedelta(0), ignored)
     for number in range(5):
         await read(store, handler, {"ID": "7", "seen": number})
     assert await versions(store) == 1

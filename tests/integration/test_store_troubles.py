@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.broker.publisher import outgoing
 from common.broker.topology import queue_name
@@ -28,7 +29,7 @@ class CountedHandler:
     """Reconcile's handler, and how often it was called."""
 
     def __init__(self, store: Store) -> None:
-        self._handler = ReconcileHandler(ListingStore(store), self._nobody, timedelta(0))
+        self._handler = ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), self._nobody, timedelta(0))
         self.attempts: list[int] = []
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:

@@ -30,10 +30,10 @@ async def test_claims_pause_and_go_on_and_say_so_once() -> None:
     queue = Queue()
     backlog = Backlog(queue.ask, 10, queue.clock)
     with capture_logs() as logs:
-        for depth, paused in ((10, False), (11, True), (6, True), (5, False), (12, True), (None, False)):
+        for depth, paused in ((10, False), (11, True), (6, True), (5, False), (None, True), (6, True), (3, False)):
             queue.depth = depth
             queue.seconds += 1
-            assert await backlog.too_deep() is paused
+            assert await backlog.pausing() is paused
     told = [log["event"] for log in logs if log["log_level"] == "warning"]
     assert told == ["fetch.paused", "fetch.resumed", "fetch.paused", "fetch.resumed"]
 
@@ -43,5 +43,5 @@ async def test_the_depth_is_asked_once_a_second() -> None:
     backlog = Backlog(queue.ask, 10, queue.clock)
     for _ in range(20):
         queue.seconds += 0.25
-        await backlog.too_deep()
+        await backlog.pausing()
     assert queue.looks == 5

@@ -109,8 +109,8 @@ def test_room_is_counted_for_all_and_for_each_connection() -> None:
         (True, 501, True),
         (True, 500, False),
         (True, 0, False),
-        (False, None, False),
-        (True, None, False),
+        (False, None, True),
+        (True, None, True),
     ],
 )
 def test_claims_pause_from_over_the_limit_down_to_half_of_it(paused: bool, depth: int | None, pausing: bool) -> None:

@@ -1,4 +1,4 @@
-"""Nothing is fetched while reconcile has too many pages before it: they would only wait in the queue, ageing."""
+"""Nothing is fetched that reconcile could not take up soon: while its queue is deep, and while the broker is away."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Backlog:
         self._looked: float | None = None
         self._paused = False
 
-    async def too_deep(self) -> bool:
-        """Whether to claim nothing now. A depth that cannot be had is no reason to."""
+    async def pausing(self) -> bool:
+        """Whether to claim nothing now. While the depth cannot be had, no page could be handed on either: the calls
+        would be made for nothing."""
         now = self._clock()
         if self._looked is None or now - self._looked >= LOOK_SECONDS:
             depth = await self._look()

@@ -94,10 +94,9 @@ def cap_of(concurrency: int) -> int:
 
 
 def pauses(paused: bool, depth: int | None, limit: int) -> bool:
-    """Whether to claim nothing while reconcile has so many pages before it: from over the limit to half of it."""
-    if depth is None:
-        return False
-    return depth > (limit // 2 if paused else limit)
+    """Whether to claim nothing while reconcile has so many pages before it, from over the limit to half of it, or while
+    nobody knows how many."""
+    return depth is None or depth > (limit // 2 if paused else limit)
 
 
 def interleaved(first: Sequence[T], second: Iterable[T]) -> list[T]:

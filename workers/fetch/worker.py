@@ -102,7 +102,7 @@ def build(
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
                     parking_consumer(url, "fetch", store, publisher, retry).run(stop),
                     rereading.run(stop),
-                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.too_deep).run(stop),
+                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.pausing).run(stop),
                 )
         finally:
             await publisher.close()

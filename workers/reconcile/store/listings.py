@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from sqlalchemy import and_, bindparam, func, or_, select, update
 
-from common.brake import NO_BRAKE, Suspect
+from common.brake import Suspect
 from common.codec import canonical, decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
@@ -51,7 +51,7 @@ class Changed(msgspec.Struct, frozen=True, rename="camel"):
 class ListingStore:
     """The reconcile worker's view of the store."""
 
-    def __init__(self, store: Store, *, delete_brake: float = NO_BRAKE) -> None:
+    def __init__(self, store: Store, *, delete_brake: float) -> None:
         self._store = store
         self._brake = delete_brake
 
