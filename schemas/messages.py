@@ -102,6 +102,7 @@ class ItemGone(Message, frozen=True, kw_only=True):
     connection_id: int
     source: Source
     listing_id: str | None = None
+    recheck: bool = False
 
 
 class ListingUnmapped(Message, frozen=True, kw_only=True):

@@ -230,9 +230,11 @@ async def test_an_old_walk_judged_after_newer_answers_finds_nothing(gateway: Gat
     assert await gateway.states() == {}
 
 
-async def test_a_list_at_the_url_of_one_item_says_nothing_about_the_others(gateway: Gateway) -> None:
+async def test_a_list_at_the_url_of_one_item_or_behind_a_query_says_nothing_about_the_others(gateway: Gateway) -> None:
+    """CONTRACT §5.6: a filtered list is complete in itself, and no proof that what it leaves out is gone."""
     urls = await gateway.rooms(3)
     assert await gateway.walk(urls[0], seen=[0, 9]) == Judged()
+    assert await gateway.walk(f"{ROOMS}?type=office", seen=[0]) == Judged()
     assert (await gateway.states(), await gateway.due()) == ({}, set())
 
 

@@ -82,6 +82,25 @@ async def test_an_api_that_lags_its_own_webhook_is_looked_at_once_more(vhost: Vh
         assert sorted(run.api.calls) == sorted([ROOM, ROOM, ROOM, others, others])
 
 
+async def test_an_api_that_does_not_know_yet_what_came_back_is_looked_at_once_more(
+    vhost: Vhost, database_url: str
+) -> None:
+    """T-RECHECK: a 404 that changes nothing, as the listing was deleted before."""
+    quick = timedelta(milliseconds=200)
+    async with pipeline(vhost.url, database_url, recheck_after=quick, target_interval=timedelta(0)) as run:
+        run.api.pages[ROOM] = {"ID": "7"}
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 1)
+        del run.api.pages[ROOM]
+        await run.webhook(ROOM)
+        await until(lambda: len(run.events) == 2)
+        await run.webhook(ROOM)
+        await until(lambda: len(run.api.calls) == 3, what="an answer that lags")
+        run.api.pages[ROOM] = {"ID": "7", "back": True}
+        await until(lambda: len(run.events) == 3, what="what the API showed late")
+        assert (run.events[2]["data"]["change"], run.events[2]["data"]["version"]) == ("created", 3)
+
+
 async def test_an_item_its_list_and_a_resync_meet_in_one_listing(vhost: Vhost, database_url: str) -> None:
     async with pipeline(vhost.url, database_url) as run:
         run.api.pages[ROOM] = {"ID": "7", "capacity": 10, "text": "long"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from common.brake import Suspect, Vanished
 from common.identity import Place, item_url, place_of
@@ -17,6 +18,11 @@ class Absence:
     new: list[Vanished]
     again: list[Vanished]
     first: list[Vanished]
+
+
+def is_whole_collection(url: str) -> bool:
+    """Whether the URL stands for all that lies in a collection: a query may filter, an item's URL names one of them."""
+    return place_of(url).segment is None and not urlsplit(url).query
 
 
 def vanished(listing_id: str, own_url: str | None, own_path: str, walked: str) -> Vanished:

@@ -111,7 +111,9 @@ class Fetcher:
 
     async def _gone(self, claim: Claim, began: int, status: int, listing_id: str | None = None) -> None:
         source = claim.source(began, await self._store.number(), utc_now(), status, "gone")
-        gone = ItemGone(connection_id=claim.connection_id, source=source, listing_id=listing_id)
+        gone = ItemGone(
+            connection_id=claim.connection_id, source=source, listing_id=listing_id, recheck=claim.second_look
+        )
         await self._publisher.publish(outgoing(gone, "reconcile", claim.connection_id))
 
     async def _conclude(self, claim: Claim, error: GatewayError, progress: str | None) -> None:

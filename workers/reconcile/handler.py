@@ -71,14 +71,11 @@ class ReconcileHandler:
             how = partial(decide, answer=_answer(page, item, listing), ignored=ignored)
             candidates[listing.listing_id] = (listing, how)
         source = page.source
-        second_look = None
-        if source.reason == "webhook" and not page.recheck and self._recheck_after:
-            second_look = SecondLook(page.connection_id, source.url, self._recheck_after)
         return await self._store.apply(
             candidates,
             partial(event_of, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
-            second_look=second_look,
+            second_look=self._second_look(page),
             bad=[_parked(page, item) for item in bad],
         )
 
@@ -95,7 +92,15 @@ class ReconcileHandler:
             {one.listing_id: (one, partial(decide, answer=answers[one.listing_id])) for one in known},
             partial(event_of, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
+            second_look=self._second_look(gone) if listing_id is None else None,
         )
+
+    def _second_look(self, answer: PageFetched | ItemGone) -> SecondLook | None:
+        """The API may lag its own webhook: what it answers to one without a change is asked once more."""
+        source = answer.source
+        if answer.recheck or source.delivery_id is None or not self._recheck_after:
+            return None
+        return SecondLook(answer.connection_id, source.url, self._recheck_after)
 
     async def _unmapped(self, unmapped: ListingUnmapped) -> dict[str, Outcome]:
         known = await self._store.at(unmapped.connection_id, unmapped.url)

@@ -16,7 +16,7 @@ from common.store.targets import Wanted, want
 from common.store.turns import lock_feeds
 from schemas.messages import PlatformIds
 from schemas.tables import ListingRow, TargetRow, table_of
-from workers.fetch.absence import is_itself, sort_absent, vanished
+from workers.fetch.absence import is_itself, is_whole_collection, sort_absent, vanished
 from workers.fetch.claim import Claim
 
 _listing = table_of(ListingRow)
@@ -44,9 +44,9 @@ class SuspectStore:
         """After a complete walk: listings of the collection that were absent are asked themselves.
 
         One that has no URL of its own is gone when a second complete walk does not meet it either. A list at the URL
-        of one item tells nothing about the collection that the item lies in.
+        of one item, or behind a query, tells nothing about the rest of the collection.
         """
-        if place_of(claim.url).segment is not None:
+        if not is_whole_collection(claim.url):
             return Judged()
         async with self._store.reading() as transaction:  # nearly always nothing is absent: then nobody is held up
             rows = await transaction.rows(_older(claim))
@@ -59,6 +59,8 @@ class SuspectStore:
 
     async def judge_missing(self, claim: Claim) -> Judged:
         """After a 404 on a collection: each of its listings is asked itself. One that is the list is gone itself."""
+        if not is_whole_collection(claim.url):
+            return Judged()
         place = place_of(claim.url)
         async with self._store.transaction() as transaction:
             rows = await transaction.rows(_older(claim).with_for_update())
