@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from common.codec import loads
@@ -57,10 +58,14 @@ async def plan(gateway: Gateway, *connections: int, **feed: Any) -> None:
 
 
 async def command(gateway: Gateway, *words: str) -> tuple[int, str]:
-    """`gateway …` as a person at a terminal runs it: exit code and what it said."""
+    """`gateway …` as a person at a terminal runs it: exit code and what it said.
+
+    The ingress, which runs in this process as well, logs beside it.
+    """
     arguments = [*words, "--url", str(gateway.http.make_url("/"))]
     environment = {"ADMIN_TOKEN": "operators-token"}
-    done = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environment)
+    with capture_logs():
+        done = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environment)
     return done.exit_code, done.output
 
 
