@@ -41,6 +41,8 @@ OF_THE_GRANT = (
 ON_POSTGRESQL = (
     "fetch.before_mark_commits",
     "fetch.before_outcome_commits",
+    "fetch.putting_off_commits",
+    "fetch.giving_up_commits",
     "fetch.before_suspects_commit",
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
@@ -212,7 +214,7 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
 
 
 async def _lead_to(run: Killed, made: World, point: Point) -> None:
-    """What nothing brings about by itself: another user's connection, lists that lack an item, a location's resync."""
+    """What nothing brings about by itself: another user's connection, answers that fail, what is gone, a resync."""
     match point.name:
         case "provider.code_redeemed":
             await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
@@ -220,6 +222,13 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
                 await made.connect(SECOND_CONNECTION, has_listings=False)
         case "fetch.walk_kept":
             run.walked = await _tell_list(made, (await _long_lists(made))[-1])
+        case "fetch.putting_off_commits":
+            await made.sandbox.fault("api_status", status=500)
+        case "fetch.giving_up_commits":
+            await made.sandbox.fault("api_status", status=403)
+        case "fetch.gone_published":
+            url = (await _long_lists(made))[0]
+            await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0])
         case "fetch.before_suspects_commit" | "fetch.suspected":
             for url in (await _long_lists(made))[:3]:  # a webhook under way may show one that it is gone
                 await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][-1], webhook=False)

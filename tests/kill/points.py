@@ -72,6 +72,11 @@ def kept(claim: Any, walk: str | None, _number: int | None) -> bool:
     return told_here(claim) and walk is not None
 
 
+def tells_gone(message: Any, *_: Any) -> bool:
+    """Of publishes: those that say of an item that it is gone."""
+    return bool(message.headers.get("schema") == "ItemGone")
+
+
 def some_absent(claim: Any, _seen_ids: Any, judged: Any) -> bool:
     """Of walks over such a list that are judged: those that missed a known item."""
     return told_here(claim) and bool(judged.asked)
@@ -137,6 +142,9 @@ _TABLE = [
     Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
     Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),
     Point("fetch.answered", "fetch", after(f"{OUTCOMES}.answered")),
+    Point("fetch.putting_off_commits", "fetch", before_commit(f"{OUTCOMES}.put_off")),
+    Point("fetch.giving_up_commits", "fetch", before_commit(f"{OUTCOMES}.park")),
+    Point("fetch.gone_published", "fetch", after(PUBLISH, tells_gone)),
     Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge", told_here)),
     Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent)),
     Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
