@@ -27,10 +27,8 @@ class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     value: Any = msgspec.UNSET
 
 
-class ListingChanged(EventData, frozen=True, kw_only=True):
-    """One difference of one listing; `version` grows by exactly 1 per listing."""
-
-    TYPE: ClassVar[str] = "listing.changed"
+class ListingNames(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which listing it is: in Syncaroo, and for the platform."""
 
     listing_id: str
     connection_id: int
@@ -39,6 +37,13 @@ class ListingChanged(EventData, frozen=True, kw_only=True):
     location_id: str | None
     resource_id: str | None
     resource_type: str | None
+
+
+class ListingChanged(ListingNames, EventData, frozen=True, kw_only=True):
+    """One difference of one listing; `version` grows by exactly 1 per listing."""
+
+    TYPE: ClassVar[str] = "listing.changed"
+
     change: Change
     reason: Reason
     version: int

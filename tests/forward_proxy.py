@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.listener import Listener
 
-@dataclass
-class ForwardProxy:
-    """`async with ForwardProxy() as proxy:` listens on `proxy.port`; `heads` are the requests that it saw in clear.
 
-    `status` other than 200 is what every request gets instead of a way out.
+class ForwardProxy(Listener):
+    """`heads` are the requests that it saw in clear; `status` other than 200 is what every request gets instead of a
+    way out.
     """
 
-    status: int = 200
-    heads: list[str] = field(default_factory=list)
-    port: int = 0
-    _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    def __init__(self, status: int = 200) -> None:
+        super().__init__()
+        self.status = status
+        self.heads: list[str] = []
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await self._serve(reader, writer)

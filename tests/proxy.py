@@ -6,8 +6,9 @@ import socket
 import struct
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from tests.listener import Listener
 
 
 class Mode(StrEnum):
@@ -24,7 +25,7 @@ class Mode(StrEnum):
     """What the client sends arrives; what the server sends is lost. These connections are reset at the next change."""
 
 
-class Proxy:
+class Proxy(Listener):
     """`async with Proxy(host, port) as proxy:` listens on `proxy.port` of 127.0.0.1 and leads to `host:port`.
 
     `delay` is in seconds. `reset_after` is a number of bytes from client to server after which a connection is reset.
@@ -32,14 +33,12 @@ class Proxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__()
         self._target = (host, port)
         self._mode = Mode.PASS
         self._changed = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._robbed: set[asyncio.StreamWriter] = set()
-        self.port = 0
         self.delay = 0.2
         self.reset_after: int | None = None
         self.accepted = self.sent = self.answered = 0
@@ -63,27 +62,14 @@ class Proxy:
         user = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{user}@127.0.0.1:{self.port}" if user else f"127.0.0.1:{self.port}").geturl()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
         for writer in list(self._open):
             _reset(writer)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().__aexit__(kind, error, at)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._open.add(writer)
         try:

@@ -41,20 +41,14 @@ def list_held(connection: AnyConnection = None, as_json: AsJson = False, url: Ur
 def approve(connection: Connection, yes: Yes = False, as_json: AsJson = False, url: Url = None) -> None:
     """Agree that they are gone: each is asked once more at its own URL, and deleted when that says so, too."""
     held = _decide(connection, yes, as_json, url, "approve", "to be deleted")
-    if as_json:
-        print_json({"approved": held})
-    elif held:
-        out.print(f"connection {connection}: {held} approved; each is deleted once its own URL agrees")
+    _tell(connection, held, as_json, "approved", "approved; each is deleted once its own URL agrees")
 
 
 @group.command(epilog="Example: [bold]gateway held discard 99[/bold]")
 def discard(connection: Connection, yes: Yes = False, as_json: AsJson = False, url: Url = None) -> None:
     """Keep them: what is still missing at the next resync asks again."""
     held = _decide(connection, yes, as_json, url, "discard", "to be kept")
-    if as_json:
-        print_json({"discarded": held})
-    elif held:
-        out.print(f"connection {connection}: {held} kept")
+    _tell(connection, held, as_json, "discarded", "kept")
 
 
 def _decide(connection: int, sure: bool, as_json: bool, url: str | None, decision: str, fate: str) -> int:
@@ -73,6 +67,13 @@ def _decide(connection: int, sure: bool, as_json: bool, url: str | None, decisio
     if found:
         with_admin(url, work)
     return len(found)
+
+
+def _tell(connection: int, held: int, as_json: bool, name: str, words: str) -> None:
+    if as_json:
+        print_json({name: held})
+    elif held:
+        out.print(f"connection {connection}: {held} {words}")
 
 
 def _preview(connection: int, found: list[dict[str, Any]], fate: str) -> None:

@@ -12,7 +12,8 @@ from common.ids import new_id
 from common.store.engine import Store
 from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds, Reason
-from schemas.tables import AttemptRow, GrantRow, TargetRow, table_of
+from schemas.tables import AttemptRow, TargetRow, table_of
+from tests.component.target_parts import authorise
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.outcomes import OutcomeStore
@@ -56,10 +57,7 @@ class Fetching:
 @pytest.fixture
 async def fetching(database_url: str) -> AsyncIterator[Fetching]:
     store = Store(database_url)
-    grant = {"account": "syncaroo", "state": "active", "sealed_pair": "pair", "rt_version": 1, "attempts": 0}
-    async with store.transaction() as transaction:
-        expires_at = datetime.now(UTC) + timedelta(hours=1)
-        await transaction.execute(table_of(GrantRow).insert().values(**grant, expires_at=expires_at))
+    await authorise(store)
     yield Fetching(store)
     await store.close()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from common.store.engine import Store
 from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
-from schemas.tables import GrantRow, TargetRow, table_of
+from schemas.tables import TargetRow, table_of
+from tests.component.target_parts import authorise, wish_all
 from tests.waiting import until
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.claim_loop import ClaimLoop
@@ -28,21 +28,17 @@ class HangingFetcher:
         self.claims: list[Claim] = []
 
     async def fetch(self, claim: Claim, grant: Grant) -> None:
-        assert grant.sealed_pair == "sealed"
+        assert grant.sealed_pair == "pair 1"
         self.claims.append(claim)
         await asyncio.Event().wait()
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    grant = {"account": "syncaroo", "state": "active", "sealed_pair": "sealed", "rt_version": 1, "attempts": 0}
-    grant["expires_at"] = datetime.now(UTC) + timedelta(minutes=10)
-    async with opened.transaction() as transaction:
-        await transaction.execute(table_of(GrantRow).insert().values(grant))
-        await want(transaction, [Wanted(99, url, PlatformIds(), "webhook") for url in URLS])
-    yield opened
-    await opened.close()
+async def store(store: Store) -> Store:
+    """With a grant, and something that is due."""
+    await authorise(store)
+    await wish_all(store, 99, URLS)
+    return store
 
 
 def targets(store: Store) -> ClaimStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,8 @@ from common.store.engine import Store
 from common.store.targets import Wanted, want
 from common.store.turns import lock_feeds
 from schemas.messages import ItemGone, Json, ListingUnmapped, Message, PageFetched, PlatformIds, Reason, Shape, Source
-from schemas.tables import EventRow, GrantRow, ListingRow, SuspectRow, TargetRow, table_of
+from schemas.tables import EventRow, ListingRow, SuspectRow, TargetRow, table_of
+from tests.component.target_parts import authorise
 from tests.waiting import until
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import ClaimStore
@@ -148,14 +149,10 @@ def numbers(first: int, last: int) -> set[str]:
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    opened = Store(database_url)
-    grant = {"account": "syncaroo", "state": "active", "sealed_pair": "p", "rt_version": 1, "attempts": 0}
-    async with opened.transaction() as transaction:
-        expires_at = datetime.now(UTC) + timedelta(hours=1)
-        await transaction.execute(table_of(GrantRow).insert().values(**grant, expires_at=expires_at))
-    yield opened
-    await opened.close()
+async def store(store: Store) -> Store:
+    """With a grant."""
+    await authorise(store)
+    return store
 
 
 @pytest.fixture

@@ -77,23 +77,18 @@ def build(
         store = Store(store_settings.database_url.get_secret_value())
         publisher = Publisher(url, "fetch publishes")
         owner = new_id()
-        claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
-        outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
         wake = asyncio.Event()
-        api = SyncarooApi(
-            allowed,
-            allow_private=syncaroo.syncaroo_allow_http,
-            concurrency=fetch.fetch_concurrency,
-            proxy=egress.egress_proxy,
-        )
+        api = _api(allowed, syncaroo, fetch, egress)
         publisher.start()
         try:
             async with api:
                 if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                     return
+                claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
+                outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
                 suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
-                grants, cipher = GrantStore(store), TokenCipher(keys.clear())
-                fetcher = Fetcher(outcomes, suspects, grants, api, publisher, cipher, retry)
+                cipher = TokenCipher(keys.clear())
+                fetcher = Fetcher(outcomes, suspects, GrantStore(store), api, publisher, cipher, retry)
                 backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
                 rereading = Rereading(ResyncStore(store), resync, wake.set)
                 mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set, rereading.look)
@@ -109,3 +104,14 @@ def build(
             await store.close()
 
     return run
+
+
+def _api(
+    allowed: AllowedHosts, syncaroo: SyncarooSettings, fetch: FetchSettings, egress: EgressSettings
+) -> SyncarooApi:
+    return SyncarooApi(
+        allowed,
+        allow_private=syncaroo.syncaroo_allow_http,
+        concurrency=fetch.fetch_concurrency,
+        proxy=egress.egress_proxy,
+    )

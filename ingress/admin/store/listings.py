@@ -11,6 +11,7 @@ from sqlalchemy import Select, and_, or_, select
 from common.store.engine import Store
 from ingress.admin.rules import ListingFilter, Paging
 from ingress.admin.store.targets import attempts_at
+from schemas.events import ListingNames
 from schemas.tables import EventRow, ListingRow, SuspectRow, table_of
 
 _listing = table_of(ListingRow)
@@ -18,16 +19,9 @@ _event = table_of(EventRow)
 _suspect = table_of(SuspectRow)
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Listing(ListingNames, frozen=True, kw_only=True):
     """A listing: the members of an event's data that say which, and what it is now."""
 
-    listing_id: str
-    connection_id: int
-    attribute_type: str
-    item_id: str
-    location_id: str | None
-    resource_id: str | None
-    resource_type: str | None
     version: int
     current: msgspec.Raw
     deleted: bool
@@ -126,13 +120,7 @@ def _seen_listings() -> Select[Any]:
 def members_of(row: Any) -> dict[str, Any]:
     """Those of a `Listing`."""
     return {
-        "listing_id": row.listing_id,
-        "connection_id": row.connection_id,
-        "attribute_type": row.attribute_type,
-        "item_id": row.item_id,
-        "location_id": row.location_id,
-        "resource_id": row.resource_id,
-        "resource_type": row.resource_type,
+        **{name: getattr(row, name) for name in ListingNames.__struct_fields__},
         "version": row.version,
         "current": msgspec.Raw((row.body or "null").encode()),
         "deleted": row.deleted,
