@@ -55,6 +55,25 @@ class ListingChanged(ListingNames, EventData, frozen=True, kw_only=True):
     fetched_at: datetime
 
 
+class ListingSnapshot(ListingNames, EventData, frozen=True, kw_only=True):
+    """The state of one listing, sent into one queue on request; of a deleted one `current` is null."""
+
+    TYPE: ClassVar[str] = "listing.snapshot"
+
+    version: int
+    current: Json
+    deleted: bool
+
+
+class SnapshotCompleted(EventData, frozen=True, kw_only=True):
+    """Every listing that was asked for has been sent; `snapshot_id` is what the request was given or gave."""
+
+    TYPE: ClassVar[str] = "snapshot.completed"
+
+    snapshot_id: str
+    listings: int
+
+
 class ConnectionChanged(EventData, frozen=True, kw_only=True):
     """A user's connection was confirmed or revoked."""
 

@@ -133,6 +133,28 @@ class PairObtained(Message, frozen=True, kw_only=True):
     attempt_id: str | None = None
 
 
+class SnapshotPosition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The last listing that was sent, and how many there were by then."""
+
+    connection_id: int
+    listing_id: str
+    sent: int
+
+
+class SnapshotRequested(Message, frozen=True, kw_only=True):
+    """Somebody wants the state of all listings (or of those that fit) in the queue `to`; anybody may send one.
+
+    `after` is ours: it says where the next part of a long snapshot begins.
+    """
+
+    to: str
+    connection_id: int | None = None
+    location_id: str | None = None
+    attribute_type: str | None = None
+    snapshot_id: str | None = None
+    after: SnapshotPosition | None = None
+
+
 REGISTRY: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
@@ -144,5 +166,6 @@ REGISTRY: dict[str, type[Message]] = {
         ListingUnmapped,
         CodeReceived,
         PairObtained,
+        SnapshotRequested,
     )
 }

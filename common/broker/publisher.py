@@ -10,11 +10,11 @@ from typing import Any
 import aio_pika
 from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
-from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect, keep_trying
-from common.broker.topology import EVENTS, WORK, Stage, dead_key, shard_key
+from common.broker.topology import EXCHANGES, WORK, Stage, dead_key, shard_key
 from common.codec import dumps
 from common.errors import BrokerUnavailable
 from schemas.messages import Message
@@ -25,8 +25,16 @@ PUBLISH_SECONDS = 4.0
 """How long a confirm may take; the ingress answers 503 within 5 s."""
 
 
+DIRECT = ""
+"""AMQP's default exchange: its routing keys are names of queues."""
+
+
 class PublishRefused(BrokerUnavailable):
-    """The broker answered, and did not take it: nacked (a queue is full) or unroutable (not set up)."""
+    """The broker answered, and did not take it: nacked, as a queue is full."""
+
+
+class Unroutable(PublishRefused):
+    """No queue wants it: the topology is not set up, or the queue that was named is not there."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +100,16 @@ class Publisher:
         """Publish and wait for the broker's confirm.
 
         Raises:
-            PublishRefused: the broker nacked it, or no queue wants it; it is stored nowhere that counts.
+            Unroutable: no queue wants it.
+            PublishRefused: the broker nacked it: a queue that should have it has not.
             BrokerUnavailable: no confirm in `seconds`; the message may or may not be stored.
         """
         try:
             confirmation = await bounded(self._publish(message, seconds), seconds)
         except BrokerUnavailable as error:
-            if isinstance(error.__cause__, DeliveryError):
-                raise PublishRefused(f"broker refused {message.routing_key}") from error
-            raise
+            raise _refusal(message, error.__cause__) or error from error.__cause__
         if not isinstance(confirmation, Basic.Ack):
-            raise PublishRefused(f"broker did not route {message.routing_key}")
+            raise PublishRefused(f"broker refused {message.routing_key}")
 
     async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
         """Ask the broker whether it answers and these queues are there.
@@ -147,9 +154,17 @@ class Publisher:
     async def _connect(self) -> None:
         connection = self._connection = await connect(self._url, self._name)
         channel = await keep_trying(lambda: bounded(_confirming_channel(connection), CONNECT_SECONDS), self._name)
-        for name in (WORK, EVENTS):
+        for name in EXCHANGES:
             self._exchanges[name] = await channel.get_exchange(name, ensure=False)
+        self._exchanges[DIRECT] = channel.default_exchange
         self._ready.set()
+
+
+def _refusal(message: Outgoing, cause: BaseException | None) -> PublishRefused | None:
+    """What the broker said against it, if it said something."""
+    if isinstance(cause, PublishError):
+        return Unroutable(f"broker: no queue for {message.routing_key}")
+    return PublishRefused(f"broker refused {message.routing_key}") if isinstance(cause, DeliveryError) else None
 
 
 async def _confirming_channel(connection: AbstractRobustConnection) -> AbstractChannel:

@@ -17,9 +17,11 @@ from aio_pika.abc import AbstractChannel
 WORK = "syncaroo.work"
 EVENTS = "syncaroo.events"
 EVENT_LOG = "syncaroo.events.log"
-EXCHANGES = (WORK, EVENTS)
+LOG = "syncaroo.log"
+"""The way to the event log alone, past all subscribers."""
+EXCHANGES = (WORK, EVENTS, LOG)
 
-Stage = Literal["token", "fetch", "reconcile"]
+Stage = Literal["token", "fetch", "reconcile", "snapshot"]
 STAGES: tuple[Stage, ...] = ("token", "fetch", "reconcile")
 DELAYED_STAGES: tuple[Stage, ...] = ("token", "reconcile")
 
@@ -88,22 +90,25 @@ def work_queues(retry_delays: Sequence[timedelta]) -> list[Queue]:
 
 
 def event_queues() -> list[Queue]:
-    """Everything on `syncaroo.events`: the stream that keeps every event for replay."""
-    return [
-        Queue(
-            name=EVENT_LOG,
-            bindings=(Binding(EVENTS, "#"),),
-            reader="anyone, from an offset or a time",
-            arguments={"x-queue-type": "stream"},
-        )
-    ]
+    """Everything on the events' broker: the stream that keeps every event for replay, and requests for snapshots."""
+    log = Queue(
+        name=EVENT_LOG,
+        bindings=(Binding(EVENTS, "#"), Binding(LOG, "#")),
+        reader="anyone, from an offset or a time",
+        arguments={"x-queue-type": "stream"},
+    )
+    return [log, _stage_queue("snapshot"), _dead_queue("snapshot")]
+
+
+READERS: dict[Stage, str] = {"snapshot": "relay"}
+"""Whoever is not the worker of the stage's own name."""
 
 
 def _stage_queue(stage: Stage) -> Queue:
     return Queue(
         name=queue_name(stage),
         bindings=(Binding(WORK, f"{stage}.*"),),
-        reader=f"{stage} worker",
+        reader=_reader(stage),
         arguments=_quorum() | _dead_letter(dead_key(stage)) | {"x-delivery-limit": DELIVERY_LIMIT},
     )
 
@@ -112,9 +117,13 @@ def _dead_queue(stage: Stage) -> Queue:
     return Queue(
         name=f"{queue_name(stage)}.dead",
         bindings=(Binding(WORK, dead_key(stage)),),
-        reader=f"{stage} worker, into the table `parked`",
+        reader=f"{_reader(stage)}, into the table `parked`",
         arguments=_quorum() | {"x-delivery-limit": UNLIMITED},  # stays until its row is written
     )
+
+
+def _reader(stage: Stage) -> str:
+    return READERS.get(stage, f"{stage} worker")
 
 
 def _delay_queue(stage: Stage, delay: timedelta) -> Queue:

@@ -12,7 +12,7 @@ from common.codec import dumps
 from common.errors import Permanent
 from common.ids import new_id
 from common.store.engine import Transaction
-from schemas.events import EventData, ListingChanged
+from schemas.events import EventData, ListingNames
 from schemas.tables import EventRow, table_of
 
 MAX_EVENT = MAX_BODY - 64 * 1024
@@ -43,7 +43,7 @@ async def append_events(
 
 def subject_of(event: EventData) -> str:
     """CloudEvents `subject`: `99/resources/7843`, the connection, or `grant`."""
-    if isinstance(event, ListingChanged):
+    if isinstance(event, ListingNames):
         return f"{event.connection_id}/{event.attribute_type}/{event.item_id}"
     connection_id = getattr(event, "connection_id", None)
     return "grant" if connection_id is None else str(connection_id)
