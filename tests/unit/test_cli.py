@@ -140,7 +140,7 @@ def test_the_topology_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch, caps
 
     assert gateway(monkeypatch, "topology", "--json") == 0
     found = loads(capsys.readouterr().out.encode())
-    assert found["exchanges"] == ["syncaroo.work", "syncaroo.events"]
+    assert found["exchanges"] == ["syncaroo.work", "syncaroo.events", "syncaroo.log"]
     assert {"syncaroo.token", "syncaroo.fetch", "syncaroo.reconcile"} <= {queue["name"] for queue in found["queues"]}
 
 

@@ -10,6 +10,7 @@ from common.broker.retry import RetryPolicy, jittered
 from common.broker.topology import (
     DELAYED_STAGES,
     EVENTS,
+    LOG,
     SHARDS,
     STAGES,
     WORK,
@@ -103,13 +104,13 @@ def _takes(pattern: str, key: str) -> bool:
 def _queues_for(key: str) -> list[str]:
     return [
         queue.name
-        for queue in work_queues(DELAYS)
+        for queue in [*work_queues(DELAYS), *event_queues()]
         for binding in queue.bindings
         if binding.exchange == WORK and _takes(binding.key, key)
     ]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "snapshot"])
 def test_every_key_that_is_published_leads_to_exactly_one_queue(stage: Stage) -> None:
     assert _queues_for(shard_key(stage, 99)) == [f"syncaroo.{stage}"]
     assert _queues_for(f"{stage}.retry") == [f"syncaroo.{stage}"]
@@ -121,7 +122,8 @@ def test_every_key_that_is_published_leads_to_exactly_one_queue(stage: Stage) ->
 
 def test_queues_say_everything_that_versions_of_the_broker_differ_in() -> None:
     """B1, B10: an explicit delivery limit and dead-letter target; time to live by queue, not by message."""
-    for queue in work_queues(DELAYS):
+    log, *snapshot = event_queues()
+    for queue in [*work_queues(DELAYS), *snapshot]:
         assert queue.arguments["x-queue-type"] == "quorum"
         if ".delay." in queue.name:
             assert queue.arguments["x-message-ttl"] > 0
@@ -132,5 +134,4 @@ def test_queues_say_everything_that_versions_of_the_broker_differ_in() -> None:
         if not queue.name.endswith(".dead"):
             assert queue.arguments["x-dead-letter-exchange"] == WORK
             assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
-    (log,) = event_queues()
-    assert (log.bindings[0].exchange, log.bindings[0].key) == (EVENTS, "#")
+    assert [(one.exchange, one.key) for one in log.bindings] == [(EVENTS, "#"), (LOG, "#")]
