@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import aio_pika
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractConnection, AbstractRobustConnection
 from aio_pika.exceptions import AMQPError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from yarl import URL
@@ -59,11 +59,23 @@ async def connect_once(url: str, name: str) -> AbstractRobustConnection:
     Raises:
         BrokerUnavailable: no broker there, or it refuses us.
     """
-    address = URL(url).update_query(heartbeat=HEARTBEAT_SECONDS, name=name)
-    return await bounded(aio_pika.connect_robust(address, timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+    return await bounded(aio_pika.connect_robust(_address(url, name), timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
 
 
-async def close(connection: AbstractRobustConnection | None) -> None:
+async def connect_plainly(url: str, name: str) -> AbstractConnection:
+    """A connection that does not come back when it is lost.
+
+    Raises:
+        BrokerUnavailable: no broker there, or it refuses us.
+    """
+    return await bounded(aio_pika.connect(_address(url, name), timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+
+
+def _address(url: str, name: str) -> URL:
+    return URL(url).update_query(heartbeat=HEARTBEAT_SECONDS, name=name)
+
+
+async def close(connection: AbstractConnection | None) -> None:
     """Close for good; a broker that is away is no reason to wait."""
     if connection is None:
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 import aio_pika
 from aio_pika import DeliveryMode
-from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractRobustConnection
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
 
@@ -104,12 +104,10 @@ class Publisher:
             PublishRefused: the broker nacked it: a queue that should have it has not.
             BrokerUnavailable: no confirm in `seconds`; the message may or may not be stored.
         """
-        try:
-            confirmation = await bounded(self._publish(message, seconds), seconds)
-        except BrokerUnavailable as error:
-            raise _refusal(message, error.__cause__) or error from error.__cause__
-        if not isinstance(confirmation, Basic.Ack):
-            raise PublishRefused(f"broker refused {message.routing_key}")
+        exchange = self._exchanges.get(message.exchange)
+        if exchange is None:
+            raise BrokerUnavailable("broker: not connected yet")
+        await send(exchange, message, seconds)
 
     async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
         """Ask the broker whether it answers and these queues are there.
@@ -141,23 +139,29 @@ class Publisher:
         message = aio_pika.Message(b"", delivery_mode=DeliveryMode.NOT_PERSISTENT)
         await bounded(exchange.publish(message, routing_key, mandatory=False, timeout=PUBLISH_SECONDS), PUBLISH_SECONDS)
 
-    async def _publish(self, message: Outgoing, seconds: float) -> Any:
-        exchange = self._exchanges.get(message.exchange)
-        if exchange is None:
-            raise BrokerUnavailable("broker: not connected yet")
-        properties = {"content_type": "application/json", **message.properties}
-        body = aio_pika.Message(
-            message.body, delivery_mode=DeliveryMode.PERSISTENT, headers=dict(message.headers), **properties
-        )
-        return await exchange.publish(body, message.routing_key, mandatory=True, timeout=seconds)
-
     async def _connect(self) -> None:
         connection = self._connection = await connect(self._url, self._name)
-        channel = await keep_trying(lambda: bounded(_confirming_channel(connection), CONNECT_SECONDS), self._name)
+        channel = await keep_trying(lambda: bounded(confirming_channel(connection), CONNECT_SECONDS), self._name)
         for name in EXCHANGES:
             self._exchanges[name] = await channel.get_exchange(name, ensure=False)
         self._exchanges[DIRECT] = channel.default_exchange
         self._ready.set()
+
+
+async def send(exchange: AbstractExchange, message: Outgoing, seconds: float) -> None:
+    """Publish on an exchange of a confirming channel; raises what `Publisher.publish` does."""
+    properties = {"content_type": "application/json", **message.properties}
+    body = aio_pika.Message(
+        message.body, delivery_mode=DeliveryMode.PERSISTENT, headers=dict(message.headers), **properties
+    )
+    try:
+        confirmation = await bounded(
+            exchange.publish(body, message.routing_key, mandatory=True, timeout=seconds), seconds
+        )
+    except BrokerUnavailable as error:
+        raise _refusal(message, error.__cause__) or error from error.__cause__
+    if not isinstance(confirmation, Basic.Ack):
+        raise PublishRefused(f"broker refused {message.routing_key}")
 
 
 def _refusal(message: Outgoing, cause: BaseException | None) -> PublishRefused | None:
@@ -167,7 +171,8 @@ def _refusal(message: Outgoing, cause: BaseException | None) -> PublishRefused |
     return PublishRefused(f"broker refused {message.routing_key}") if isinstance(cause, DeliveryError) else None
 
 
-async def _confirming_channel(connection: AbstractRobustConnection) -> AbstractChannel:
+async def confirming_channel(connection: AbstractConnection) -> AbstractChannel:
+    """A channel for publishing: confirms, and returns that raise."""
     # Without on_return_raises an unroutable message would count as published.
     return await connection.channel(publisher_confirms=True, on_return_raises=True)
 

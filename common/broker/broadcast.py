@@ -1,0 +1,172 @@
+"""Publishing an event to everybody, so that no subscriber holds up the others.
+
+A confirm comes when every queue has the message. A full queue nacks for all (28 of 30, measured). A quorum queue
+without a leader never confirms, and when some 400 messages wait for it RabbitMQ reads nothing more from the connection
+(measured on 3.10), which would stop the events of all. So an event that was routed and not confirmed goes to the event
+log alone, and a connection with many such events is exchanged for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+
+from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
+from common.broker.publisher import Outgoing, Publisher, PublishRefused, confirming_channel, send
+from common.broker.topology import EVENTS, LOG
+from common.clock import monotonic_seconds
+from common.errors import BrokerUnavailable
+from common.logs import get_logger
+
+CONFIRM_SECONDS = 2.0
+IMPATIENT_SECONDS = 0.1
+"""How long a confirm is waited for after a subscriber kept us waiting; every other one has its copy by then."""
+IMPATIENT_FOR_SECONDS = 30.0
+ANSWER_SECONDS = 2.0
+LINE_LIMIT = 256
+"""Messages without a confirm on one connection; well below what makes RabbitMQ stop reading from it."""
+
+log = get_logger(__name__)
+
+
+class Heard(Enum):
+    """Who has an event."""
+
+    BY_ALL = "all"
+    BY_THE_LOG_ALONE = "log"
+    """And by whom it was routed to, save the subscriber that refused it or did not confirm."""
+
+
+class Broadcast:
+    """Publishes on the events' exchange; at most half of `LINE_LIMIT` publishes may be under way at once."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._log = Publisher(url, f"{name} to the log")
+        self._line: _Line | None = None
+        self._opening = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._impatient_until = 0.0
+
+    def start(self) -> None:
+        """Begin to connect; a broker that is away is waited for in the background."""
+        self._log.start()
+
+    async def close(self) -> None:
+        """Close the connections; publishing fails from now on."""
+        if self._line is not None:
+            self._retire(self._line)
+        await asyncio.gather(*self._retiring)
+        await self._log.close()
+
+    async def publish(self, message: Outgoing) -> Heard:
+        """Publish; returns when every queue has it, or the log has and every queue that can take it was given it.
+
+        Raises:
+            BrokerUnavailable: nobody knows who has it; publish it again.
+        """
+        line = await self._usable_line()
+        try:
+            await line.publish(message, self._patience())
+        except PublishRefused:
+            pass
+        except BrokerUnavailable:
+            await self._make_sure_of_routing(line)
+        else:
+            return Heard.BY_ALL
+        await self._log.publish(replace(message, exchange=LOG))
+        return Heard.BY_THE_LOG_ALONE
+
+    def _patience(self) -> float:
+        return IMPATIENT_SECONDS if monotonic_seconds() < self._impatient_until else CONFIRM_SECONDS
+
+    async def _make_sure_of_routing(self, line: _Line) -> None:
+        """Returns when the broker has routed all that was sent on the line before."""
+        try:
+            await line.answer()
+        except BrokerUnavailable:
+            self._retire(line)
+            raise
+        line.unanswered += 1
+        self._impatient_until = monotonic_seconds() + IMPATIENT_FOR_SECONDS
+
+    async def _usable_line(self) -> _Line:
+        async with self._opening:
+            if self._line is not None and self._line.waiting >= LINE_LIMIT:
+                self._retire(self._line)
+            if self._line is None:
+                self._line = await _open(self._url, self._name)
+            return self._line
+
+    def _retire(self, line: _Line) -> None:
+        """No new messages on it; it is closed when those under way are settled."""
+        if self._line is not line:
+            return
+        self._line = None
+        closing = asyncio.create_task(line.close())
+        self._retiring.add(closing)
+        closing.add_done_callback(self._retiring.discard)
+
+
+@dataclass(eq=False)
+class _Line:
+    """One connection, which is thrown away when in doubt."""
+
+    connection: AbstractConnection
+    channel: AbstractChannel
+    exchange: AbstractExchange
+    unanswered: int = 0
+    """Messages whose confirm is not waited for any more."""
+    under_way: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: float = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the broker may have to keep for somebody."""
+        return self.unanswered + self.under_way
+
+    async def publish(self, message: Outgoing, seconds: float) -> None:
+        self.under_way += 1
+        self.idle.clear()
+        try:
+            await send(self.exchange, message, seconds)
+        finally:
+            self.under_way -= 1
+            if not self.under_way:
+                self.idle.set()
+
+    async def answer(self) -> None:
+        """Returns when the broker has answered a call that was made after this one; one call serves many.
+
+        Raises:
+            BrokerUnavailable: it does not answer.
+        """
+        wanted = monotonic_seconds()
+        async with self._asking:
+            if self._asked > wanted:
+                return
+            asked = monotonic_seconds()
+            await bounded(self.channel.set_qos(prefetch_count=1, timeout=ANSWER_SECONDS), ANSWER_SECONDS)
+            self._asked = asked
+
+    async def close(self) -> None:
+        if self.under_way:
+            await self.idle.wait()
+        await close(self.connection)
+
+
+async def _open(url: str, name: str) -> _Line:
+    connection = await connect_plainly(url, name)
+    try:
+        channel = await bounded(confirming_channel(connection), CONNECT_SECONDS)
+        exchange = await channel.get_exchange(EVENTS, ensure=False)
+    except BaseException:
+        await close(connection)
+        raise
+    return _Line(connection, channel, exchange)
