@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, inspect, select, text, update
 
 from common.errors import Permanent, SettingsError, StoreUnavailable
 from common.store.engine import Store, Transaction
-from common.store.leader import Leadership
+from common.store.leader import FROZEN_SECONDS, PULSE_SECONDS, Leadership
 from common.store.parked import Parked, list_parked, park
 from common.store.setup import alembic_config, current_revision, head_revision, upgrade, wait_for_store
 from common.store.targets import Wanted, want
@@ -354,6 +355,16 @@ async def test_a_database_that_is_not_there_is_unavailable(database_url: str) ->
     await store.close()
 
 
+@dataclass
+class Watch:
+    """A clock that stands until it is moved."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 # --- one of many ------------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +395,46 @@ async def test_a_leader_whose_session_was_killed_loses_the_lead(store: Store, ot
     await until(second.held)
     assert not await first.held()
     await second.release()
+
+
+async def test_a_frozen_leader_is_replaced_and_finds_out(store: Store, other: Store) -> None:
+    """A process that is stopped keeps its lock; without a pulse for 15 s of the other's own watch it loses it."""
+    frozen_clock, watch = Watch(), Watch()
+    frozen, standby = Leadership(store, "relay", frozen_clock), Leadership(other, "relay", watch)
+    assert await frozen.held()
+    for _ in range(3):  # it leads, and shows it
+        assert not await standby.held()
+        watch.seconds += FROZEN_SECONDS - 1
+        frozen_clock.seconds += PULSE_SECONDS
+        assert await frozen.held()
+    assert not await standby.held()
+    watch.seconds += FROZEN_SECONDS
+    assert not await standby.held(), "it is taken from the other first"
+    await until(standby.held)
+    if store.postgres:
+        with pytest.raises(StoreUnavailable):
+            await frozen.held()
+    assert not await frozen.held()
+    watch.seconds += FROZEN_SECONDS
+    assert await standby.held()
+    await standby.release()
+    assert await frozen.held()
+    await frozen.release()
+
+
+async def test_whoever_stands_by_waits_for_a_whole_silence_of_the_next_leader_too(store: Store, other: Store) -> None:
+    """The pulse of one who led long ago says nothing about who leads now."""
+    first, watch = Leadership(store, "relay"), Watch()
+    standby = Leadership(other, "relay", watch)
+    assert await first.held()
+    assert not await standby.held()
+    await first.release()
+    watch.seconds += FROZEN_SECONDS
+    assert await first.held(), "with a new pulse"
+    assert not await standby.held()
+    assert not await standby.held()
+    assert await first.held()
+    await first.release()
 
 
 # --- the environment --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from schemas.events import (
     PatchOperation,
     SyncHeld,
 )
-from workers.relay.rules import PendingEvent, on_the_wire, order_key, ready_now
+from workers.relay.rules import PendingEvent, Window, on_the_wire, order_key
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -121,17 +121,62 @@ EVENTS = st.lists(st.sampled_from(["a", "b", "c"])).map(
 )
 
 
-@given(EVENTS)
-def test_at_most_one_per_listing_and_the_oldest(waiting: list[PendingEvent]) -> None:
-    ready = ready_now(waiting)
-    keys = [order_key(event) for event in ready]
-    assert len(set(keys)) == len(keys)
-    assert set(keys) == {order_key(event) for event in waiting}
-    for event in ready:
-        assert event is next(one for one in waiting if order_key(one) == order_key(event))
+@given(EVENTS, st.data())
+def test_whatever_happens_one_of_a_listing_is_under_way_and_all_leave_in_order(
+    waiting: list[PendingEvent], data: st.DataObject
+) -> None:
+    """Events are read in overlapping parts, some are put back, marks come late: none is doubled, lost or overtaken."""
+    window, under_way, gone = Window(), list[PendingEvent](), list[PendingEvent]()
+    stored = list(waiting)
+    while stored or under_way or window.left:
+        match data.draw(st.sampled_from(["read", "take", "leave", "fail", "mark"])):
+            case "read":
+                window.add(stored[: data.draw(st.integers(1, 5))])
+            case "take" if window.has_ready:
+                under_way.append(window.take())
+            case "leave" if under_way:
+                gone.append(under_way.pop(data.draw(st.integers(0, len(under_way) - 1))))
+                window.has_left(gone[-1])
+            case "fail" if under_way:
+                window.put_back(under_way.pop(data.draw(st.integers(0, len(under_way) - 1))))
+            case "mark" if window.left:
+                marked = window.left[: data.draw(st.integers(1, 3))]
+                window.marked(marked)
+                stored = [event for event in stored if event not in marked]
+        keys = [order_key(event) for event in under_way]
+        assert len(set(keys)) == len(keys)
+        assert window.known == {event.event_id for event in stored if event.event_id in window.known}
+    for key in {order_key(event) for event in waiting}:
+        assert [one for one in gone if order_key(one) == key] == [one for one in waiting if order_key(one) == key]
+    assert len(window) == 0
+    assert not window.known
 
 
 def test_events_without_a_listing_keep_their_own_order() -> None:
     first, second = (pending(GrantChanged(state=state), state) for state in ("needs_authorisation", "active"))
-    other = pending(ConnectionChanged(connection_id=1, user_id="1", state="confirmed"))
-    assert ready_now([first, other, second]) == [first, other]
+    other = pending(ConnectionChanged(connection_id=1, user_id="1", state="confirmed"), "connection")
+    window = Window()
+    window.add([first, other, second])
+    assert [window.take(), window.take()] == [first, other]
+    assert not window.has_ready
+    window.has_left(first)
+    assert window.take() == second
+
+
+def test_what_was_put_back_is_the_next() -> None:
+    one, two = (pending(listing_changed(listing_id=name), name) for name in "ab")
+    window = Window()
+    window.add([one, two])
+    window.put_back(window.take())
+    assert window.take() == one
+
+
+def test_what_has_left_is_not_taken_in_again_before_it_is_marked() -> None:
+    event = pending(listing_changed())
+    window = Window()
+    window.add([event])
+    window.has_left(window.take())
+    window.add([event])
+    assert (len(window), window.has_ready, window.left) == (0, False, [event])
+    window.marked([event])
+    assert (window.left, window.known) == ([], set())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from common.broker.broadcast import Broadcast
 from common.broker.poke import listen
-from common.broker.publisher import Publisher
 from common.broker.topology import RELAY_POKE
 from common.process import Run, done_before, until_stopped
 from common.settings import (
@@ -42,18 +42,18 @@ def build(
 
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
-        publisher = Publisher(events_url, "relay publishes")
-        wake = asyncio.Event()
-        publisher.start()
+        broadcast = Broadcast(events_url, "relay publishes")
+        broadcast.start()
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
-            relay = Relay(EventStore(store), publisher, Leadership(store, "relay"), site.source, wake)
+            relay = Relay(EventStore(store), broadcast, Leadership(store, "relay"), site.source)
             keep = timedelta(days=history.listing_history_days)
             pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
-            await until_stopped(stop, relay.run(stop), listen(work_url, RELAY_POKE, wake.set, stop), pruning.run(stop))
+            pokes = listen(work_url, RELAY_POKE, relay.poked.set, stop)
+            await until_stopped(stop, relay.run(stop), pokes, pruning.run(stop))
         finally:
-            await publisher.close()
+            await broadcast.close()
             await store.close()
 
     return run

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import accumulate
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from common.store.engine import Store
 from schemas.tables import EventRow, table_of
 from workers.relay.rules import PendingEvent
 
+MOST_CHARACTERS = 32 * 2**20
+"""Of the data of events that are read at once."""
+
 _event = table_of(EventRow)
+_COLUMNS = (
+    _event.c.connection_id,
+    _event.c.event_id,
+    _event.c.type,
+    _event.c.subject,
+    _event.c.listing_id,
+    _event.c.data,
+    _event.c.headers,
+    _event.c.created_at,
+)
 
 
 class EventStore:
@@ -19,25 +33,19 @@ class EventStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def pending(self, limit: int) -> list[PendingEvent]:
-        """The oldest events that are not published, in order."""
-        query = (
-            select(
-                _event.c.connection_id,
-                _event.c.event_id,
-                _event.c.type,
-                _event.c.subject,
-                _event.c.listing_id,
-                _event.c.data,
-                _event.c.headers,
-                _event.c.created_at,
-            )
-            .where(_event.c.published_at.is_(None))
-            .order_by(_event.c.position)
-            .limit(limit)
-        )
+    async def pending(self, known: Collection[str], limit: int) -> list[PendingEvent]:
+        """Of the oldest `limit` that are not published those whose ids are not `known`, in order; as many as fit into
+        `MOST_CHARACTERS`, and one at least."""
+        unpublished = _event.c.published_at.is_(None)
+        oldest = select(_event.c.position, _event.c.event_id, func.length(_event.c.data).label("size"))
+        oldest = oldest.where(unpublished).order_by(_event.c.position).limit(limit)
         async with self._store.reading() as transaction:
-            return [PendingEvent(**row._mapping) for row in await transaction.rows(query)]
+            new = [row for row in await transaction.rows(oldest) if row.event_id not in known]
+            sums = accumulate(row.size for row in new)
+            fit = [row.position for row, sum_ in zip(new, sums, strict=True) if sum_ <= MOST_CHARACTERS]
+            positions = fit or [row.position for row in new[:1]]
+            query = select(*_COLUMNS).where(unpublished, _event.c.position.in_(positions)).order_by(_event.c.position)
+            return [PendingEvent(**row._mapping) for row in await transaction.rows(query)] if positions else []
 
     async def published(self, events: Sequence[PendingEvent]) -> None:
         """Mark events that the broker has confirmed."""
