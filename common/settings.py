@@ -142,6 +142,8 @@ Delays = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
+Limit = Annotated[int, Field(ge=0)]
+"""0: none."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -218,10 +220,13 @@ class EventBrokerSettings(Section):
 
 
 class ManagementSettings(Section):
-    """How `setup` sets the broker's policies."""
+    """How `setup` sets the broker's policies: what the event log keeps, and what a subscriber's queue may hold."""
 
     amqp_management_url: SecretStr | None = None
     event_log_age: Duration = timedelta(days=7)
+    event_log_max_bytes: Limit = 10 * 10**9
+    subscriber_max_messages: Limit = 1_000_000
+    subscriber_max_bytes: Limit = 10**9
 
 
 class StoreSettings(Section):

@@ -9,7 +9,7 @@ import typer
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from common.broker.setup import TopologyDrift, declare_topology
-from common.broker.topology import Queue, duration_name, event_queues, work_queues
+from common.broker.topology import Queue, event_queues, work_queues
 from common.errors import BrokerUnavailable, GatewayError, StoreUnavailable
 from common.settings import (
     BrokerSettings,
@@ -21,7 +21,7 @@ from common.settings import (
 )
 from common.store.setup import head_revision, upgrade
 from ops.broker.broker import without_password
-from ops.policies import event_log_policy, set_policy
+from ops.policies import event_policies, set_policy
 from ops.terminal import out
 
 EPILOG = "Example: [bold]AMQP_URL=amqp://guest:guest@localhost gateway setup[/bold]"
@@ -86,14 +86,16 @@ async def _declare(name: str, url: str, queues: list[Queue], wait: float) -> Non
 
 
 def _policies(events_url: str, management: ManagementSettings) -> None:
-    policy = event_log_policy(events_url, management.event_log_age)
     given = management.amqp_management_url
-    by = set_policy(events_url, None if given is None else given.get_secret_value(), policy)
-    if by:
-        out.print(f"policy: the event log keeps events for {duration_name(management.event_log_age)}, set by {by}")
-        return
-    out.print("policy: not set, as neither AMQP_MANAGEMENT_URL nor rabbitmqctl lets us; only disk use depends on it:")
-    out.print(f"  {policy.command}", markup=False)
+    url = None if given is None else given.get_secret_value()
+    for policy in event_policies(events_url, management):
+        if by := set_policy(events_url, url, policy):
+            out.print(f"policy: {policy.story}, set by {by}", markup=False)
+            continue
+        out.print(
+            "policy: not set, as neither AMQP_MANAGEMENT_URL nor rabbitmqctl lets us; only disk use depends on it:"
+        )
+        out.print(f"  {policy.command}", markup=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import re
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,11 @@ from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
 from common.broker.setup import difference
+from common.broker.topology import event_queues, work_queues
 from common.codec import loads
+from common.settings import ManagementSettings
 from ops.cli import app, main
-from ops.policies import event_log_policy
+from ops.policies import event_policies
 
 COMMANDS = (
     "setup",
@@ -171,12 +173,33 @@ def test_the_brokers_words_about_a_difference_become_ours() -> None:
     assert difference("something  else") == "something else"
 
 
-def test_the_policy_of_the_event_log() -> None:
-    policy = event_log_policy("amqp://guest:guest@localhost/gateway%2Fa", timedelta(days=7))
+def test_the_policies_of_the_events() -> None:
+    log, others = event_policies("amqp://guest:guest@localhost/gateway%2Fa", ManagementSettings())
 
-    assert (policy.vhost, policy.pattern) == ("gateway/a", "^syncaroo[.]events[.]log$")
-    assert policy.definition == {"max-age": "604800s"}
-    assert policy.command.startswith("rabbitmqctl -p 'gateway/a' set_policy")
+    assert (log.vhost, log.pattern) == ("gateway/a", "^syncaroo[.]events[.]log$")
+    assert log.definition["max-age"] == "604800s"
+    assert log.command.startswith("rabbitmqctl -p gateway/a set_policy --apply-to queues syncaroo-event-log ")
+    assert others.definition == {"max-length": 1_000_000, "max-length-bytes": 1_000_000_000}
+    assert others.command.startswith("rabbitmqctl -p gateway/a set_operator_policy --apply-to queues ")
+
+
+def test_without_a_limit_there_is_to_be_no_operator_policy() -> None:
+    unlimited = ManagementSettings(subscriber_max_messages=0, subscriber_max_bytes=0)
+
+    _, others = event_policies("amqp://localhost", unlimited)
+
+    assert others.command == "rabbitmqctl -p / clear_operator_policy syncaroo-subscribers"
+
+
+@pytest.mark.parametrize(
+    ("queue", "limited"),
+    [("orders", True), ("syncaroo", True), ("syncaroofan", True), ("amq.gen-x", True)]
+    + [(queue.name, False) for queue in [*work_queues(()), *event_queues()]],
+)
+def test_only_queues_of_others_are_limited(queue: str, limited: bool) -> None:
+    _, others = event_policies("amqp://localhost", ManagementSettings())
+
+    assert bool(re.search(others.pattern, queue)) is limited
 
 
 def test_the_probe_names_the_recipes_that_explain_a_hash(
