@@ -20,6 +20,8 @@ WINDOW = 2000
 """Events held at most; the rest waits in the store."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 1.0
+GATHER_SECONDS = 0.02
+"""What leaves within this time is marked in one transaction; a relay that dies has so much more to publish again."""
 END_SECONDS = 8.0
 """What is under way at the end is waited for so long; then it is left to the next relay, as a duplicate."""
 TOLD_EVERY_SECONDS = 60.0
@@ -152,9 +154,11 @@ class Shift:
     def _mark(self) -> None:
         """One transaction at a time; what leaves meanwhile is in the next."""
         if self._window.left and (self._marking is None or self._marking.done()):
-            self._marking = asyncio.create_task(self._mark_all(list(self._window.left)))
+            self._marking = asyncio.create_task(self._mark_all())
 
-    async def _mark_all(self, events: list[PendingEvent]) -> None:
+    async def _mark_all(self, gather: float = GATHER_SECONDS) -> None:
+        await asyncio.sleep(gather)
+        events = list(self._window.left)
         try:
             await self._store.published(events)
         except StoreUnavailable as error:
@@ -175,7 +179,7 @@ class Shift:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._window.left:
-            await self._mark_all(self._window.left)
+            await self._mark_all(gather=0)
 
 
 class Alone:
