@@ -47,6 +47,8 @@ ON_POSTGRESQL = (
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
     "reconcile.committed",
+    "relay.marking_commits",
+    "relay.marked",
 )
 """Points in and right after a transaction that are gone through on PostgreSQL, too."""
 DEATH_SECONDS = 45.0

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from common.broker.publisher import PublishRefused
+from common.broker.topology import LOG
 from common.errors import Permanent, UpstreamFailed
 from tests.kill.seams import Install, Method, Reach, after, before, before_commit, replace
 
@@ -27,6 +29,7 @@ PARKING = "common.parking:ParkingHandler"
 KEEP = "workers.fetch.walking:KEEP_SECONDS"
 CHUNK = "common.store.targets:MARK_CHUNK"
 LISTINGS = "workers.reconcile.store.listings:ListingStore"
+LINE = "common.broker.broadcast:_Line"
 EVENTS = "workers.relay.store.events:EventStore"
 GRANTS = "workers.token.store:GrantStore"
 TOKENS = "workers.token.client:TokenClient"
@@ -45,6 +48,11 @@ class Point:
 def to(key: str) -> Callable[..., bool]:
     """Of publishes: those with a routing key that begins so."""
     return lambda message, *_: message.routing_key.startswith(key)
+
+
+def to_log(message: Any, *_: Any) -> bool:
+    """Of publishes: those to the event log alone."""
+    return bool(message.exchange == LOG)
 
 
 def page_2(url: str, *_: Any) -> bool:
@@ -128,6 +136,23 @@ def moved(error: Exception, key: str) -> Install:
     return install
 
 
+def refused(install: Install) -> Install:
+    """Every event is refused by a subscriber, after all others were given it."""
+
+    def install_with_it(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def publish(self: Any, *given: Any) -> Any:
+                await original(self, *given)
+                raise PublishRefused("as ordered")
+
+            return publish
+
+        replace(f"{LINE}.publish", wrap)
+        install(reach)
+
+    return install_with_it
+
+
 _TABLE = [
     Point("ingress.before_publish", "ingress", before(PUBLISH, to("fetch."))),
     Point("ingress.after_confirm", "ingress", after(PUBLISH, to("fetch."))),
@@ -154,8 +179,14 @@ _TABLE = [
     Point("reconcile.committed", "reconcile", after(f"{LISTINGS}.apply", something)),
     Point("retry.copied", "reconcile", moved(UpstreamFailed("as ordered"), "delay.reconcile.")),
     Point("park.published", "reconcile", moved(Permanent("as_ordered"), "dead.reconcile")),
+    Point("relay.elected", "relay", after("common.store.leader:Leadership.held", something)),
     Point("relay.read", "relay", after(f"{EVENTS}.pending", something)),
+    Point("relay.before_publish", "relay", before(f"{LINE}.publish"), nth=2),
+    Point("relay.refused", "relay", refused(before(PUBLISH, to_log))),
+    Point("relay.logged", "relay", refused(after(PUBLISH, to_log))),
     Point("relay.published", "relay", before(f"{EVENTS}.published")),
+    Point("relay.marking_commits", "relay", before_commit(f"{EVENTS}.published")),
+    Point("relay.marked", "relay", after(f"{EVENTS}.published")),
     Point("refresh.intent", "token", after(f"{GRANTS}.claim_refresh", something)),
     Point("refresh.sent", "token", under_way(f"{TOKENS}.refresh")),
     Point("refresh.answered", "token", after(f"{TOKENS}.refresh")),
