@@ -1,0 +1,159 @@
+"""common.broker.broadcast on a broker of its own: what a subscriber does is no reason to wait, and nothing counts as
+published that is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from common.broker.broadcast import LINE_LIMIT, Broadcast, Heard
+from common.broker.publisher import Outgoing, Unroutable
+from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
+from common.errors import BrokerUnavailable
+from ops.broker import PrivateNode, Vhost
+from tests.waiting import until
+
+QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
+
+
+def event(number: int) -> Outgoing:
+    return Outgoing("listing.changed", b"{}", exchange=EVENTS, properties={"message_id": f"event-{number}"})
+
+
+@asynccontextmanager
+async def opened(url: str, *, log: bool = True) -> AsyncIterator[tuple[Broadcast, AbstractChannel]]:
+    """A broadcast, and a channel beside it, with the topology; without the log, if so wanted."""
+    connection = await aio_pika.connect(url)
+    broadcast = Broadcast(url, "test")
+    async with connection:
+        channel = await connection.channel()
+        await declare(channel, event_queues() if log else [])
+        broadcast.start()
+        try:
+            if log:
+                await until(lambda: _publishes(broadcast))
+            yield broadcast, channel
+        finally:
+            await broadcast.close()
+
+
+async def _publishes(broadcast: Broadcast) -> bool:
+    try:
+        return await broadcast.publish(event(0)) is Heard.BY_ALL
+    except BrokerUnavailable:
+        return False
+
+
+async def _is_not_confirmed(broadcast: Broadcast) -> bool:
+    return not await _publishes(broadcast)
+
+
+async def subscribe(channel: AbstractChannel, name: str, **arguments: int | str) -> None:
+    named = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
+    queue = await channel.declare_queue(name, durable=True, arguments=QUORUM | named)
+    await queue.bind(EVENTS, "#")
+
+
+async def waiting(channel: AbstractChannel, name: str) -> int:
+    declared = await channel.declare_queue(name, passive=True)
+    return declared.declaration_result.message_count or 0
+
+
+async def publish(broadcast: Broadcast, count: int) -> set[Heard]:
+    """So many, as many at once as may be."""
+    free = asyncio.Semaphore(LINE_LIMIT // 2)
+
+    async def one(number: int) -> Heard:
+        async with free:
+            return await broadcast.publish(event(number))
+
+    return set(await asyncio.gather(*map(one, range(count))))
+
+
+async def test_a_full_queue_is_passed_by(vhost: Vhost) -> None:
+    """B7: its nack is for all, though all others have the event."""
+    async with opened(vhost.url) as (broadcast, channel):
+        await subscribe(channel, "healthy")
+        await subscribe(channel, "full", max_length=1, overflow="reject-publish")
+        await publish(broadcast, 20)
+        assert await publish(broadcast, 50) == {Heard.BY_THE_LOG_ALONE}
+        await until(lambda: _has(channel, "healthy", 70))
+        await (await channel.get_queue("full")).delete(if_unused=False, if_empty=False)
+        assert await publish(broadcast, 50) == {Heard.BY_ALL}
+
+
+async def _has(channel: AbstractChannel, name: str, count: int) -> bool:
+    return await waiting(channel, name) == count
+
+
+async def test_a_queue_without_a_leader_does_not_stop_the_others(
+    private_node: PrivateNode, private_vhost: Vhost
+) -> None:
+    """Three times as many as make RabbitMQ stop reading from a connection."""
+    async with opened(private_vhost.url) as (broadcast, channel):
+        await subscribe(channel, "healthy")
+        await subscribe(channel, "leaderless")
+        name = f"'{private_vhost.name}_leaderless'"
+        assert "ok" in private_node.ctl("eval", f"ra:stop_server(quorum_queues, {{{name}, node()}}).")
+        assert await publish(broadcast, 1200) == {Heard.BY_THE_LOG_ALONE}
+        await until(lambda: _has(channel, "healthy", 1200))
+
+
+async def test_what_nobody_confirms_does_not_count(private_node: PrivateNode, private_vhost: Vhost) -> None:
+    """P5, P7, B6: a frozen broker, one that is out of memory, one that was killed; each is over, and goes on."""
+    async with opened(private_vhost.url) as (broadcast, channel):
+        await subscribe(channel, "healthy")
+        private_node.settle()
+        private_node.freeze()
+        with pytest.raises(BrokerUnavailable):
+            await broadcast.publish(event(1))
+        private_node.resume()
+        await until(lambda: _publishes(broadcast))
+        private_node.starve()
+        await until(lambda: _is_not_confirmed(broadcast), what="the alarm to reach the connection")
+        private_node.feed()
+        await until(lambda: _publishes(broadcast), 20)
+        private_node.kill()
+        with pytest.raises(BrokerUnavailable):
+            await broadcast.publish(event(3))
+        private_node.start()
+        await until(lambda: _publishes(broadcast), 20)
+
+
+async def test_without_any_queue_nothing_is_published(vhost: Vhost) -> None:
+    """`gateway setup` has not run: the event waits."""
+    async with opened(vhost.url, log=False) as (broadcast, _):
+
+        async def is_refused() -> bool:
+            try:
+                await broadcast.publish(event(1))
+            except Unroutable:
+                return True
+            except BrokerUnavailable:
+                return False  # not connected yet
+            raise AssertionError("published to nobody")
+
+        await until(is_refused)
+
+
+async def test_the_log_gets_everything_and_alone_what_others_refuse(vhost: Vhost) -> None:
+    async with opened(vhost.url) as (broadcast, channel):
+        await subscribe(channel, "full", max_length=1, overflow="reject-publish")
+        await publish(broadcast, 30)
+        await channel.set_qos(prefetch_count=100)
+        heard: set[str | None] = set()
+
+        async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            heard.add(message.message_id)
+            assert (message.routing_key, message.delivery_mode) == ("listing.changed", 2)
+            await message.ack()
+
+        log = await channel.get_queue(EVENT_LOG)
+        await log.consume(take, arguments={"x-stream-offset": "first"})
+        await until(lambda: {f"event-{number}" for number in range(30)} <= heard)
