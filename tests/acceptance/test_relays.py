@@ -181,7 +181,7 @@ async def in_the_log(channel: AbstractChannel, versions: dict[str, int]) -> Hear
 async def test_a_subscriber_that_refuses_sleeps_or_has_no_leader_holds_up_nobody(
     tmp_path: Path, private_node: PrivateNode, private_vhost: Vhost, database_url: str
 ) -> None:
-    """T-OUT-SLOW: the healthy one and the log get everything, in order; the node raises no alarm."""
+    """T-OUT-SLOWSUB: the healthy one and the log get everything, in order; the node raises no alarm."""
     limit = 200
     async with AsyncExitStack() as ending:
         made = await ending.enter_async_context(
