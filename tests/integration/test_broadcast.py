@@ -76,6 +76,12 @@ async def publish(broadcast: Broadcast, count: int) -> set[Heard]:
     return set(await asyncio.gather(*map(one, range(count))))
 
 
+async def test_with_no_subscriber_at_all_events_leave(vhost: Vhost) -> None:
+    """T-OUT-NOSUB: the log is always there."""
+    async with opened(vhost.url) as (broadcast, _):
+        assert await publish(broadcast, 20) == {Heard.BY_ALL}
+
+
 async def test_a_full_queue_is_passed_by(vhost: Vhost) -> None:
     """B7: its nack is for all, though all others have the event."""
     async with opened(vhost.url) as (broadcast, channel):
