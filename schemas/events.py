@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
 from schemas.messages import Json, Reason
 
 Change = Literal["created", "updated", "deleted"]
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+ConnectionId = Annotated[int, Meta(description="Syncaroo's number of the connection.")]
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -20,7 +23,7 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One RFC 6902 operation; `remove` has no value (`UNSET`)."""
+    """One RFC 6902 operation; `remove` has no value."""
 
     op: Literal["add", "remove", "replace"]
     path: str
@@ -30,13 +33,13 @@ class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ListingNames(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Which listing it is: in Syncaroo, and for the platform."""
 
-    listing_id: str
-    connection_id: int
-    attribute_type: str
-    item_id: str
-    location_id: str | None
-    resource_id: str | None
-    resource_type: str | None
+    listing_id: Annotated[Uuid, Meta(description="Ours, derived from where it lives in Syncaroo's API: stable.")]
+    connection_id: ConnectionId
+    attribute_type: Annotated[str, Meta(description="Plural, lower case: locations, resources, rates, …")]
+    item_id: Annotated[str, Meta(description="The item's id in Syncaroo; numbers are told as text.")]
+    location_id: Annotated[str | None, Meta(description="The platform's own id; null: no webhook has told it yet.")]
+    resource_id: Annotated[str | None, Meta(description="The platform's own id; null: no webhook has told it yet.")]
+    resource_type: Annotated[str | None, Meta(description="Such as meeting-room; null: no webhook has told it yet.")]
 
 
 class ListingChanged(ListingNames, EventData, frozen=True, kw_only=True):
@@ -44,14 +47,16 @@ class ListingChanged(ListingNames, EventData, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "listing.changed"
 
-    change: Change
-    reason: Reason
-    version: int
-    changed_fields: list[str]
-    patch: list[PatchOperation]
-    previous: Json
-    current: Json
-    delivery_id: str | None
+    change: Annotated[Change, Meta(description="Created again after a deletion is created; the version goes on.")]
+    reason: Annotated[Reason, Meta(description="Why the listing was looked at.")]
+    version: Annotated[
+        int, Meta(description="From 1, by exactly 1 per listing, never reused: drop what you have seen.")
+    ]
+    changed_fields: Annotated[list[str], Meta(description="Top-level members that differ, sorted; empty for a list.")]
+    patch: Annotated[list[PatchOperation], Meta(description="RFC 6902, from previous to current.")]
+    previous: Annotated[Json, Meta(description="The item before; null: there was none.")]
+    current: Annotated[Json, Meta(description="The item as Syncaroo sent it; null: it is gone.")]
+    delivery_id: Annotated[Uuid | None, Meta(description="The latest webhook that was answered; null: none was.")]
     fetched_at: datetime
 
 
@@ -60,8 +65,8 @@ class ListingSnapshot(ListingNames, EventData, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "listing.snapshot"
 
-    version: int
-    current: Json
+    version: Annotated[int, Meta(description="That of the latest event: what comes later is greater.")]
+    current: Annotated[Json, Meta(description="The item as Syncaroo sent it; null: it is gone.")]
     deleted: bool
 
 
@@ -79,8 +84,8 @@ class ConnectionChanged(EventData, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "connection.changed"
 
-    connection_id: int
-    user_id: str
+    connection_id: ConnectionId
+    user_id: Annotated[str, Meta(description="The platform's own id of the user.")]
     state: Literal["confirmed", "revoked"]
 
 
@@ -97,20 +102,32 @@ class SyncHeld(EventData, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "sync.held"
 
-    connection_id: int
-    held: int
-    live: int
+    connection_id: ConnectionId
+    held: Annotated[int, Meta(description="Listings that wait for the decision.")]
+    live: Annotated[int, Meta(description="Live listings of the connection, the held ones among them.")]
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents 1.0 in JSON; `data` is one of the above, already encoded."""
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
-    source: str
+    id: Annotated[Uuid, Meta(description="Unique and sortable by time; also the AMQP message_id.")]
+    source: Annotated[str, Meta(description="EVENT_SOURCE of this gateway.", extra_json_schema={"minLength": 1})]
     type: str
-    subject: str
+    subject: Annotated[str, Meta(description="Such as 99/resources/7843, the connection's number, or grant.")]
     time: datetime
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str
     data: msgspec.Raw
+
+
+EVENT_TYPES: dict[str, type[EventData]] = {
+    kind.TYPE: kind
+    for kind in (ListingChanged, ConnectionChanged, GrantChanged, SyncHeld, ListingSnapshot, SnapshotCompleted)
+}
+"""Everything that goes out as a CloudEvent, by its type."""
+
+
+def dataschema_of(source: str, kind: type[EventData]) -> str:
+    """CloudEvents `dataschema`: where the ingress serves the schema of this type's data."""
+    return f"{source.rstrip('/')}/schemas/{kind.TYPE}/{kind.SCHEMA_VERSION}"

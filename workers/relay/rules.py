@@ -12,7 +12,7 @@ import msgspec
 from common.broker.publisher import Outgoing
 from common.broker.topology import EVENTS
 from common.codec import decode, dumps
-from schemas.events import CloudEvent, EventData
+from schemas.events import EVENT_TYPES, CloudEvent, dataschema_of
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -107,7 +107,7 @@ def on_the_wire(event: PendingEvent, source: str) -> Outgoing:
         type=event.type,
         subject=event.subject,
         time=event.created_at,
-        dataschema=f"{source.rstrip('/')}/schemas/{event.type}/{EventData.SCHEMA_VERSION}",
+        dataschema=dataschema_of(source, EVENT_TYPES[event.type]),
         data=msgspec.Raw(event.data.encode()),
     )
     return Outgoing(

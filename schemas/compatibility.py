@@ -1,0 +1,157 @@
+"""Whether a schema may change under the version that it has: two schemas in, what breaks out. Pure.
+
+Subscribers read what we will write with what they know today, and replay what we have written. For them it breaks
+when a member goes or may be missing, when a type or a set of values is another one or allows more, and when a value goes
+that they wait for. A member more is fine: they did without. A narrower type or bound is fine: they could read more.
+
+Our own processes are not all replaced at once, and queues hold what the former ones wrote. So messages are read both
+ways, and only a member more that may be missing is fine; `ourselves` is also whoever sends us a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+Readers = Literal["subscribers", "ourselves"]
+
+_LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_TOLD_ONLY = frozenset(("$schema", "$id", "$defs", "title", "description", "default", "examples", "deprecated"))
+_COMPARED = frozenset(("type", "enum", "const", "properties", "required", "items", "anyOf", "additionalProperties"))
+
+
+def breaking(old: Mapping[str, Any], new: Mapping[str, Any], readers: Readers) -> list[str]:
+    """What whoever knows `old` cannot rely on any more under `new`, a line for each; empty: nothing.
+
+    A reference to another document's id is compared by that id: the other document answers for itself.
+    """
+    return list(dict.fromkeys(_Comparison(old, new, readers).lines(old, new, "")))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    old_root: Mapping[str, Any]
+    new_root: Mapping[str, Any]
+    readers: Readers
+
+    def lines(self, old: Any, new: Any, at: str) -> Iterator[str]:
+        """Differences that break, anywhere below."""
+        before, after = _kinds(old, self.old_root), _kinds(new, self.new_root)
+        gone, more = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
+        if more or (gone and (self.readers == "ourselves" or not before.keys() & after.keys())):
+            yield f"{_name(at)}: its type was {_listed(before)} and is {_listed(after)}"
+        for kind in sorted(before.keys() & after.keys()):
+            yield from self._one(before[kind], after[kind], at)
+
+    def _one(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        yield from self._values(old, new, at)
+        yield from self._members(old, new, at)
+        for keyword in ("items", "additionalProperties"):
+            if (old.get(keyword) is False) != (new.get(keyword) is False):
+                yield f"{at}[]: whether there may be any has changed"
+            elif keyword in old or keyword in new:
+                yield from self.lines(old.get(keyword, {}), new.get(keyword, {}), f"{at}[]")
+        yield from self._constraints(old, new, at)
+
+    def _values(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        before, after = _values_of(old), _values_of(new)
+        if before is None:
+            if after is not None and self.readers == "ourselves":
+                yield f"{_name(at)}: only some values are allowed now"
+        elif after is None:
+            yield f"{_name(at)}: any value is allowed now"
+        else:
+            yield from (f"{_name(at)}: the value {one} is gone" for one in before if one not in after)
+            yield from (f"{_name(at)}: the value {one} is new" for one in after if one not in before)
+
+    def _members(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        before, after = old.get("properties", {}), new.get("properties", {})
+        needed, needs = set(old.get("required", ())), set(new.get("required", ()))
+        for name, schema in before.items():
+            place = f"{at}.{name}" if at else name
+            if name not in after:
+                yield f"{place}: the member is gone"
+                continue
+            if name in needed - needs:
+                yield f"{place}: the member was required and may be missing now"
+            if name in needs - needed and self.readers == "ourselves":
+                yield f"{place}: the member could be missing and is required now"
+            yield from self.lines(schema, after[name], place)
+            yield from self._default(schema, after[name], place)
+        for name in (one for one in after if one not in before):
+            place = f"{at}.{name}" if at else name
+            if old.get("additionalProperties") is False:
+                yield f"{place}: the member is new, and readers of this version refuse what they do not know"
+            elif name in needs and self.readers == "ourselves":
+                yield f"{place}: the member is new and required; give it a default"
+
+    def _default(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        """Whoever leaves a member out must be understood alike by everybody who reads it."""
+        before, after = old.get("default"), new.get("default")
+        if self.readers == "ourselves" and "default" in old and "default" in new and before != after:
+            yield f"{at}: its default was {_text(before)} and is {_text(after)}"
+
+    def _constraints(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        for keyword in sorted((old.keys() | new.keys()) - _COMPARED - _TOLD_ONLY):
+            before, after = old.get(keyword), new.get(keyword)
+            if before == after or (self.readers == "subscribers" and _narrower(keyword, before, after)):
+                continue
+            yield f"{_name(at)}: {keyword} was {_shown(before)} and is {_shown(after)}"
+
+
+def _narrower(keyword: str, before: Any, after: Any) -> bool:
+    if before is None:
+        return True
+    if after is None:
+        return False
+    return (keyword in _LOWER and after > before) or (keyword in _UPPER and after < before)
+
+
+def _kinds(schema: Any, root: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The alternatives of a schema by their JSON type; `anything` where it does not say."""
+    schema = _resolved(schema, root)
+    if "anyOf" in schema:
+        return {kind: one for inner in schema["anyOf"] for kind, one in _kinds(inner, root).items()}
+    values = _values_of(schema)
+    if "type" not in schema and values is not None:
+        return {kind: {**schema, "type": kind} for kind in map(_type_of_text, values)}
+    return {str(schema.get("type", schema.get("$ref", "anything"))): schema}
+
+
+def _type_of_text(value: str) -> str:
+    """The JSON type of a value that is written so."""
+    first = {'"': "string", "{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "null"}
+    return first.get(value[0], "number" if set(".eE") & set(value) else "integer")
+
+
+def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
+    while str(found.get("$ref", "")).startswith("#/$defs/"):
+        found = root["$defs"][found["$ref"].removeprefix("#/$defs/")]
+    return found
+
+
+def _values_of(schema: Mapping[str, Any]) -> list[str] | None:
+    if "const" in schema:
+        return [_text(schema["const"])]
+    return [_text(one) for one in schema["enum"]] if "enum" in schema else None
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _listed(kinds: Mapping[str, Any]) -> str:
+    return " or ".join(sorted(kinds))
+
+
+def _name(at: str) -> str:
+    return at or "the whole"
