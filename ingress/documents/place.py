@@ -1,0 +1,29 @@
+"""Whose documents they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.settings import SiteSettings
+from schemas.catalogue import EXAMPLE_SITE
+
+VERSION = "0.1.0"
+"""Of the documents: that of the gateway (pyproject.toml; a test compares)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A deployment: where it is reached, under which prefix, and what its events name as their source."""
+
+    site_uri: str
+    prefix: str
+    source: str
+
+
+EXAMPLE = Place(EXAMPLE_SITE, "/api", EXAMPLE_SITE)
+"""The one that the documents in the repository speak of."""
+
+
+def place_of(site: SiteSettings) -> Place:
+    """The deployment that these settings describe."""
+    return Place(site.site_uri, site.prefix, site.source)
