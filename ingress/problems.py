@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
+import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
@@ -21,9 +22,18 @@ RETRY_AFTER_SECONDS = 5
 log = get_logger(__name__)
 
 
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it was refused (RFC 9457): `type` is stable, `detail` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
 def problem(status: int, type_: str, title: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """A problem document. `type_` is a URI reference such as `/problems/invalid-token` and never changes."""
-    body = dumps({"type": type_, "title": title, "status": status, "detail": detail})
+    body = dumps(Problem(type=type_, title=title, status=status, detail=detail))
     return web.Response(
         status=status,
         body=body,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 from aiohttp import hdrs, web
 
 from common.codec import dumps, loads
@@ -13,6 +14,15 @@ from ingress.limits import read_body
 from ingress.parameters import positive_number, singles
 from ingress.problems import problem
 from schemas.messages import Json
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Part of a list; `next`, given back as `after`, brings the following part, null: there is none."""
+
+    items: Sequence[T]
+    next: str | None
 
 
 def answer(value: Any, status: int = 200) -> web.Response:
@@ -29,7 +39,7 @@ def done() -> web.Response:
 
 def page_of(items: Sequence[Any], next_cursor: str | None) -> web.Response:
     """One page of a list; `next` goes into `after` for the following one."""
-    return answer({"items": items, "next": next_cursor})
+    return answer(Page(items, next_cursor))
 
 
 def missing(what: str) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from common.logs import get_logger
@@ -11,6 +12,12 @@ from ingress.admin.store.connections import ConnectionStore
 from ingress.parameters import one
 
 log = get_logger(__name__)
+
+
+class ResyncBegun(msgspec.Struct, frozen=True):
+    """So many targets are wanted again."""
+
+    targets: int
 
 
 class ConnectionEndpoints:
@@ -48,4 +55,4 @@ class ConnectionEndpoints:
         log.info(
             "resync.begun", connection_id=found.connection_id, why="hand", targets=targets, location_id=location_id
         )
-        return answer({"targets": targets}, 202)
+        return answer(ResyncBegun(targets), 202)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
 from common.broker.publisher import Outgoing
@@ -11,6 +13,26 @@ from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
 from ingress.admin.rules import connection_of, cursor, queue_of, read_paging, shown_body
 from ingress.admin.store.dead_letters import DeadLetterStore
+from schemas.messages import Json
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message that could not be processed; in its `body`, text when it is not JSON, secrets are masked."""
+
+    id: str
+    queue: str
+    reason: str
+    connection_id: int | None
+    at: datetime | None
+    attempts: int
+    body: Json
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """The queue has it again."""
+
+    id: str
+    queue: str
 
 
 class Broker(Protocol):
@@ -51,20 +73,20 @@ class DeadLetterEndpoints:
         headers = {"schema": found.schema_name, "attempt": 0}
         await self._broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
         await self._store.drop(found.parked_id)
-        return answer({"id": found.parked_id, "queue": found.queue}, 202)
+        return answer(Replayed(found.parked_id, found.queue), 202)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Forget it."""
         return done() if await self._store.drop(path_name(request, "id")) else missing("dead letter")
 
 
-def _shown(parked: Parked) -> dict[str, Any]:
-    return {
-        "id": parked.parked_id,
-        "queue": parked.queue,
-        "reason": parked.reason,
-        "connectionId": parked.connection_id,
-        "at": parked.parked_at,
-        "attempts": parked.attempts,
-        "body": shown_body(parked.body),
-    }
+def _shown(parked: Parked) -> DeadLetter:
+    return DeadLetter(
+        id=parked.parked_id,
+        queue=parked.queue,
+        reason=parked.reason,
+        connection_id=parked.connection_id,
+        at=parked.parked_at,
+        attempts=parked.attempts,
+        body=shown_body(parked.body),
+    )

@@ -21,7 +21,7 @@ from ingress.admin.store.connections import ConnectionStore
 from ingress.admin.store.dead_letters import DeadLetterStore
 from ingress.admin.store.held import HeldStore
 from ingress.admin.store.listings import ListingStore
-from ingress.admin.store.status import StatusStore
+from ingress.admin.store.status import Counts, StatusStore
 from ingress.admin.store.targets import TargetStore
 from ingress.admin.store.users import UserStore
 from ingress.admin.targets import TargetEndpoints
@@ -30,6 +30,18 @@ from ingress.bearer import bearer_token, unauthorized
 from ingress.passwords import Passwords
 
 ROOT = "/admin/v1"
+
+
+class UnmatchedWebhook(msgspec.Struct, frozen=True):
+    """The raw body of a webhook whose hash did not match, in base64."""
+
+    body: str
+
+
+class Status(Counts, frozen=True, kw_only=True):
+    """How things stand: the grant, how much there is of everything, and whether the broker answers."""
+
+    broker: bool
 
 
 class AdminHandler:
@@ -98,9 +110,9 @@ class AdminHandler:
         return guarded
 
     async def _unmatched(self, request: web.Request) -> web.Response:
-        items = [{"body": base64.b64encode(raw).decode()} for raw in self._unmatched_webhooks]
+        items = [UnmatchedWebhook(base64.b64encode(raw).decode()) for raw in self._unmatched_webhooks]
         return page_of(items, None)
 
     async def _status(self, request: web.Request) -> web.Response:
         counts = await self._status_store.counts()
-        return answer({**msgspec.structs.asdict(counts), "broker": self._broker.ready})
+        return answer(Status(**msgspec.structs.asdict(counts), broker=self._broker.ready))

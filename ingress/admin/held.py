@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from common.logs import get_logger
@@ -13,6 +14,12 @@ from ingress.parameters import one, positive_number
 from ingress.problems import problem
 
 log = get_logger(__name__)
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """So many listings were held, and are not any more."""
+
+    held: int
 
 
 class HeldEndpoints:
@@ -56,4 +63,4 @@ class HeldEndpoints:
             return problem(409, "/problems/held-changed", "Something else is held", detail)
         if held:
             log.info("held.decided", connection_id=connection_id, decision=decision, held=held)
-        return answer({"held": held}, status)
+        return answer(Decided(held), status)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -11,6 +14,27 @@ from ingress.health.readiness import Readiness
 from ingress.health.store_watch import StoreWatch
 
 RETRY_AFTER_SECONDS = 2
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Webhooks can be taken; without the store everything else waits."""
+
+    status: Literal["ready"] = "ready"
+    store: Literal["up", "down"]
+
+
+class Unready(msgspec.Struct, frozen=True, kw_only=True):
+    """Webhooks cannot be taken; `reason` says why."""
+
+    status: Literal["unready"] = "unready"
+    reason: str
+    store: Literal["up", "down"]
 
 
 class HealthHandler:
@@ -31,21 +55,21 @@ class HealthHandler:
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """200 as long as the event loop runs."""
-        return _answer(200, {"status": "alive"})
+        return _answer(200, Alive())
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """200 when webhooks can be taken, else 503 with the reason; the store's state beside it."""
         trouble = await self._readiness.trouble()
         if trouble is None:
-            return _answer(200, {"status": "ready", "store": self._store.state})
-        return _answer(503, {"status": "unready", "reason": trouble, "store": self._store.state})
+            return _answer(200, Ready(store=self._store.state))
+        return _answer(503, Unready(reason=trouble, store=self._store.state))
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus' text format."""
         return web.Response(body=generate_latest(self._registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_PLAIN_0_0_4})
 
 
-def _answer(status: int, body: dict[str, str]) -> web.Response:
+def _answer(status: int, body: Alive | Ready | Unready) -> web.Response:
     headers = {hdrs.CACHE_CONTROL: "no-store"}
     if status == 503:
         headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER_SECONDS)

@@ -6,15 +6,24 @@ connection, and 401 and 403.
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import hdrs, web
 
 from common.access_tokens import AccessToken, AccessTokens
 from common.clock import wall_seconds
 from common.codec import dumps
 from ingress.bearer import bearer_token, other_connection, unauthorized
-from ingress.inventory import as_map
+from ingress.inventory import Location, as_map
 from ingress.oauth.store import OAuthStore
 from ingress.parameters import one, positive_number, singles
+
+
+class UsersListings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whose connection it is, and the user's locations by `ID`; the names are the guide's."""
+
+    connection_id: int
+    user_id: str
+    locations: dict[str, Location]
 
 
 class CheckEndpoint:
@@ -35,10 +44,8 @@ class CheckEndpoint:
         checked = await self._store.check(token)
         if checked is None:
             return unauthorized("The connection was revoked. The user has to authorize it again.")
-        body = {
-            "connectionId": checked.connection_id,
-            "userId": checked.user_id,
-            "locations": as_map(checked.locations),
-        }
+        body = UsersListings(
+            connection_id=checked.connection_id, user_id=checked.user_id, locations=as_map(checked.locations)
+        )
         headers = {hdrs.CONTENT_TYPE: "application/json; charset=UTF-8", hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(body=dumps(body), headers=headers)

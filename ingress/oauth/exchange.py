@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import msgspec
 from aiohttp import hdrs, web
 
 from common.access_tokens import AccessTokens
@@ -58,6 +59,21 @@ def answering_rfc6749(method: Method[S]) -> Method[S]:
     return answer
 
 
+class TokenPair(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What Syncaroo gets: `expires` is UTC without an offset, the refresh token is one-time."""
+
+    access_token: str
+    expires: str
+    refresh_token: str
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Why there are no tokens (RFC 6749 §5.2)."""
+
+    error: str
+    error_description: str
+
+
 class TokenEndpoint:
     """Exchanges grants for tokens."""
 
@@ -103,16 +119,16 @@ class TokenEndpoint:
 
     def _pair(self, issued: Issued) -> web.Response:
         now = wall_seconds()
-        body = {
-            "accessToken": self._tokens.issue(issued.connection_id, issued.family, now),
-            "expires": expires_text(now + self._tokens.seconds),
-            "refreshToken": self._refresh_tokens.sign(issued.family, str(issued.generation)),
-        }
+        body = TokenPair(
+            access_token=self._tokens.issue(issued.connection_id, issued.family, now),
+            expires=expires_text(now + self._tokens.seconds),
+            refresh_token=self._refresh_tokens.sign(issued.family, str(issued.generation)),
+        )
         return web.Response(body=dumps(body), content_type="application/json", headers=NO_STORE)
 
 
 def _error(status: int, error: str, description: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = dumps({"error": error, "errorDescription": description})
+    body = dumps(Refusal(error=error, error_description=description))
     return web.Response(
         status=status, body=body, content_type="application/json", headers={**NO_STORE, **(headers or {})}
     )

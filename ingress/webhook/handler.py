@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 
 from common.access_tokens import AccessToken, AccessTokens, Expired
@@ -23,6 +25,13 @@ from ingress.webhook.metrics import WebhookMetrics
 from ingress.webhook.rules import Accept, Count, Decision, Forbid, Park, Receipt, Terms, decide
 
 log = get_logger(__name__)
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The broker has the webhook; `delivery_id` is what it is called from here on."""
+
+    status: Literal["accepted"] = "accepted"
+    delivery_id: str
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class WebhookHandler:
             delivery_id=receipt.delivery_id,
             outcome=_outcome(decision),
         )
-        body = dumps({"status": "accepted", "deliveryId": receipt.delivery_id})
+        body = dumps(Accepted(delivery_id=receipt.delivery_id))
         response = web.Response(status=self._success_status, body=body, content_type="application/json")
         return Answered(_outcome(decision), response)
 

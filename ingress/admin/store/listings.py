@@ -11,7 +11,8 @@ from sqlalchemy import Select, and_, or_, select
 from common.store.engine import Store
 from ingress.admin.rules import ListingFilter, Paging
 from ingress.admin.store.targets import attempts_at
-from schemas.events import ListingNames
+from schemas.events import ListingChanged, ListingNames
+from schemas.messages import Source
 from schemas.tables import EventRow, ListingRow, SuspectRow, table_of
 
 _listing = table_of(ListingRow)
@@ -48,6 +49,16 @@ class KnownListing(Listing, frozen=True, kw_only=True, rename="camel"):
     began: int
     ended: int
     asked: int
+
+
+class Change(ListingChanged, frozen=True, kw_only=True, rename="camel", tag="change", tag_field="kind"):
+    """A version of a listing: the event's data, when it was told, and the answer that led to it (null: `unmapped`)."""
+
+    event_id: str
+    position: int
+    at: datetime
+    published_at: datetime | None
+    cause: Source | None
 
 
 Past = tuple[int, Any]
@@ -143,7 +154,7 @@ def _known(row: Any) -> KnownListing:
 
 
 def _change(row: Any) -> dict[str, Any]:
-    """A version: the event's data, and what led to it."""
+    """A `Change`, its texts as they were stored."""
     data: dict[str, msgspec.Raw] = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
     cause = None if row.cause is None else msgspec.Raw(row.cause.encode())
     return {
