@@ -10,7 +10,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo up setup test lint format lock clean
+.PHONY: help .venv demo up setup test lint format schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ lint: .venv/.complete ## format, rules, import direction, types
 format: .venv/.complete ## format the code and mend what can be mended by machine
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+schemas: .venv/.complete ## JSON Schemas, AsyncAPI and OpenAPI from the code, into schemas/documents
+	@$(BIN)/gateway schemas write
 
 lock: .venv/.complete ## newest versions that pyproject.toml allows, into both locks
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -30,6 +30,8 @@ from common.store.setup import facts_of
 from common.urls import AllowedHosts
 from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
+from ingress.documents.handler import DocumentsHandler
+from ingress.documents.place import place_of
 from ingress.health.handler import HealthHandler
 from ingress.health.readiness import Readiness
 from ingress.health.store_watch import StoreWatch
@@ -126,6 +128,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
     app.add_routes(oauth.routes(settings.site.prefix))
     app.add_routes(connect.routes())
     app.add_routes(_webhook_handler(settings, parts).routes())
+    app.add_routes(DocumentsHandler(place_of(settings.site, settings.webhook)).routes())
     app.add_routes(_health_handler(parts).routes())
     if settings.listen.ops_port is None:
         _add_ops_routes(app, settings, parts)

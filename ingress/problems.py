@@ -88,8 +88,13 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return problem(500, "/problems/internal", "Internal error", "This is a bug of the gateway. It has been logged.")
 
 
+def phrase_of(status: int) -> str:
+    """A status in words, which never change."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 def _of_http(error: web.HTTPException) -> web.Response:
-    phrase = _PHRASES.get(error.status) or HTTPStatus(error.status).phrase
+    phrase = phrase_of(error.status)
     kept = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.RETRY_AFTER) if name in error.headers}
     name = phrase.lower().replace(" ", "-")
     return problem(error.status, f"/problems/{name}", phrase, _DETAILS.get(error.status, f"{phrase}."), headers=kept)

@@ -23,6 +23,7 @@ from ops.commands import (
     portal,
     resync,
     sandbox,
+    schemas,
     setup,
     status,
     topology,
@@ -39,7 +40,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = (setup, demo, sandbox, topology, portal, status, listings, why, resync, held, dead_letters, hashes, db, keys)
+COMMANDS = (
+    setup,
+    demo,
+    sandbox,
+    topology,
+    portal,
+    status,
+    listings,
+    why,
+    resync,
+    held,
+    dead_letters,
+    hashes,
+    schemas,
+    db,
+    keys,
+)
 for module in COMMANDS:
     module.add_to(app)
 

@@ -2,7 +2,7 @@
 
 Subscribers read what we will write with what they know today, and replay what we have written. For them it breaks
 when a member goes or may be missing, when a type or a set of values is another one or allows more, and when a value
-goes that they wait for. A member more is fine: they did without. A narrower type or bound is fine: they could read more.
+goes that they wait for. A member more is fine, they did without; a narrower type or bound, too, they could read more.
 
 Our own processes are not all replaced at once, and queues hold what the former ones wrote. So messages are read both
 ways, and only a member more that may be missing is fine; `ourselves` is also whoever sends us a message.

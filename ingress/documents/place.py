@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.settings import SiteSettings
+from common.settings import SiteSettings, WebhookSettings
 from schemas.catalogue import EXAMPLE_SITE
 
 VERSION = "0.1.0"
@@ -13,17 +13,19 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class Place:
-    """A deployment: where it is reached, under which prefix, and what its events name as their source."""
+    """A deployment: where it is reached, under which prefix, what its events name as their source, and how it accepts a
+    webhook."""
 
     site_uri: str
     prefix: str
     source: str
+    webhook_status: int = 200
 
 
 EXAMPLE = Place(EXAMPLE_SITE, "/api", EXAMPLE_SITE)
 """The one that the documents in the repository speak of."""
 
 
-def place_of(site: SiteSettings) -> Place:
+def place_of(site: SiteSettings, webhook: WebhookSettings) -> Place:
     """The deployment that these settings describe."""
-    return Place(site.site_uri, site.prefix, site.source)
+    return Place(site.site_uri, site.prefix, site.source, webhook.webhook_success_status)

@@ -31,13 +31,23 @@ COMMANDS = (
     "held",
     "dead-letters",
     "hash",
+    "schemas",
     "db",
     "keys",
 )
 SINGLE = (
     *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "resync", "keys new"),
     *("held list", "held approve", "held discard"),
-    *("dead-letters list", "dead-letters replay", "dead-letters drop", "hash probe", "db upgrade", "db current"),
+    *(
+        "dead-letters list",
+        "dead-letters replay",
+        "dead-letters drop",
+        "hash probe",
+        "schemas write",
+        "schemas check",
+        "db upgrade",
+        "db current",
+    ),
 )
 
 

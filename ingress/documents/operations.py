@@ -1,0 +1,357 @@
+"""What the ingress answers, as one table: `openapi.json` is drawn from it, and a test holds it against the routes.
+
+Errors that any address gives for what is too large, encoded or ambiguous are added when it is drawn, and the operator's
+401 and the store's 503 where an operation needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from common.broker.topology import STAGES
+from ingress.admin.answers import Page
+from ingress.admin.connections import ResyncBegun
+from ingress.admin.dead_letters import DeadLetter, Replayed
+from ingress.admin.handler import ROOT, Status, UnmatchedWebhook
+from ingress.admin.held import Decided
+from ingress.admin.rules import DEFAULT_LIMIT, MAX_LIMIT, MAX_NAME, MAX_PASSWORD
+from ingress.admin.store.connections import Connection
+from ingress.admin.store.held import HeldListing
+from ingress.admin.store.listings import Change, KnownListing, Listing
+from ingress.admin.store.targets import Attempt, Target
+from ingress.admin.store.users import User
+from ingress.documents.index import SchemaIndex
+from ingress.documents.place import Place
+from ingress.health.handler import Alive, Ready, Unready
+from ingress.inventory import Location
+from ingress.oauth.check import UsersListings
+from ingress.oauth.exchange import Refusal, TokenPair
+from ingress.pages.render import STYLE_PATH
+from ingress.parameters import MAX_NUMBER
+from ingress.problems import Problem
+from ingress.webhook.handler import Accepted
+from schemas.json_schema import Schema
+
+Needs = Literal["nothing", "operator", "connection", "client"]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A body: its type, and its schema, a model or one written out."""
+
+    type: str
+    model: Any
+
+
+PAGE = Media("text/html", {"type": "string"})
+PROBLEM = Media("application/problem+json", Problem)
+REFUSAL = Media("application/json", Refusal)
+LINK: tuple[Media, ...] = ()
+"""Nothing but a `Location`."""
+NOTHING: tuple[Media, ...] = ()
+
+
+def json(model: Any) -> Media:
+    """A JSON body."""
+    return Media("application/json", model)
+
+
+Answer = Media | tuple[Media, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one address. `~` is `API_PATH`; `query` names parameters, those that must be given with a `!`."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    answers: Mapping[int, Answer]
+    needs: Needs = "nothing"
+    query: str = ""
+    body: Media | None = None
+    uses_store: bool = True
+    tag: str = "operation"
+
+
+# --- parameters and bodies that are not structs --------------------------------------------------------------------
+
+NUMBER: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER}
+NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+TEXT: Schema = {"type": "string"}
+GIVEN: Schema = {"type": "string", "minLength": 1}
+
+PARAMETERS: dict[str, tuple[str, Schema]] = {
+    "userId": ("The platform's own id of the user.", NAME),
+    "locationId": ("The platform's own id of the location.", NAME),
+    "connectionId": ("Syncaroo's number of the connection.", NUMBER),
+    "listingId": ("Ours, as events tell it.", NAME),
+    "id": ("As the list tells it.", NAME),
+    "after": ("The `next` of the page before.", TEXT),
+    "limit": ("At most so many items.", NUMBER | {"maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
+    "attributeType": ("Such as resources; singular or plural.", TEXT),
+    "itemId": ("The item's id in Syncaroo.", TEXT),
+    "url": ("A URL of Syncaroo's API, or the path of one.", TEXT),
+    "queue": (f"Such as {', '.join(STAGES)}, or the queue's whole name.", TEXT),
+    "held": ("The number that was seen: when it is another one by now, nothing is done.", NUMBER),
+    "clientId": ("PLATFORM_CLIENT_ID.", TEXT),
+    "redirectUri": ("One of PLATFORM_REDIRECT_URIS.", TEXT),
+    "responseType": ("How to come back.", {"const": "code"}),
+    "state": ("Comes back as it is.", TEXT),
+    "code": ("Syncaroo's authorization code.", TEXT),
+    "error": ("Why Syncaroo did not authorise us.", TEXT),
+    "errorDescription": ("The same in words.", TEXT),
+    "kind": ("Whole CloudEvents, or messages of our own.", {"enum": ["cloudevents", "messages"]}),
+    "name": ("Such as listing.changed.", TEXT),
+    "version": ("The schema's version.", NUMBER),
+}
+
+EXAMPLES = {
+    "userId": "1",
+    "locationId": "1198",
+    "connectionId": 99,
+    "listingId": "6f0b1a0e-9c57-5d0c-8f9b-4b1f3a0f9e55",
+    "url": "/v1/locations/12/resources/7843",
+    "attributeType": "resources",
+    "kind": "cloudevents",
+    "name": "listing.changed",
+    "version": 1,
+}
+"""Of parameters."""
+
+FORM = "application/x-www-form-urlencoded"
+TOKEN_FORM = Media(
+    FORM,
+    {
+        "type": "object",
+        "properties": {
+            "grantType": {"enum": ["authorization_code", "refresh_token"]},
+            "code": TEXT,
+            "redirectUri": TEXT | {"description": "Of the authorization, if it is told."},
+            "refreshToken": TEXT,
+            "clientId": TEXT | {"description": "Here or by HTTP Basic."},
+            "clientSecret": TEXT | {"description": "Here or by HTTP Basic."},
+        },
+        "required": ["grantType"],
+        "oneOf": [
+            {"properties": {"grantType": {"const": "authorization_code"}, "code": GIVEN}, "required": ["code"]},
+            {
+                "properties": {"grantType": {"const": "refresh_token"}, "refreshToken": GIVEN},
+                "required": ["refreshToken"],
+            },
+        ],
+    },
+)
+LOGIN_OR_DECISION = Media(
+    FORM,
+    {
+        "type": "object",
+        "description": "What the page's form holds: a login, or a decision.",
+        "properties": {
+            "csrf": TEXT,
+            "login": TEXT,
+            "password": TEXT | {"format": "password"},
+            "decision": {"enum": ["allow", "deny"]},
+        },
+    },
+)
+ADMIN_LOGIN = Media(
+    FORM,
+    {
+        "type": "object",
+        "description": "What the page's form holds.",
+        "properties": {"csrf": TEXT, "password": TEXT | {"format": "password", "description": "An ADMIN_TOKEN."}},
+    },
+)
+WEBHOOK = Media(
+    "application/json",
+    {
+        "type": "object",
+        "description": "As Syncaroo's guide shows it. Any JSON object is taken; what tells no target is kept for a "
+        "person. The Content-Type does not matter.",
+        "properties": {
+            "connectionId": {"type": ["integer", "string"]},
+            "webhookType": {"description": "data, or what is only counted."},
+            "attributeType": {"description": "locations, resources or rates; also inside metaData."},
+            "locationId": {"description": "The platform's own id."},
+            "metaData": {
+                "description": "resourceId, resourceType, attributeType, and apiUrl: where to look.",
+            },
+            "hash": {"description": "Over the body without it (WEBHOOK_HASH_RECIPE)."},
+        },
+    },
+)
+USER = json(
+    {
+        "type": "object",
+        "properties": {
+            "userId": NAME | {"description": "That of the address, if it is told."},
+            "login": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME},
+            "password": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_PASSWORD, "format": "password"},
+        },
+        "additionalProperties": False,
+    }
+)
+METRICS = Media("text/plain", TEXT)
+STYLE = Media("text/css", TEXT)
+OBJECT: Schema = {"type": "object"}
+SCHEMA_DOCUMENT = Media("application/schema+json", OBJECT)
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def operations(place: Place) -> list[Operation]:
+    """Everything, where this deployment has it."""
+    webhooks = (
+        _webhook("receiveWebhook", "~/update", place.webhook_status),
+        _webhook("receiveWebhookAtRoot", "/update", place.webhook_status),
+    )
+    found: dict[tuple[str, str], Operation] = {}
+    for one in (*webhooks, *SYNCAROO, *PAGES, *OPERATORS, *HEALTH, *DOCUMENTS):
+        path = one.path.replace("~", place.prefix, 1)
+        found.setdefault((one.method, path), replace(one, path=path))
+    return list(found.values())
+
+
+def _webhook(name: str, path: str, success: int) -> Operation:
+    answers: dict[int, Answer] = {success: json(Accepted), 400: PROBLEM, 401: PROBLEM, 403: PROBLEM, 503: PROBLEM}
+    summary = "Syncaroo tells that something changed; answered when the broker has it."
+    return Operation(name, "POST", path, summary, answers, "connection", "", WEBHOOK, uses_store=False, tag="Syncaroo")
+
+
+def _check(name: str, path: str) -> Operation:
+    answers = {200: json(UsersListings), 401: PROBLEM, 403: PROBLEM}
+    summary = "Syncaroo asks which listings a connection has; the first success confirms it."
+    return Operation(name, "GET", path, summary, answers, "connection", "connectionId!", tag="Syncaroo")
+
+
+SYNCAROO = (
+    _check("checkConnection", "~/check_connection"),
+    _check("checkConnectionAtRoot", "/check_connection"),
+    Operation(
+        "exchangeToken", "POST", "~/oauth/token", "A code or a refresh token for tokens, once each.",
+        {200: json(TokenPair), 400: (REFUSAL, PROBLEM), 401: REFUSAL, 413: (REFUSAL, PROBLEM), 503: REFUSAL},
+        "client", "", TOKEN_FORM, tag="Syncaroo",
+    ),
+)  # fmt: skip
+
+_AUTHORIZE = "connectionId! clientId! redirectUri! responseType! state"
+PAGES = (
+    Operation(
+        "authorize", "GET", "~/oauth/authorize", "The login page, or the page that asks for consent.",
+        {200: PAGE, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", _AUTHORIZE, tag="pages",
+    ),
+    Operation(
+        "decide", "POST", "~/oauth/authorize", "A login, or a decision: back to Syncaroo with a code.",
+        {303: LINK, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE, 503: PAGE},
+        "nothing", _AUTHORIZE, LOGIN_OR_DECISION, tag="pages",
+    ),
+    Operation(
+        "connect", "GET", "/connect", "On to Syncaroo, to let us into its API; first the login page.",
+        {200: PAGE, 302: LINK, 503: PAGE}, tag="pages",
+    ),
+    Operation(
+        "logInOperator", "POST", "/connect", "An operator's login; back to /connect.",
+        {303: LINK, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE},
+        "nothing", "", ADMIN_LOGIN, uses_store=False, tag="pages",
+    ),
+    Operation(
+        "confirm", "GET", "/confirm", "Back from Syncaroo: shows what became of the authorization.",
+        {200: PAGE, 400: (PAGE, PROBLEM), 503: PAGE},
+        "nothing", "state code error errorDescription", tag="pages",
+    ),
+    Operation(
+        "style", "GET", STYLE_PATH, "The pages' style sheet.", {200: STYLE}, uses_store=False, tag="pages",
+    ),
+)  # fmt: skip
+
+
+def _operator(name: str, method: str, path: str, summary: str, answers: dict[int, Answer], **more: Any) -> Operation:
+    return Operation(name, method, f"{ROOT}/{path}", summary, answers, "operator", **more)
+
+
+class History(Page[Attempt | Change], frozen=True):
+    """Attempts and changes, the newest first."""
+
+
+_LOCATIONS = json(dict[str, Location])
+_HELD = "connections/{connectionId}/held"
+_PAGING = "after limit"
+OPERATORS = (
+    _operator("putUser", "PUT", "users/{userId}", "Create or change a user who may connect.",
+              {200: json(User), 201: json(User), 409: PROBLEM}, body=USER),
+    _operator("getUser", "GET", "users/{userId}", "The user, without the password.", {200: json(User), 404: PROBLEM}),
+    _operator("deleteUser", "DELETE", "users/{userId}", "Erase the person's data and revoke their connections.",
+              {204: NOTHING, 404: PROBLEM}),
+    _operator("getLocations", "GET", "users/{userId}/locations", "The user's listings on the platform.",
+              {200: _LOCATIONS, 404: PROBLEM}),
+    _operator("putLocations", "PUT", "users/{userId}/locations", "Replace them; absent ones become deleted.",
+              {200: _LOCATIONS, 404: PROBLEM}, body=_LOCATIONS),
+    _operator("putLocation", "PUT", "users/{userId}/locations/{locationId}", "Add or replace one.",
+              {200: json(Location), 201: json(Location), 404: PROBLEM}, body=json(Location)),
+    _operator("deleteLocation", "DELETE", "users/{userId}/locations/{locationId}", "One becomes deleted.",
+              {204: NOTHING, 404: PROBLEM}),
+    _operator("listConnections", "GET", "connections", "Who is connected.", {200: json(Page[Connection])},
+              query=_PAGING),
+    _operator("getConnection", "GET", "connections/{connectionId}", "One connection.",
+              {200: json(Connection), 404: PROBLEM}),
+    _operator("revokeConnection", "DELETE", "connections/{connectionId}",
+              "Revoke it: tokens are refused, syncing stops, listings are kept.", {204: NOTHING, 404: PROBLEM}),
+    _operator("resyncConnection", "POST", "connections/{connectionId}/resync",
+              "Read everything known of it, or of one of its locations, again.",
+              {202: json(ResyncBegun), 404: PROBLEM, 409: PROBLEM}, query="locationId"),
+    _operator("listHeld", "GET", "held", "Listings that vanished together with too many others.",
+              {200: json(Page[HeldListing])}, query=f"connectionId {_PAGING}"),
+    _operator("approveHeld", "POST", f"{_HELD}/approve", "Agree: each is deleted when its own URL says so, too.",
+              {202: json(Decided), 404: PROBLEM, 409: PROBLEM}, query="held"),
+    _operator("discardHeld", "POST", f"{_HELD}/discard", "Keep them.",
+              {200: json(Decided), 404: PROBLEM, 409: PROBLEM}, query="held"),
+    _operator("listListings", "GET", "listings", "The last known truth.", {200: json(Page[Listing])},
+              query=f"connectionId locationId attributeType itemId url {_PAGING}"),
+    _operator("getListing", "GET", "listings/{listingId}", "One listing, with all that is known of it.",
+              {200: json(KnownListing), 404: PROBLEM}),
+    _operator("getHistory", "GET", "listings/{listingId}/history", "How it came to be so, newest first.",
+              {200: json(History), 404: PROBLEM}, query=_PAGING),
+    _operator("listTargets", "GET", "targets", "The URLs that were ever wanted.", {200: json(Page[Target])},
+              query=f"connectionId url {_PAGING}"),
+    _operator("listAttempts", "GET", "attempts", "The attempts for one URL, newest first.",
+              {200: json(Page[Attempt])}, query=f"connectionId! url! {_PAGING}"),
+    _operator("listDeadLetters", "GET", "dead-letters", "What could not be processed.",
+              {200: json(Page[DeadLetter])}, query=f"queue connectionId {_PAGING}"),
+    _operator("replayDeadLetter", "POST", "dead-letters/{id}/replay", "Try it again.",
+              {202: json(Replayed), 404: PROBLEM}),
+    _operator("dropDeadLetter", "DELETE", "dead-letters/{id}", "Forget it.", {204: NOTHING, 404: PROBLEM}),
+    _operator("listUnmatchedWebhooks", "GET", "unmatched-webhooks", "The last webhooks whose hash did not match.",
+              {200: json(Page[UnmatchedWebhook])}, uses_store=False),
+    _operator("getStatus", "GET", "status", "How things stand.", {200: json(Status)}),
+)  # fmt: skip
+
+HEALTH = (
+    Operation("healthz", "GET", "/healthz", "Whether the process runs.", {200: json(Alive)},
+              uses_store=False, tag="health"),
+    Operation("readyz", "GET", "/readyz", "Whether webhooks can be taken.", {200: json(Ready), 503: json(Unready)},
+              uses_store=False, tag="health"),
+    Operation("metrics", "GET", "/metrics", "Numbers in Prometheus' text format.", {200: METRICS},
+              uses_store=False, tag="health"),
+)  # fmt: skip
+
+
+def _document(name: str, path: str, summary: str, media: Media, *, found: bool = True) -> Operation:
+    answers: dict[int, Answer] = {200: media} if found else {200: media, 404: PROBLEM}
+    return Operation(name, "GET", path, summary, answers, uses_store=False, tag="documents")
+
+
+DOCUMENTS = (
+    _document("openapi", "~/openapi.json", "This document.", Media("application/vnd.oai.openapi+json", OBJECT)),
+    _document("asyncapi", "/asyncapi.json", "Exchanges, queues and messages, in AsyncAPI.",
+              Media("application/vnd.aai.asyncapi+json", OBJECT)),
+    _document("listSchemas", "/schemas", "Which JSON Schemas there are.", json(SchemaIndex)),
+    _document("getDataSchema", "/schemas/{name}/{version}", "Of an event's data: its dataschema.", SCHEMA_DOCUMENT,
+              found=False),
+    _document("getSchema", "/schemas/{kind}/{name}/{version}", "Of a whole event, or of a message of our own.",
+              SCHEMA_DOCUMENT, found=False),
+)  # fmt: skip
