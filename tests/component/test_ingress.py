@@ -5,9 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -16,56 +14,9 @@ from ingress import listen
 from ingress.app import Parts, create_app, create_ops_app
 from ingress.health.readiness import Readiness
 from ingress.listen import Listener, is_silent
+from tests.component.served import Served, hang_up
 from tests.ingress_app import FakeBroker, bearer, settings, webhook
 from tests.waiting import until
-
-
-class Served:
-    """The application on a real port, as `python -m ingress` serves it."""
-
-    def __init__(self, **changes: Any) -> None:
-        chosen = settings(**changes)
-        self.broker = FakeBroker()
-        self.parts = Parts(chosen, self.broker)
-        self.app = create_app(chosen, self.parts)
-        self.listener = Listener(self.app, "127.0.0.1", 0, "HTTP_PORT")
-        self.port = 0
-
-    async def __aenter__(self) -> "Served":
-        self.port = await self.listener.start()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.session = aiohttp.ClientSession()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
-        await self.listener.close()
-        await self.parts.store.close()
-
-    async def get(self, path: str) -> tuple[int, Any]:
-        async with self.session.get(self.url + path) as response:
-            return response.status, json.loads(await response.read())
-
-    async def send(self) -> int:
-        async with self.session.post(f"{self.url}/update", data=json.dumps(webhook()), headers=bearer()) as response:
-            return response.status
-
-    async def raw(self, request: bytes) -> bytes:
-        """What comes back until the server closes or says no more."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(request)
-        answer = b""
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(5):
-                answer = await reader.readuntil(b"\r\n\r\n")
-        await hang_up(writer)
-        return answer
-
-
-async def hang_up(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
 
 
 @pytest.fixture
