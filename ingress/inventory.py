@@ -6,7 +6,7 @@ Documented by Syncaroo: the shape and the five statuses. Ours: what we refuse wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,22 +15,23 @@ from ingress.parameters import BadInput, check_text
 from schemas.messages import Json
 
 Status = Literal["draft", "active", "private", "pending", "deleted"]
+Text = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A room or desk of a location. `type`: meeting-room, hot-desk, fixed-desk, office, or whatever Syncaroo adds."""
 
-    id: str = msgspec.field(name="ID")
-    name: str
+    id: Text = msgspec.field(name="ID")
+    name: Text
     status: Status
-    type: str
+    type: Text
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One location; `resources` is left out where there are none to tell of."""
 
-    id: str = msgspec.field(name="ID")
-    name: str
+    id: Text = msgspec.field(name="ID")
+    name: Text
     status: Status
     resources: tuple[Resource, ...] | msgspec.UnsetType = msgspec.UNSET
 

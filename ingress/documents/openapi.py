@@ -8,9 +8,11 @@ from typing import Any
 
 from ingress.documents.operations import (
     EXAMPLES,
+    NAME,
     PAGE,
     PARAMETERS,
     PROBLEM,
+    TEXT,
     Answer,
     Media,
     Needs,
@@ -145,7 +147,9 @@ def _errors(one: Operation) -> dict[int, Answer]:
 
 def _path_parameters(path: str) -> Iterator[Json]:
     for name in re.findall(r"{(\w+)}", path):
-        yield {"name": name, "in": "path", "required": True, **_parameter(name)}
+        parameter = _parameter(name)
+        schema = NAME if parameter["schema"] == TEXT else parameter["schema"]
+        yield {"name": name, "in": "path", "required": True, **parameter, "schema": schema}
 
 
 def _query_parameters(query: str) -> Iterator[Json]:

@@ -80,16 +80,17 @@ class Operation:
 # --- parameters and bodies that are not structs --------------------------------------------------------------------
 
 NUMBER: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER}
-NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
 TEXT: Schema = {"type": "string"}
-GIVEN: Schema = {"type": "string", "minLength": 1}
+NAME: Schema = TEXT | {"minLength": 1, "maxLength": MAX_NAME}
+GIVEN: Schema = TEXT | {"minLength": 1}
+ORNULL: Schema = {"type": ["string", "null"]}
 
 PARAMETERS: dict[str, tuple[str, Schema]] = {
-    "userId": ("The platform's own id of the user.", NAME),
-    "locationId": ("The platform's own id of the location.", NAME),
+    "userId": ("The platform's own id of the user.", TEXT),
+    "locationId": ("The platform's own id of the location.", TEXT),
     "connectionId": ("Syncaroo's number of the connection.", NUMBER),
-    "listingId": ("Ours, as events tell it.", NAME),
-    "id": ("As the list tells it.", NAME),
+    "listingId": ("Ours, as events tell it.", TEXT),
+    "id": ("As the list tells it.", TEXT),
     "after": ("The `next` of the page before.", TEXT),
     "limit": ("At most so many items.", NUMBER | {"maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
     "attributeType": ("Such as resources; singular or plural.", TEXT),
@@ -173,7 +174,7 @@ WEBHOOK = Media(
         "description": "As Syncaroo's guide shows it. Any JSON object is taken; what tells no target is kept for a "
         "person. The Content-Type does not matter.",
         "properties": {
-            "connectionId": {"type": ["integer", "string"]},
+            "connectionId": {"description": "Syncaroo's number of the connection; that of the token."},
             "webhookType": {"description": "data, or what is only counted."},
             "attributeType": {"description": "locations, resources or rates; also inside metaData."},
             "locationId": {"description": "The platform's own id."},
@@ -188,9 +189,9 @@ USER = json(
     {
         "type": "object",
         "properties": {
-            "userId": NAME | {"description": "That of the address, if it is told."},
-            "login": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME},
-            "password": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_PASSWORD, "format": "password"},
+            "userId": NAME | ORNULL | {"description": "That of the address, if it is told."},
+            "login": NAME | ORNULL,
+            "password": NAME | ORNULL | {"maxLength": MAX_PASSWORD, "format": "password"},
         },
         "additionalProperties": False,
     }
