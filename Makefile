@@ -27,11 +27,12 @@ setup: .venv/.complete ## migrate the store and declare the topology, as .env or
 test: .venv/.complete ## all tests (ARGS="-k token" for some)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-lint: .venv/.complete ## format, rules, import direction, types
+lint: .venv/.complete ## format, rules, import direction, types, documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
+	@$(BIN)/gateway schemas check
 
 format: .venv/.complete ## format the code and mend what can be mended by machine
 	@$(BIN)/ruff format .
