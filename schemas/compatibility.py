@@ -50,11 +50,9 @@ class _Comparison:
     def _one(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
         yield from self._values(old, new, at)
         yield from self._members(old, new, at)
-        for keyword in ("items", "additionalProperties"):
-            if (old.get(keyword) is False) != (new.get(keyword) is False):
-                yield f"{at}[]: whether there may be any has changed"
-            elif keyword in old or keyword in new:
-                yield from self.lines(old.get(keyword, {}), new.get(keyword, {}), f"{at}[]")
+        yield from self._new_members(old, new, at)
+        yield from self._unnamed_members(old, new, at)
+        yield from self._items(old.get("items", {}), new.get("items", {}), at)
         yield from self._constraints(old, new, at)
 
     def _values(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
@@ -82,18 +80,35 @@ class _Comparison:
                 yield f"{place}: the member could be missing and is required now"
             yield from self.lines(schema, after[name], place)
             yield from self._default(schema, after[name], place)
-        for name in (one for one in after if one not in before):
+
+    def _new_members(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        for name in sorted(new.get("properties", {}).keys() - old.get("properties", {}).keys()):
             place = f"{at}.{name}" if at else name
             if old.get("additionalProperties") is False:
                 yield f"{place}: the member is new, and readers of this version refuse what they do not know"
-            elif name in needs and self.readers == "ourselves":
+            elif name in new.get("required", ()) and self.readers == "ourselves":
                 yield f"{place}: the member is new and required; give it a default"
+
+    def _unnamed_members(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        """`additionalProperties`: those of a map, or whether others than the named ones are refused."""
+        before, after = old.get("additionalProperties", {}), new.get("additionalProperties", {})
+        if before is False and after is not False:
+            yield f"{_name(at)}: members that it does not name were refused and are allowed"
+        elif before is not False and after is False:
+            if self.readers == "ourselves":
+                yield f"{_name(at)}: members that it does not name were allowed and are refused"
+        elif before or after:
+            yield from self.lines(before, after, f"{at}[]")
 
     def _default(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
         """Whoever leaves a member out must be understood alike by everybody who reads it."""
         before, after = old.get("default"), new.get("default")
         if self.readers == "ourselves" and "default" in old and "default" in new and before != after:
             yield f"{at}: its default was {_text(before)} and is {_text(after)}"
+
+    def _items(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
+        if old or new:
+            yield from self.lines(old, new, f"{at}[]")
 
     def _constraints(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
         for keyword in sorted((old.keys() | new.keys()) - _COMPARED - _TOLD_ONLY):

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.broker.topology import EVENT_LOG, EVENTS, STAGES, WORK, queue_name
-from ingress.documents import examples
+from ingress.documents.messages import AMQP, CONTENT_TYPE, internal, messages, payloads
 from ingress.documents.place import VERSION, Place
-from schemas.catalogue import envelope, version_of
 from schemas.events import (
-    EVENT_TYPES,
     ConnectionChanged,
     EventData,
     GrantChanged,
@@ -18,37 +16,13 @@ from schemas.events import (
     ListingSnapshot,
     SnapshotCompleted,
     SyncHeld,
-    dataschema_of,
 )
-from schemas.json_schema import Schema, components
-from schemas.messages import REGISTRY, SnapshotRequested
+from schemas.messages import SnapshotRequested
 
 Json = dict[str, Any]
 
-CONTENT_TYPE = "application/cloudevents+json"
-AMQP = "0.3.0"
-SCHEMAS = "#/components/schemas/{name}"
-
 BROADCAST: tuple[type[EventData], ...] = (ListingChanged, ConnectionChanged, GrantChanged, SyncHeld)
 REPLIES: tuple[type[EventData], ...] = (ListingSnapshot, SnapshotCompleted)
-
-HEADERS: dict[str, str] = {
-    "connectionId": "Syncaroo's number of the connection, as text.",
-    "locationId": "The platform's own id; left out while it is not known.",
-    "resourceId": "The platform's own id; left out while it is not known.",
-    "attributeType": "Such as resources.",
-    "change": "created, updated or deleted.",
-}
-_OF_LISTING = ("connectionId", "attributeType")
-HEADERS_OF: dict[type[EventData], tuple[Sequence[str], Sequence[str]]] = {
-    ListingChanged: ((*_OF_LISTING, "change"), ("locationId", "resourceId")),
-    ConnectionChanged: (("connectionId",), ()),
-    GrantChanged: ((), ()),
-    SyncHeld: (("connectionId",), ()),
-    ListingSnapshot: (_OF_LISTING, ("locationId", "resourceId")),
-    SnapshotCompleted: ((), ()),
-}
-"""Headers that a message always has, and those that it may have."""
 
 ABOUT = f"""\
 Seen from a service downstream: it receives what the gateway sends, and sends what the gateway receives.
@@ -74,7 +48,7 @@ def asyncapi(place: Place) -> Json:
         "defaultContentType": CONTENT_TYPE,
         "channels": _channels(),
         "operations": _operations(),
-        "components": {"messages": _messages(place), "schemas": _schemas(place)},
+        "components": {"messages": messages(place), "schemas": payloads(place)},
     }
 
 
@@ -127,7 +101,7 @@ def _channels() -> Json:
                 "stage": {"enum": list(STAGES)},
                 "shard": {"description": "0 to 63, by the connection."},
             },
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _internal()},
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in internal()},
             "tags": [{"name": "internal"}],
             "bindings": {"amqp": _exchange(WORK)},
         },
@@ -175,106 +149,3 @@ def _exchange(name: str) -> Json:
 def _queue(name: str) -> Json:
     queue = {"name": name, "durable": True, "exclusive": False, "autoDelete": False}
     return {"is": "queue", "queue": queue, "bindingVersion": AMQP}
-
-
-def _internal() -> list[str]:
-    return [name for name in REGISTRY if name != SnapshotRequested.__name__]
-
-
-# --- messages ------------------------------------------------------------------------------------------------------
-
-
-def _messages(place: Place) -> Json:
-    events = {kind.__name__: _event(kind, place) for kind in EVENT_TYPES.values()}
-    internal = {name: _message(name, place) | {"tags": [{"name": "internal"}]} for name in _internal()}
-    return events | {SnapshotRequested.__name__: _request(place)} | internal
-
-
-def _event(kind: type[EventData], place: Place) -> Json:
-    """A CloudEvent; its headers are there to bind and filter by."""
-    example = examples.EVENTS[kind]
-    headers, payload = _example_headers(kind, example), _example_event(kind, example, place)
-    told = {
-        "name": kind.TYPE,
-        "title": kind.__name__,
-        "summary": components([kind])[1][kind.__name__]["description"],
-        "contentType": CONTENT_TYPE,
-        "headers": _headers(kind),
-        "payload": {"$ref": SCHEMAS.format(name=f"{kind.__name__}Event")},
-        "externalDocs": {"url": _schema_url(place, f"cloudevents/{kind.TYPE}/{kind.SCHEMA_VERSION}")},
-        "bindings": {"amqp": {"messageType": kind.TYPE, "bindingVersion": AMQP}},
-        "examples": [{"name": kind.__name__, "headers": headers, "payload": payload}],
-    }
-    answers = {"correlationId": {"location": "$message.payload#/subject", "description": "The snapshot's id."}}
-    return told | (answers if kind is SnapshotCompleted else {})
-
-
-def _headers(kind: type[EventData]) -> Schema:
-    always, sometimes = HEADERS_OF[kind]
-    names = [name for name in HEADERS if name in (*always, *sometimes)]
-    members = {name: {"type": "string", "description": HEADERS[name]} for name in names}
-    return {"type": "object", "properties": members, "required": list(always)}
-
-
-def _example_headers(kind: type[EventData], example: EventData) -> Json:
-    data = examples.told(example)
-    return {name: str(data[name]) for name in _headers(kind)["properties"]}
-
-
-def _example_event(kind: type[EventData], example: EventData, place: Place) -> Json:
-    return {
-        "specversion": "1.0",
-        "id": examples.EVENT_ID,
-        "source": place.source,
-        "type": kind.TYPE,
-        "subject": examples.SUBJECTS[kind],
-        "time": examples.moment(),
-        "datacontenttype": "application/json",
-        "dataschema": dataschema_of(place.source, kind),
-        "data": examples.told(example),
-    }
-
-
-def _message(name: str, place: Place) -> Json:
-    """A message of ours; `schema` is the way back to its type."""
-    members = {"schema": {"const": name}, "attempt": {"type": "integer", "description": "How often it has failed."}}
-    return {
-        "name": name,
-        "title": name,
-        "summary": components([REGISTRY[name]])[1][name]["description"],
-        "contentType": "application/json",
-        "headers": {"type": "object", "properties": members, "required": ["schema"]},
-        "payload": {"$ref": SCHEMAS.format(name=name)},
-        "externalDocs": {"url": _schema_url(place, f"messages/{name}/{version_of(REGISTRY[name])}")},
-    }
-
-
-def _request(place: Place) -> Json:
-    """The one message of ours that anybody may send: it needs no headers."""
-    name = SnapshotRequested.__name__
-    example = {one: value for one, value in examples.told(examples.REQUEST).items() if value is not None}
-    more = {
-        "correlationId": {"location": "$message.payload#/snapshotId", "description": "Yours, or given by the gateway."},
-        "tags": [{"name": "snapshots"}],
-        "examples": [{"name": "OfOneConnection", "payload": example}],
-    }
-    message = _message(name, place) | more
-    del message["headers"]
-    return message
-
-
-def _schemas(place: Place) -> Json:
-    """Payloads in AsyncAPI's own format, which has no ids: those of JSON Schema are a message's `externalDocs`."""
-    _, named = components([*EVENT_TYPES.values(), *REGISTRY.values()], SCHEMAS)
-    events = {f"{kind.__name__}Event": _payload(kind, place) for kind in EVENT_TYPES.values()}
-    return named | events
-
-
-def _payload(kind: type[EventData], place: Place) -> Schema:
-    schema = envelope(kind, place.source)
-    members = schema["properties"] | {"data": {"$ref": SCHEMAS.format(name=kind.__name__)}}
-    return {name: schema[name] for name in ("title", "description", "type", "required")} | {"properties": members}
-
-
-def _schema_url(place: Place, name: str) -> str:
-    return f"{place.site_uri}/schemas/{name}"

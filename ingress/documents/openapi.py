@@ -6,19 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ingress.documents.operations import (
-    EXAMPLES,
-    NAME,
-    PAGE,
-    PARAMETERS,
-    PROBLEM,
-    TEXT,
-    Answer,
-    Media,
-    Needs,
-    Operation,
-    operations,
-)
+from ingress.documents.inputs import EXAMPLES, NAME, PARAMETERS, TEXT
+from ingress.documents.operation import PAGE, PROBLEM, Answer, Media, Needs, Operation
+from ingress.documents.operations import operations
 from ingress.documents.place import VERSION, Place
 from ingress.problems import phrase_of
 from schemas.json_schema import DIALECT, Schema, components

@@ -6,203 +6,36 @@ Errors that any address gives for what is too large, encoded or ambiguous are ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from common.broker.topology import STAGES
 from ingress.admin.answers import Page
 from ingress.admin.connections import ResyncBegun
 from ingress.admin.dead_letters import DeadLetter, Replayed
 from ingress.admin.handler import ROOT, Status, UnmatchedWebhook
 from ingress.admin.held import Decided
-from ingress.admin.rules import DEFAULT_LIMIT, MAX_LIMIT, MAX_NAME, MAX_PASSWORD
 from ingress.admin.store.connections import Connection
 from ingress.admin.store.held import HeldListing
 from ingress.admin.store.listings import Change, KnownListing, Listing
 from ingress.admin.store.targets import Attempt, Target
 from ingress.admin.store.users import User
 from ingress.documents.index import SchemaIndex
+from ingress.documents.inputs import ADMIN_LOGIN, LOGIN_OR_DECISION, TOKEN_FORM, USER, WEBHOOK
+from ingress.documents.operation import LINK, NOTHING, PAGE, PROBLEM, Answer, Media, Operation, json
 from ingress.documents.place import Place
 from ingress.health.handler import Alive, Ready, Unready
 from ingress.inventory import Location
 from ingress.oauth.check import UsersListings
 from ingress.oauth.exchange import Refusal, TokenPair
 from ingress.pages.render import STYLE_PATH
-from ingress.parameters import MAX_NUMBER
-from ingress.problems import Problem
 from ingress.webhook.handler import Accepted
 from schemas.json_schema import Schema
 
-Needs = Literal["nothing", "operator", "connection", "client"]
-
-
-@dataclass(frozen=True)
-class Media:
-    """A body: its type, and its schema, a model or one written out."""
-
-    type: str
-    model: Any
-
-
-PAGE = Media("text/html", {"type": "string"})
-PROBLEM = Media("application/problem+json", Problem)
-REFUSAL = Media("application/json", Refusal)
-LINK: tuple[Media, ...] = ()
-"""Nothing but a `Location`."""
-NOTHING: tuple[Media, ...] = ()
-
-
-def json(model: Any) -> Media:
-    """A JSON body."""
-    return Media("application/json", model)
-
-
-Answer = Media | tuple[Media, ...]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one address. `~` is `API_PATH`; `query` names parameters, those that must be given with a `!`."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    answers: Mapping[int, Answer]
-    needs: Needs = "nothing"
-    query: str = ""
-    body: Media | None = None
-    uses_store: bool = True
-    tag: str = "operation"
-
-
-# --- parameters and bodies that are not structs --------------------------------------------------------------------
-
-NUMBER: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER}
-TEXT: Schema = {"type": "string"}
-NAME: Schema = TEXT | {"minLength": 1, "maxLength": MAX_NAME}
-GIVEN: Schema = TEXT | {"minLength": 1}
-ORNULL: Schema = {"type": ["string", "null"]}
-
-PARAMETERS: dict[str, tuple[str, Schema]] = {
-    "userId": ("The platform's own id of the user.", TEXT),
-    "locationId": ("The platform's own id of the location.", TEXT),
-    "connectionId": ("Syncaroo's number of the connection.", NUMBER),
-    "listingId": ("Ours, as events tell it.", TEXT),
-    "id": ("As the list tells it.", TEXT),
-    "after": ("The `next` of the page before.", TEXT),
-    "limit": ("At most so many items.", NUMBER | {"maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
-    "attributeType": ("Such as resources; singular or plural.", TEXT),
-    "itemId": ("The item's id in Syncaroo.", TEXT),
-    "url": ("A URL of Syncaroo's API, or the path of one.", TEXT),
-    "queue": (f"Such as {', '.join(STAGES)}, or the queue's whole name.", TEXT),
-    "held": ("The number that was seen: when it is another one by now, nothing is done.", NUMBER),
-    "clientId": ("PLATFORM_CLIENT_ID.", TEXT),
-    "redirectUri": ("One of PLATFORM_REDIRECT_URIS.", TEXT),
-    "responseType": ("How to come back.", {"const": "code"}),
-    "state": ("Comes back as it is.", TEXT),
-    "code": ("Syncaroo's authorization code.", TEXT),
-    "error": ("Why Syncaroo did not authorise us.", TEXT),
-    "errorDescription": ("The same in words.", TEXT),
-    "kind": ("Whole CloudEvents, or messages of our own.", {"enum": ["cloudevents", "messages"]}),
-    "name": ("Such as listing.changed.", TEXT),
-    "version": ("The schema's version.", NUMBER),
-}
-
-EXAMPLES = {
-    "userId": "1",
-    "locationId": "1198",
-    "connectionId": 99,
-    "listingId": "6f0b1a0e-9c57-5d0c-8f9b-4b1f3a0f9e55",
-    "url": "/v1/locations/12/resources/7843",
-    "attributeType": "resources",
-    "kind": "cloudevents",
-    "name": "listing.changed",
-    "version": 1,
-}
-"""Of parameters."""
-
-FORM = "application/x-www-form-urlencoded"
-TOKEN_FORM = Media(
-    FORM,
-    {
-        "type": "object",
-        "properties": {
-            "grantType": {"enum": ["authorization_code", "refresh_token"]},
-            "code": TEXT,
-            "redirectUri": TEXT | {"description": "Of the authorization, if it is told."},
-            "refreshToken": TEXT,
-            "clientId": TEXT | {"description": "Here or by HTTP Basic."},
-            "clientSecret": TEXT | {"description": "Here or by HTTP Basic."},
-        },
-        "required": ["grantType"],
-        "oneOf": [
-            {"properties": {"grantType": {"const": "authorization_code"}, "code": GIVEN}, "required": ["code"]},
-            {
-                "properties": {"grantType": {"const": "refresh_token"}, "refreshToken": GIVEN},
-                "required": ["refreshToken"],
-            },
-        ],
-    },
-)
-LOGIN_OR_DECISION = Media(
-    FORM,
-    {
-        "type": "object",
-        "description": "What the page's form holds: a login, or a decision.",
-        "properties": {
-            "csrf": TEXT,
-            "login": TEXT,
-            "password": TEXT | {"format": "password"},
-            "decision": {"enum": ["allow", "deny"]},
-        },
-    },
-)
-ADMIN_LOGIN = Media(
-    FORM,
-    {
-        "type": "object",
-        "description": "What the page's form holds.",
-        "properties": {"csrf": TEXT, "password": TEXT | {"format": "password", "description": "An ADMIN_TOKEN."}},
-    },
-)
-WEBHOOK = Media(
-    "application/json",
-    {
-        "type": "object",
-        "description": "As Syncaroo's guide shows it. Any JSON object is taken; what tells no target is kept for a "
-        "person. The Content-Type does not matter.",
-        "properties": {
-            "connectionId": {"description": "Syncaroo's number of the connection; that of the token."},
-            "webhookType": {"description": "data, or what is only counted."},
-            "attributeType": {"description": "locations, resources or rates; also inside metaData."},
-            "locationId": {"description": "The platform's own id."},
-            "metaData": {
-                "description": "resourceId, resourceType, attributeType, and apiUrl: where to look.",
-            },
-            "hash": {"description": "Over the body without it (WEBHOOK_HASH_RECIPE)."},
-        },
-    },
-)
-USER = json(
-    {
-        "type": "object",
-        "properties": {
-            "userId": NAME | ORNULL | {"description": "That of the address, if it is told."},
-            "login": NAME | ORNULL,
-            "password": NAME | ORNULL | {"maxLength": MAX_PASSWORD, "format": "password"},
-        },
-        "additionalProperties": False,
-    }
-)
-METRICS = Media("text/plain", TEXT)
-STYLE = Media("text/css", TEXT)
+REFUSAL = json(Refusal)
+METRICS = Media("text/plain", {"type": "string"})
+STYLE = Media("text/css", {"type": "string"})
 OBJECT: Schema = {"type": "object"}
 SCHEMA_DOCUMENT = Media("application/schema+json", OBJECT)
-
-
-# --- the table -----------------------------------------------------------------------------------------------------
 
 
 def operations(place: Place) -> list[Operation]:

@@ -10,7 +10,7 @@ from common.store.engine import Store, Transaction
 from common.store.events import append_events
 from common.store.parked import Parked, park
 from ingress.documents import examples
-from ingress.documents.operations import EXAMPLES
+from ingress.documents.inputs import EXAMPLES
 from schemas.events import ListingChanged
 from schemas.tables import (
     AttemptRow,

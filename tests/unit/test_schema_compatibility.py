@@ -78,13 +78,21 @@ CHANGES = {
     "below, in a list and behind a reference": changed(
         referring(one(TEXT)), referring(one(NUMBER)), both="a[].a: its type was string and is integer"
     ),
+    "in a map and behind a reference": changed(
+        {"type": "object", "additionalProperties": {"$ref": "#/$defs/Inner"}, "$defs": {"Inner": one(TEXT)}},
+        {"type": "object", "additionalProperties": {"$ref": "#/$defs/Inner"}, "$defs": {"Inner": one(NUMBER)}},
+        both="[].a: its type was string and is integer",
+    ),
     "in a map": changed(
         one({"type": "object", "additionalProperties": TEXT}),
         one({"type": "object", "additionalProperties": NUMBER}),
         both="a[]: its type was string and is integer",
     ),
     "unknown members are refused": changed(
-        one(TEXT), one(TEXT) | CLOSED, both="[]: whether there may be any has changed"
+        one(TEXT), one(TEXT) | CLOSED, ourselves="the whole: members that it does not name were allowed and are refused"
+    ),
+    "unknown members are allowed": changed(
+        one(TEXT) | CLOSED, one(TEXT), both="the whole: members that it does not name were refused and are allowed"
     ),
     "another default": changed(
         object_of("", a={**NUMBER, "default": 1}),

@@ -17,8 +17,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from common.codec import loads
 from common.store.events import headers_of
 from ingress.documents import examples
-from ingress.documents.asyncapi import HEADERS_OF, asyncapi
+from ingress.documents.asyncapi import asyncapi
 from ingress.documents.files import files
+from ingress.documents.messages import HEADERS_OF
 from ingress.documents.openapi import openapi
 from ingress.documents.place import EXAMPLE, VERSION, Place
 from ops.cli import main
