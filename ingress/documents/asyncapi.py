@@ -27,7 +27,7 @@ REPLIES: tuple[type[EventData], ...] = (ListingSnapshot, SnapshotCompleted)
 ABOUT = f"""\
 Seen from a service downstream: it receives what the gateway sends, and sends what the gateway receives.
 
-Every message is a CloudEvent 1.0 in structured JSON mode, persistent, delivered at least once. The AMQP properties
+Events are CloudEvents 1.0 in structured JSON mode, persistent, delivered at least once. The AMQP properties
 `message_id` and `type` are the event's `id` and `type`, which is the routing key, too. `version` grows by exactly 1 per
 listing: drop what you have seen. Bind a queue of your own to the exchange `{EVENTS}`; it may be declared by
 subscribers: topic, durable, without arguments. The channel of internal messages is there for who operates the gateway;
