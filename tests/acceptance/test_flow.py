@@ -6,12 +6,15 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from ops.stack import WORKERS
 from tests.acceptance.world import World, world
+from tests.json_schemas import faults
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,6 +67,20 @@ async def test_a_webhook_becomes_an_event_with_every_field(gateway: World) -> No
         event["id"],
     )
     assert (message.content_type, message.delivery_mode) == ("application/cloudevents+json", 2)
+
+
+async def test_every_event_fits_the_schema_that_it_names(gateway: World) -> None:
+    """Its `dataschema` is an address of the ingress, and what is served there describes its data."""
+    await gateway.ledger()
+    schemas: dict[str, Any] = {}
+    async with aiohttp.ClientSession() as session:
+        for url in {event["dataschema"] for event in gateway.events}:
+            async with session.get(url) as answer:
+                assert (answer.status, answer.content_type) == (200, "application/schema+json")
+                schemas[url] = await answer.json(content_type=None)
+    assert {event["type"] for event in gateway.events} == {"listing.changed", "connection.changed", "grant.changed"}
+    wrong = {event["id"]: faults(schemas[event["dataschema"]], event["data"]) for event in gateway.events}
+    assert {event_id: found for event_id, found in wrong.items() if found} == {}
 
 
 async def test_what_is_asked_again_and_has_not_changed_is_no_event(gateway: World) -> None:
