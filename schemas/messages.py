@@ -133,7 +133,7 @@ class PairObtained(Message, frozen=True, kw_only=True):
     attempt_id: str | None = None
 
 
-class SnapshotPosition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class SnapshotPosition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """The last listing that was sent, and how many there were by then."""
 
     connection_id: int
@@ -141,10 +141,11 @@ class SnapshotPosition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     sent: int
 
 
-class SnapshotRequested(Message, frozen=True, kw_only=True):
+class SnapshotRequested(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Somebody wants the state of all listings (or of those that fit) in the queue `to`; anybody may send one.
 
-    `after` is ours: it says where the next part of a long snapshot begins.
+    A member of another name is refused: misspelt, it would ask for something else than was meant. `after` is ours: it
+    says where the next part of a long snapshot begins.
     """
 
     to: str
