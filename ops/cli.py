@@ -21,9 +21,11 @@ from ops.commands import (
     keys,
     listings,
     portal,
+    replay,
     resync,
     sandbox,
     setup,
+    snapshot,
     status,
     topology,
     why,
@@ -39,7 +41,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = (setup, demo, sandbox, topology, portal, status, listings, why, resync, held, dead_letters, hashes, db, keys)
+COMMANDS = (
+    *(setup, demo, sandbox, topology, portal, status, listings, why, resync, held, dead_letters, snapshot, replay),
+    *(hashes, db, keys),
+)
 for module in COMMANDS:
     module.add_to(app)
 
