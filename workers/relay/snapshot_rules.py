@@ -35,6 +35,8 @@ def request_in(message: Message) -> SnapshotRequested:
     for text in (message.location_id, message.attribute_type):
         if text is not None and not _is_name(text, LONGEST_NAME):
             raise Permanent("bad_filter", "locationId and attributeType are names")
+    if abs(message.connection_id or 0) >= 2**63:
+        raise Permanent("bad_filter", "connectionId is a number of 64 bits")
     if message.snapshot_id is not None and not _is_name(message.snapshot_id, LONGEST_ID):
         raise Permanent("bad_snapshot_id", f"1 to {LONGEST_ID} bytes, printable")
     return msgspec.structs.replace(message, snapshot_id=message.snapshot_id or new_id())

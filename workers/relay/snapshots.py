@@ -17,7 +17,7 @@ from common.errors import Permanent, Retryable
 from common.logs import get_logger
 from schemas.messages import SnapshotRequested
 from workers.relay.snapshot_rules import after, end_on_the_wire, request_in, sent_by, state_on_the_wire
-from workers.relay.store.snapshots import Page, SnapshotStore
+from workers.relay.store.snapshots import SnapshotStore
 
 PART = 2000
 """Listings in one part, and a page more at most."""
@@ -59,11 +59,12 @@ class Snapshots:
             while rest is not None and self._goes_on(request, rest, began):
                 try:
                     rest = await self._send_page(way, rest)
-                except (Retryable, Permanent) as error:
+                except (Retryable, Permanent):
                     if rest is request:
                         raise
-                    log.info("snapshot.interrupted", snapshot_id=request.snapshot_id, reason=str(error))
-                    return rest
+                    return (
+                        rest  # what was sent is not sent again; the trouble shows itself at once if it is still there
+                    )
         return rest
 
     async def send_all(self, request: SnapshotRequested, on_sent: Callable[[int], object]) -> int:
@@ -89,14 +90,10 @@ class Snapshots:
     async def _send_page(self, way: Way, request: SnapshotRequested) -> SnapshotRequested | None:
         page = await self._store.page(request)
         if not page.listings:
-            await self._complete(way, request, page)
+            await way.send([end_on_the_wire(request, page.at, self._source)])
             return None
         sent = await way.send([state_on_the_wire(one, request, page.at, self._source) for one in page.listings])
         return after(request, page.listings[sent - 1], sent)
-
-    async def _complete(self, way: Way, request: SnapshotRequested, page: Page) -> None:
-        await way.send([end_on_the_wire(request, page.at, self._source)])
-        log.info("snapshot.completed", snapshot_id=request.snapshot_id, to=request.to, listings=sent_by(request))
 
 
 class SnapshotHandler:
@@ -108,6 +105,9 @@ class SnapshotHandler:
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            rest = await self._snapshots.send_part(request_in(delivery.message(SnapshotRequested)))
+            request = request_in(delivery.message(SnapshotRequested))
+            rest = await self._snapshots.send_part(request)
             if rest is not None:
                 await self._publisher.publish(outgoing(rest, "snapshot", rest.connection_id or 0))
+            told = {"snapshot_id": request.snapshot_id, "to": request.to, "after": sent_by(request)}
+            log.info("snapshot.completed" if rest is None else "snapshot.part_sent", **told)
