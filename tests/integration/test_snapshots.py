@@ -258,7 +258,7 @@ async def test_a_full_queue_is_waited_for_and_what_was_sent_is_not_sent_again_an
     """B7: refused is what is over the length; others are served meanwhile."""
     rows = [listing(number) for number in range(20)]
     await desk.known(rows)
-    short = {"x-max-length": 5, "x-overflow": "reject-publish"}
+    short: dict[str, Any] = {"x-max-length": 5, "x-overflow": "reject-publish"}
     await desk.channel.declare_queue(TEAM, durable=True, arguments=short)
     other = Desk(desk.url, desk.store, desk.channel)
     await other.read("other-team")
@@ -302,7 +302,7 @@ class _NoDefaultExchange:
     @asynccontextmanager
     async def open(self, url: str, queue: str) -> AsyncIterator[Any]:
         async with direct(url, queue) as way:
-            channel = way._exchange.channel
+            channel: Any = way._exchange.channel  # type: ignore[attr-defined]  # the abstract one does not say so
             await channel.declare_exchange("internal", internal=True)
             way._exchange = await channel.get_exchange("internal", ensure=False)
             yield way
