@@ -14,7 +14,7 @@ from workers.relay.store.past import Found, PastStore, Told, Wanted
 
 BATCH = 100
 """Messages that may be unconfirmed at once."""
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds before a broker or a queue that takes nothing is tried again; then a person is told."""
 
 
