@@ -75,4 +75,4 @@ def _connection_id(body: bytes) -> int | None:
     except (BadJson, msgspec.MsgspecError):
         return None
     found = value.get("connectionId") if isinstance(value, dict) else None
-    return found if isinstance(found, int) and abs(found) < 2**63 else None
+    return found if type(found) is int and abs(found) < 2**63 else None

@@ -21,10 +21,12 @@ from ops.commands import (
     keys,
     listings,
     portal,
+    replay,
     resync,
     sandbox,
     schemas,
     setup,
+    snapshot,
     status,
     topology,
     why,
@@ -52,10 +54,12 @@ COMMANDS = (
     resync,
     held,
     dead_letters,
+    snapshot,
+    replay,
     hashes,
-    schemas,
     db,
     keys,
+    schemas,
 )
 for module in COMMANDS:
     module.add_to(app)

@@ -197,6 +197,7 @@ class EventRow(SQLModel, table=True):
         Index("ix_event_unpublished", "position", sqlite_where=text("published_at IS NULL"),
               postgresql_where=text("published_at IS NULL")),
         Index("ix_event_created", "created_at", "event_id"),
+        Index("ix_event_position", "position"),
         Unique("connection_id", "listing_id", "version", name="uq_event_version"),
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from common.broker.publisher import Outgoing, Publisher
 from common.broker.retry import RetryPolicy, jittered
 from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
 from common.clock import monotonic_seconds
-from common.codec import decode
+from common.codec import decode, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.logs import get_logger
 from common.process import done_before
@@ -55,16 +55,19 @@ class Delivery:
         value = self.headers.get("attempt", 0)
         return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
-    def message(self) -> Message:
-        """The message in it.
+    def message(self, unmarked: type[Message] | None = None) -> Message:
+        """The message in it; one without our `schema` header, as strangers send them, is read as `unmarked`.
 
         Raises:
             Permanent: `unreadable_message`, of a kind or version that this program does not know.
         """
-        kind = REGISTRY.get(str(self.headers.get("schema")))
+        name = self.headers.get("schema")
+        kind = REGISTRY.get(str(name)) if name else unmarked
         if kind is None:
             raise Permanent("unreadable_message", "unknown schema")
         try:
+            if not name:
+                loads(self.body)  # strangers may send anything
             return decode(self.body, kind)
         except BadJson as error:
             raise Permanent("unreadable_message", error.detail) from error

@@ -23,7 +23,10 @@ EXCHANGES = (WORK, EVENTS, LOG)
 
 Stage = Literal["token", "fetch", "reconcile", "snapshot"]
 STAGES: tuple[Stage, ...] = ("token", "fetch", "reconcile")
-DELAYED_STAGES: tuple[Stage, ...] = ("token", "reconcile")
+DELAYED_STAGES: tuple[Stage, ...] = ("token", "reconcile", "snapshot")
+
+SNAPSHOT_DELAY = timedelta(seconds=5)
+"""How long a snapshot waits for a full queue to have room again."""
 
 SHARDS = 64
 DELIVERY_LIMIT = 20
@@ -80,13 +83,14 @@ def duration_name(delay: timedelta) -> str:
 
 def work_queues(retry_delays: Sequence[timedelta]) -> list[Queue]:
     """Everything on `syncaroo.work`."""
-    queues = []
+    queues: list[Queue] = []
+    delayed: list[Queue] = []
     for stage in STAGES:
         queues.append(_stage_queue(stage))
         queues.append(_dead_queue(stage))
-    for stage in DELAYED_STAGES:
-        queues += [_delay_queue(stage, delay) for delay in sorted(set(retry_delays))]
-    return queues
+        if stage in DELAYED_STAGES:
+            delayed += [_delay_queue(stage, delay) for delay in sorted(set(retry_delays))]
+    return queues + delayed
 
 
 def event_queues() -> list[Queue]:
@@ -97,7 +101,7 @@ def event_queues() -> list[Queue]:
         reader="anyone, from an offset or a time",
         arguments={"x-queue-type": "stream"},
     )
-    return [log, _stage_queue("snapshot"), _dead_queue("snapshot")]
+    return [log, _stage_queue("snapshot"), _dead_queue("snapshot"), _delay_queue("snapshot", SNAPSHOT_DELAY)]
 
 
 READERS: dict[Stage, str] = {"snapshot": "relay"}

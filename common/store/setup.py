@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from common.errors import SettingsError, StoreUnavailable
 from common.logs import get_logger
 from common.settings import SiteSettings, SyncarooSettings
-from common.store.engine import Store, is_passing
+from common.store.engine import Store, Transaction, is_passing
 from common.store.insert import insert
 from schemas.tables import FactRow, table_of
 
@@ -123,6 +123,18 @@ async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
     return True
 
 
+async def check_store(store: Store, facts: dict[str, str]) -> None:
+    """Once, for a command: the store has our schema and belongs to this environment. Writes nothing.
+
+    Raises:
+        StoreUnavailable: it does not answer, or its schema is older.
+        SettingsError: as above.
+    """
+    await _check_schema(store)
+    async with store.reading() as transaction:
+        _refuse_others(await _known(transaction), facts)
+
+
 async def _check_schema(store: Store) -> None:
     found, wanted = await current_revision(store), head_revision()
     if found == wanted:
@@ -140,17 +152,25 @@ async def remember(store: Store, facts: dict[str, str]) -> None:
         SettingsError: naming the settings that differ from what the store remembers.
     """
     async with store.transaction() as transaction:
-        known: dict[str, Any] = {row.name: row.value for row in await transaction.rows(select(_facts))}
-        faults = [
-            f"{name}: this store belongs to an environment with another {name}; use that one or another DATABASE_URL"
-            for name, value in facts.items()
-            if known.get(name, value) != value
-        ]
-        if faults:
-            raise SettingsError(faults)
+        known = await _known(transaction)
+        _refuse_others(known, facts)
         fresh = [{"name": name, "value": value} for name, value in facts.items() if name not in known]
         if fresh:
             await transaction.execute(insert(transaction, _facts).on_conflict_do_nothing(), fresh)
+
+
+async def _known(transaction: Transaction) -> dict[str, Any]:
+    return {row.name: row.value for row in await transaction.rows(select(_facts))}
+
+
+def _refuse_others(known: dict[str, Any], facts: dict[str, str]) -> None:
+    faults = [
+        f"{name}: this store belongs to an environment with another {name}; use that one or another DATABASE_URL"
+        for name, value in facts.items()
+        if known.get(name, value) != value
+    ]
+    if faults:
+        raise SettingsError(faults)
 
 
 def upgrade_now(database_url: str) -> None:

@@ -8,11 +8,12 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
-from common.broker.publisher import Outgoing
+from common.broker.publisher import Outgoing, Unroutable
 from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
 from ingress.admin.rules import connection_of, cursor, queue_of, read_paging, shown_body
 from ingress.admin.store.dead_letters import DeadLetterStore
+from ingress.problems import problem
 from schemas.messages import Json
 
 
@@ -46,6 +47,7 @@ class Broker(Protocol):
         """Return once the broker has it.
 
         Raises:
+            Unroutable: no queue takes it.
             BrokerUnavailable: it does not, or nobody knows.
         """
 
@@ -71,13 +73,25 @@ class DeadLetterEndpoints:
         if found is None:
             return missing("dead letter")
         headers = {"schema": found.schema_name, "attempt": 0}
-        await self._broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
+        try:
+            await self._broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
+        except Unroutable:
+            return _nobody_takes(found.routing_key)
         await self._store.drop(found.parked_id)
         return answer(Replayed(found.parked_id, found.queue), 202)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Forget it."""
         return done() if await self._store.drop(path_name(request, "id")) else missing("dead letter")
+
+
+def _nobody_takes(routing_key: str) -> web.Response:
+    """409: the broker answers, and waiting mends nothing; requests for snapshots live on the events' broker."""
+    detail = (
+        f"No queue here takes {routing_key}; the dead letter is kept. Has `gateway setup` been run? Where events have "
+        "a broker of their own (EVENTS_AMQP_URL), ask there for the snapshot again, or use `gateway snapshot`."
+    )
+    return problem(409, "/problems/no-queue", "No queue takes it", detail)
 
 
 def _shown(parked: Parked) -> DeadLetter:

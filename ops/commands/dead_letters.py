@@ -13,7 +13,7 @@ from ops.terminal import AsJson, out, print_json, print_table
 
 group = typer.Typer(no_args_is_help=True, help="See what could not be processed, put it back, or drop it.")
 
-Queue = Annotated[str | None, typer.Option(help="Only those of token, fetch or reconcile.")]
+Queue = Annotated[str | None, typer.Option(help="Only those of token, fetch, reconcile or snapshot.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids, as list shows them.")]
 All = Annotated[bool, typer.Option("--all", help="All of them (of --queue, when given).")]
 

@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
 from common.access_tokens import AccessTokens
-from common.broker.publisher import Outgoing
+from common.broker.publisher import Outgoing, Unroutable
 from common.errors import BrokerUnavailable
 from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSettings
 from common.store.engine import Store
@@ -43,12 +43,16 @@ class Broker:
 
     ready: bool = True
     published: list[Outgoing] = field(default_factory=list)
+    without: str = " "
+    """What routing keys begin with that no queue takes."""
 
     async def publish(self, message: Outgoing) -> None:
         assert message.routing_key
         assert message.headers["schema"]
         if not self.ready:
             raise BrokerUnavailable("broker: away")
+        if message.routing_key.startswith(self.without):
+            raise Unroutable(f"broker: no queue for {message.routing_key}")
         self.published.append(message)
 
 

@@ -30,6 +30,8 @@ COMMANDS = (
     "resync",
     "held",
     "dead-letters",
+    "snapshot",
+    "replay",
     "hash",
     "schemas",
     "db",
@@ -37,6 +39,7 @@ COMMANDS = (
 )
 SINGLE = (
     *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "resync", "keys new"),
+    *("snapshot", "replay"),
     *("held list", "held approve", "held discard"),
     *(
         "dead-letters list",
@@ -230,3 +233,23 @@ def test_the_probe_names_the_recipes_that_explain_a_hash(
     ]
     assert gateway(monkeypatch, "hash", "probe", str(tmp_path / "wrong.json")) == 1
     assert "wrong.json: none matches" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("snapshot",),
+        ("snapshot", "--to", "syncaroo.fetch"),
+        ("snapshot", "--to", ""),
+        ("snapshot", "--to", "q", "--location", ""),
+        ("replay", "--to", "q"),
+        ("replay", "--since", "2h", "--to", "syncaroo.events.log"),
+        ("replay", "--since", "yesterday", "--to", "q"),
+        ("replay", "--since", "2h", "--to", "q", "--json"),
+        ("replay", "--since", "2h", "--to", "q", "--change", "renamed"),
+    ],
+)
+def test_what_cannot_be_sent_ends_with_2_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    assert gateway(monkeypatch, *words) == 2

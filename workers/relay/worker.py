@@ -22,6 +22,7 @@ from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
 from workers.relay.handler import Relay
 from workers.relay.pruning import Pruning
+from workers.relay.requests import serve_requests
 from workers.relay.store.events import EventStore
 from workers.relay.store.history import HistoryStore
 
@@ -51,7 +52,8 @@ def build(
             keep = timedelta(days=history.listing_history_days)
             pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
             pokes = listen(work_url, RELAY_POKE, relay.poked.set, stop)
-            await until_stopped(stop, relay.run(stop), pokes, pruning.run(stop))
+            requests = serve_requests(events_url, store, site.source, stop)
+            await until_stopped(stop, relay.run(stop), pokes, pruning.run(stop), requests)
         finally:
             await broadcast.close()
             await store.close()

@@ -1,0 +1,93 @@
+"""Sending into one queue by its name, over a connection that lives as long as that work and serves nothing else.
+
+A queue that never confirms stops its connection after some 400 messages (a quorum queue without a leader), and where we
+may not publish to the default exchange the broker closes the channel: neither may touch what others publish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aio_pika.abc import AbstractConnection, AbstractExchange
+from aiormq.exceptions import ChannelAccessRefused
+
+from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
+from common.broker.publisher import DIRECT, Outgoing, PublishRefused, Unroutable, confirming_channel, send
+from common.errors import BrokerUnavailable, Permanent, Retryable
+
+CONFIRM_SECONDS = 20.0
+
+
+class NoSuchQueue(Permanent):
+    """There is no queue of that name."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__("no_such_queue", queue)
+
+
+class MayNotSend(Permanent):
+    """The broker does not let us publish to the default exchange, which leads to queues by their names."""
+
+    def __init__(self) -> None:
+        super().__init__("may_not_send", "our user needs the right to write to amq.default")
+
+
+class QueueFull(Retryable):
+    """The queue refuses what is over its length, or does not confirm."""
+
+
+class Direct:
+    """The way into one queue."""
+
+    def __init__(self, connection: AbstractConnection, exchange: AbstractExchange, queue: str) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._queue = queue
+
+    async def send(self, messages: Sequence[Outgoing]) -> int:
+        """Publish them, pipelined, in order → how many, from the first on, are in the queue for sure.
+
+        Raises, when not one is:
+            NoSuchQueue, MayNotSend, QueueFull.
+            BrokerUnavailable: the connection was lost.
+        """
+        results = await asyncio.gather(*map(self._send, messages), return_exceptions=True)
+        for number, result in enumerate(results):
+            if result is not None and (number == 0 or not isinstance(result, BrokerUnavailable)):
+                raise self._meaning(result)
+            if result is not None:
+                return number
+        return len(messages)
+
+    async def _send(self, message: Outgoing) -> None:
+        addressed = replace(message, exchange=DIRECT, routing_key=self._queue)
+        await send(self._exchange, addressed, CONFIRM_SECONDS)
+
+    def _meaning(self, error: BaseException) -> BaseException:
+        if isinstance(error, Unroutable):
+            return NoSuchQueue(self._queue)
+        if isinstance(error.__cause__, ChannelAccessRefused):
+            return MayNotSend()
+        if isinstance(error, PublishRefused):
+            return QueueFull(f"queue {self._queue} is full")
+        if isinstance(error, BrokerUnavailable) and not self._connection.is_closed:
+            return QueueFull(f"queue {self._queue} does not confirm")
+        return error
+
+
+@asynccontextmanager
+async def direct(url: str, queue: str) -> AsyncIterator[Direct]:
+    """The way into a queue, until the end of the block.
+
+    Raises:
+        BrokerUnavailable: no broker there, or it refuses us.
+    """
+    connection = await connect_plainly(url, "sends into a queue")
+    try:
+        channel = await bounded(confirming_channel(connection), CONNECT_SECONDS)
+        yield Direct(connection, channel.default_exchange, queue)
+    finally:
+        await close(connection)

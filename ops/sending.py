@@ -1,0 +1,85 @@
+"""Sending into a queue from a command: the store and the events' broker, opened for it, and its troubles in words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from common.broker.direct import NoSuchQueue, QueueFull, direct
+from common.errors import BrokerUnavailable, GatewayError, Permanent, StoreUnavailable
+from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, load
+from common.store.engine import Store
+from common.store.setup import check_store
+from ops.broker.broker import without_password
+from workers.relay.snapshot_rules import check_queue
+from workers.relay.snapshots import Open
+
+
+def a_queue(name: str) -> str:
+    """A queue's name that one may send into."""
+    try:
+        check_queue(name)
+    except Permanent as error:
+        raise typer.BadParameter(error.detail) from error
+    return name
+
+
+To = Annotated[str, typer.Option("--to", metavar="QUEUE", help="An existing queue of yours.", callback=a_queue)]
+Connection = Annotated[int | None, typer.Option(help="Only those of this connection.")]
+Location = Annotated[str | None, typer.Option(help="Only those of this location, by its id on the platform.")]
+
+
+class NotSent(GatewayError):
+    """It could not be sent, or not all of it; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """What a command sends with."""
+
+    store: Store
+    open_way: Open
+    source: str
+    url: str
+
+    def words(self, error: Exception, queue: str) -> str:
+        """The trouble, and what to do about it."""
+        where = without_password(self.url)
+        if isinstance(error, NoSuchQueue):
+            return (
+                f"There is no queue {queue} at {where}. Declare it, bind it to syncaroo.events so that live events "
+                "follow, then run this again."
+            )
+        if isinstance(error, QueueFull):
+            return f"The {error}. Have it read, or let it be longer, then run this again."
+        if isinstance(error, BrokerUnavailable):
+            return f"EVENTS_AMQP_URL or AMQP_URL: no broker at {where} ({error}). Is it running?"
+        if isinstance(error, StoreUnavailable):
+            return f"DATABASE_URL: the database cannot be read ({error})."
+        return str(error)
+
+
+@asynccontextmanager
+async def outlet() -> AsyncIterator[Outlet]:
+    """From the settings, until the end of the block. Nothing connects to the broker yet.
+
+    Raises:
+        SettingsError: they are wrong, or the store belongs to another environment.
+        NotSent: the store does not answer.
+    """
+    broker, events, store_settings, site = load(BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings)
+    url = (events.events_amqp_url or broker.amqp_url).get_secret_value()
+    store = Store(store_settings.database_url.get_secret_value())
+    opened = Outlet(store, partial(direct, url), site.source, url)
+    try:
+        await check_store(store, {"EVENT_SOURCE": site.source})
+        yield opened
+    except StoreUnavailable as error:
+        raise NotSent(opened.words(error, "")) from error
+    finally:
+        await store.close()
