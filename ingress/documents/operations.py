@@ -157,7 +157,7 @@ OPERATORS = (
     _operator("listDeadLetters", "GET", "dead-letters", "What could not be processed.",
               {200: json(Page[DeadLetter])}, query=f"queue connectionId {_PAGING}"),
     _operator("replayDeadLetter", "POST", "dead-letters/{id}/replay", "Try it again.",
-              {202: json(Replayed), 404: PROBLEM}),
+              {202: json(Replayed), 404: PROBLEM, 409: PROBLEM}),
     _operator("dropDeadLetter", "DELETE", "dead-letters/{id}", "Forget it.", {204: NOTHING, 404: PROBLEM}),
     _operator("listUnmatchedWebhooks", "GET", "unmatched-webhooks", "The last webhooks whose hash did not match.",
               {200: json(Page[UnmatchedWebhook])}, uses_store=False),
