@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
+from aio_pika.exceptions import ChannelInvalidStateError
 
 from common.broker.connection import BROKER_ERRORS, bounded, close, connect, keep_trying
 from common.broker.publisher import Outgoing, Publisher
@@ -215,7 +216,7 @@ class Consumer:
             return False
         pause = min(5.0, 0.2 + held / 4)
         await _first(asyncio.sleep(pause), self._stopping.wait())
-        return not self._stopping.is_set() and not batch[0].channel.is_closed
+        return not self._stopping.is_set() and not _is_lost(batch[0])
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
         if isinstance(error, Permanent):
@@ -264,6 +265,14 @@ def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> O
 async def _ack(batch: Sequence[AbstractIncomingMessage]) -> None:
     for message in batch:
         await _settle(message.ack())
+
+
+def _is_lost(message: AbstractIncomingMessage) -> bool:
+    """Whether its channel is closed, so that the broker has given it to somebody else."""
+    try:
+        return message.channel.is_closed
+    except ChannelInvalidStateError:  # what the library raises for a closed channel when it is asked
+        return True
 
 
 async def _settle(settling: Awaitable[None]) -> None:

@@ -72,7 +72,7 @@ class Direct:
         if isinstance(error.__cause__, ChannelAccessRefused):
             return MayNotSend()
         if isinstance(error, PublishRefused):
-            return QueueFull(f"queue {self._queue} is full")
+            return QueueFull(f"queue {self._queue} is full, or has no leader")
         if isinstance(error, BrokerUnavailable) and not self._connection.is_closed:
             return QueueFull(f"queue {self._queue} does not confirm")
         return error

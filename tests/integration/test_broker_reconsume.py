@@ -14,6 +14,7 @@ from common.broker.consumer import Consumer, Delivery
 from common.broker.publisher import outgoing
 from common.broker.retry import RetryPolicy
 from common.broker.topology import WORK, declare, work_queues
+from common.errors import StoreUnavailable, Unavailable
 from ops.broker import Vhost
 from tests.integration.test_broker_traps import DELAYS, Bench, Recorder, bench, webhook
 from tests.waiting import until
@@ -65,6 +66,29 @@ async def test_consuming_resumes_after_the_queue_was_deleted(vhost: Vhost, caplo
         await declare(run.channel, work_queues(DELAYS))
         await send(run, "second")
         await until(lambda: seen(recorder) == ["first", "second"], timeout=15)
+
+
+async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel_is_lost_too(vhost: Vhost) -> None:
+    """T-RECONSUME, P16: the broker gives it to the next consumer; ours goes on, and does not end with an error."""
+    async with bench(vhost.url) as run:
+        closed: list[str] = []
+
+        class LosesItsChannel(Consumer):
+            async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
+                if not closed:
+                    closed.append("once")
+                    await batch[0].channel.close()
+                return await super()._hold(batch, error, held)
+
+        recorder = Recorder(StoreUnavailable("store: away"))
+        consuming = run.run(
+            LosesItsChannel(vhost.url, "syncaroo.reconcile", "reconcile", recorder, run.publisher, SLOW)
+        )
+        await send(run, "kept")
+        await until(lambda: seen(recorder) == ["kept", "kept"], timeout=15)
+        assert recorder.batches[1][0].redelivered, "by way of the broker"
+        assert not consuming.done()
+        await until(lambda: _all_delivered(run))
 
 
 async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
