@@ -14,7 +14,8 @@ from common.codec import decode
 from common.errors import BadJson
 from common.settings import BrokerSettings, EventBrokerSettings, load
 from ops.foreign import harmless
-from ops.tail.event import Choice, Event, moment
+from ops.moments import moment_of, parse_when
+from ops.tail.event import Choice, Event
 from ops.tail.lines import Line, Lines
 from ops.tail.stream import EventLog, Logged
 from ops.terminal import err, out, write_lines
@@ -123,9 +124,9 @@ def _moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return moment(text, utc_now())
+        return moment_of(parse_when(text), utc_now())
     except ValueError as error:
-        raise typer.BadParameter(f"--since {error}") from error
+        raise typer.BadParameter(f"--since: {error}") from error
 
 
 def _known(option: str, values: Sequence[str] | None, known: Sequence[str]) -> frozenset[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
-
-from common.settings import parse_duration
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -49,23 +47,6 @@ class Choice:
 
 def _fits(wanted: frozenset[Any], value: object) -> bool:
     return not wanted or (isinstance(value, str | int) and value in wanted)
-
-
-def moment(text: str, now: datetime) -> datetime:
-    """`2h`, `30m`, `1d` before now, or a time such as `2026-01-02T03:04Z`; without a zone it is UTC.
-
-    Raises:
-        ValueError: it is neither; the text says what to write.
-    """
-    try:
-        return now - parse_duration(text)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("is neither a duration such as 2h, 30m or 1d nor a time such as 2026-01-02T03:04Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def changed(data: Mapping[str, Any]) -> Any:

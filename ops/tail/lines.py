@@ -97,8 +97,8 @@ def _grant(event: Event, width: int) -> Iterator[Line]:
 
 def _held(event: Event, width: int) -> Iterator[Line]:
     data = event.data
-    told = f"{data.get('held')} held, {data.get('live')} live"
-    yield _line("deletions ", (told, "red"), f"; a person decides: gateway held list {data.get('connectionId')}")
+    told = f"{data.get('held')} of {data.get('live')} listings vanished and are held"
+    yield _line((told, "red"), f"; a person decides: gateway held list {data.get('connectionId')}")
 
 
 def _unknown(event: Event, width: int) -> Iterator[Line]:

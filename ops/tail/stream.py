@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPConnectionError, ChannelClosed, ChannelNotFoundEntity
-from yarl import URL
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused
 
-from common.broker.connection import CONNECT_SECONDS, HEARTBEAT_SECONDS, bounded
+from common.broker.connection import bounded, close, connect_plainly
 from common.broker.topology import EVENT_LOG
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable, GatewayError
 from ops.broker.broker import without_password
+from ops.moments import EARLIEST
 
 CALL_SECONDS = 10.0
 PREFETCH = 500
@@ -74,7 +74,7 @@ class EventLog:
             last = await _last_offset(channel)
         if not follow and last is None:
             return
-        position: Start = start - SKEW if start else _after(last) if follow else "first"
+        position: Start = max(start - SKEW, EARLIEST) if start else _after(last) if follow else "first"
         reading = _Reading(position, _until(None if follow else last, take))
         await self._follow(reading, f"reading {EVENT_LOG}, Ctrl-C ends" if follow else "")
 
@@ -111,8 +111,10 @@ class EventLog:
         where = without_password(self._url)
         if _is_missing(error):
             return LogUnreadable(f"There is no {EVENT_LOG} at {where}: run gateway setup, which declares it.")
-        if isinstance(error.__cause__, ChannelClosed) and not isinstance(error.__cause__, AMQPConnectionError):
-            return LogUnreadable(f"{EVENT_LOG} at {where} is no stream or may not be read: gateway setup says more.")
+        if isinstance(error.__cause__, ChannelAccessRefused):
+            return LogUnreadable(f"{EVENT_LOG} at {where} may not be read by this user: its permissions say so.")
+        if isinstance(error.__cause__, ChannelPreconditionFailed):
+            return LogUnreadable(f"{EVENT_LOG} at {where} is no stream: gateway setup says what to do about it.")
         return LogUnreadable(
             f"No broker for events at {where} ({error}). Is it running, and do user, password and virtual host exist? "
             "EVENTS_AMQP_URL, else AMQP_URL, names it; gateway setup prepares it."
@@ -191,17 +193,13 @@ class _Inbox:
 @contextlib.asynccontextmanager
 async def _channel(url: str) -> AsyncIterator[AbstractChannel]:
     """A channel of a connection of its own. Not the robust kind: that would begin again where it began first."""
-    address = URL(url).update_query(heartbeat=HEARTBEAT_SECONDS, name="gateway tail")
-    connection: AbstractConnection = await bounded(
-        aio_pika.connect(address, timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1
-    )
+    connection = await connect_plainly(url, "gateway tail")
     try:
         channel = await bounded(_open(connection), CALL_SECONDS)
         await bounded(channel.set_qos(prefetch_count=PREFETCH), CALL_SECONDS)
         yield channel
     finally:
-        with contextlib.suppress(BrokerUnavailable):
-            await bounded(connection.close(), 3)
+        await close(connection)
 
 
 async def _open(connection: AbstractConnection) -> AbstractChannel:

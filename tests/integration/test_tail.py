@@ -98,7 +98,13 @@ async def test_since_leaves_out_what_happened_before(vhost: Vhost) -> None:
     async with publishing(vhost.url) as publisher:
         await asyncio.gather(*map(publisher.publish, messages))
 
-    for since, expected in (("2h", messages[1:]), ("10m", messages[2:]), ("1d", messages), ("1s", [])):
+    for since, expected in (
+        ("2h", messages[1:]),
+        ("10m", messages[2:]),
+        ("1d", messages),
+        ("99999d", messages),
+        ("1s", []),
+    ):
         code, lines = await run(vhost.url, "--no-follow", "--json", "--since", since)
         assert (code, set(ids(lines))) == (0, set(sent(expected))), since
     code, lines = await run(
@@ -159,6 +165,22 @@ async def test_without_a_log_it_says_what_to_do_and_declares_nothing(vhost: Vhos
             await (await connection.channel()).get_queue(EVENT_LOG)
         with pytest.raises(ChannelNotFoundEntity):
             await (await connection.channel()).get_exchange(EVENTS)
+
+
+async def test_a_queue_of_that_name_that_is_no_stream_is_left_as_it_was(vhost: Vhost) -> None:
+    connection = await aio_pika.connect(vhost.url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(EVENT_LOG, durable=True)
+        await channel.default_exchange.publish(aio_pika.Message(b"{}"), EVENT_LOG)
+
+        code, lines = await run(vhost.url, "--no-follow")
+        assert (code, [line.partition(" is ")[2] for line in lines]) == (
+            1,
+            ["no stream: gateway setup says what to do about it."],
+        )
+        message = await until(lambda: queue.get(fail=False), what="it is still there")
+        await message.ack()
 
 
 @pytest.mark.parametrize("url", ["amqp://gateway:geheim@127.0.0.1:1/x", "VHOST"])
