@@ -28,6 +28,7 @@ from ops.commands import (
     setup,
     snapshot,
     status,
+    tail,
     topology,
     why,
 )
@@ -51,6 +52,7 @@ COMMANDS = (
     status,
     listings,
     why,
+    tail,
     resync,
     held,
     dead_letters,

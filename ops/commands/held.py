@@ -9,7 +9,7 @@ import typer
 
 from ops.admin import AdminApi
 from ops.commands.admin_options import Url, with_admin
-from ops.commands.listings import name_of
+from ops.foreign import name_of
 from ops.terminal import AsJson, out, print_json, print_table
 
 HEADS = ("connection", "kind", "item", "location", "resource", "version", "since (UTC)", "name")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.commands.admin_options import Url, with_admin
+from ops.foreign import name_of
 from ops.terminal import AsJson, print_json, print_table
 
 EPILOG = "Example: [bold]gateway listings --connection 99 --kind rates[/bold]"
@@ -31,13 +32,6 @@ def listings(
 def _row(listing: dict[str, Any]) -> list[Any]:
     members = ("connectionId", "attributeType", "itemId", "locationId", "resourceId", "version")
     return [*(listing[name] for name in members), "(deleted)" if listing["deleted"] else name_of(listing["current"])]
-
-
-def name_of(current: Any) -> str:
-    """What a person would call it."""
-    if not isinstance(current, dict):
-        return ""
-    return str(current.get("Name") or current.get("name") or current.get("period") or "")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ops.foreign import harmless
 from ops.why.ask import Answers
 from ops.why.story import moment_of
 from ops.why.values import shortened
@@ -60,7 +61,7 @@ def _title(answers: Answers, listing: Json, width: int) -> Text:
     bodies = [listing["current"], *(one["previous"] for one in answers.history if one["kind"] == "change")]
     named = next((body for body in bodies if isinstance(body, dict)), {})
     name = next((f"  “{named[name]}”" for name in ("Name", "name", "title") if named.get(name)), "")
-    return Text.assemble((subject, "bold"), shortened(name, "", width - len(subject))[0])
+    return Text.assemble((subject, "bold"), shortened(harmless(name), "", width - len(subject))[0])
 
 
 def _now(listing: Json, now: datetime) -> Text:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.codec import dumps
+from ops.foreign import harmless
 
 NOTHING = "(none)"
 SHOWN = 8
@@ -16,20 +17,30 @@ _KEPT = 6
 
 def changed_values(change: Mapping[str, Any], width: int) -> list[tuple[str, str]]:
     """Name and `old → new` of each difference of an update, at most `SHOWN` of them, each `width` long in all."""
-    patch = change.get("patch") or []
-    names = [_name(operation["path"], width // 3) for operation in patch[:SHOWN]]
-    column = max(map(len, names), default=0)
-    lines = []
-    for name, operation in zip(names, patch, strict=False):
-        old, new = shortened(*_values(operation, change.get("previous")), width - column - len("   → "))
-        lines.append((f"{name:<{column}}", f"{old} → {new}"))
-    if len(patch) > SHOWN:
-        lines.append((f"{'…':<{column}}", f"and {len(patch) - SHOWN} more; --json shows all"))
+    lines = [(name, f"{old} → {new}") for name, old, new in differences(change, width, SHOWN)]
+    more = len(change.get("patch") or []) - SHOWN
+    if more > 0:
+        lines.append((f"{'…':<{max(map(len, (name for name, _ in lines)))}}", f"and {more} more; --json shows all"))
     return lines
 
 
+def differences(change: Mapping[str, Any], width: int, most: int) -> list[tuple[str, str, str]]:
+    """Name, old and new of the first `most` differences of an update, cut so that all three fit into `width`.
+
+    The names are padded to one length. `change` has the members `patch` and `previous` of an event.
+    """
+    patch = (change.get("patch") or [])[:most]
+    names = [_name(operation["path"], width // 3) for operation in patch]
+    column = max(map(len, names), default=0)
+    room = width - column - len("   → ")
+    return [
+        (f"{name:<{column}}", *shortened(*_values(operation, change.get("previous")), room))
+        for name, operation in zip(names, patch, strict=True)
+    ]
+
+
 def _name(pointer: str, longest: int) -> str:
-    name = "/".join(_tokens(pointer)) or "all of it"
+    name = harmless("/".join(_tokens(pointer))) or "all of it"
     return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
@@ -64,7 +75,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def _text(value: Any) -> str:
-    return dumps(value).decode()
+    return harmless(dumps(value).decode())
 
 
 def _at(value: Any, pointer: str) -> Any:

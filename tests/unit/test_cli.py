@@ -27,6 +27,7 @@ COMMANDS = (
     "status",
     "listings",
     "why",
+    "tail",
     "resync",
     "held",
     "dead-letters",
@@ -38,7 +39,7 @@ COMMANDS = (
     "keys",
 )
 SINGLE = (
-    *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "resync", "keys new"),
+    *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "tail", "resync", "keys new"),
     *("snapshot", "replay"),
     *("held list", "held approve", "held discard"),
     *(
@@ -122,6 +123,8 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "nonsense") == 2
     assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
+    for words in (("--since", "yesterday"), ("--type", "listing"), ("--change", "new"), ("--limit", "0")):
+        assert gateway(monkeypatch, "tail", *words) == 2, words
 
 
 def test_the_portal_gets_the_guides_two_blocks(
