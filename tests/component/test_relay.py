@@ -51,9 +51,9 @@ async def test_the_oldest_that_are_not_held_already_come_in_order(store: Store) 
 
 async def test_only_so_much_is_read_at_once_and_one_at_least(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await add(store, *[confirmed(number, "u" * 1000) for number in range(1, 6)])
-    monkeypatch.setattr(events, "MOST_CHARACTERS", 2500)
+    monkeypatch.setattr(events, "MOST_BYTES", 2500)
     assert await subjects(store) == ["1", "2"]
-    monkeypatch.setattr(events, "MOST_CHARACTERS", 10)
+    monkeypatch.setattr(events, "MOST_BYTES", 10)
     assert await subjects(store) == ["1"]
 
 

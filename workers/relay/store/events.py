@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import accumulate
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 
 from common.store.engine import Store
 from schemas.tables import EventRow, table_of
 from workers.relay.rules import PendingEvent
+from workers.relay.store.pages import fitting, size_of
 
-MOST_CHARACTERS = 32 * 2**20
+MOST_BYTES = 32 * 2**20
 """Of the data of events that are read at once."""
 
 _event = table_of(EventRow)
-_COLUMNS = (
-    _event.c.connection_id,
-    _event.c.event_id,
-    _event.c.type,
-    _event.c.subject,
-    _event.c.listing_id,
-    _event.c.data,
-    _event.c.headers,
-    _event.c.created_at,
-)
+_COLUMNS = [_event.c[name] for name in PendingEvent.__dataclass_fields__]
 
 
 class EventStore:
@@ -35,15 +26,14 @@ class EventStore:
 
     async def pending(self, known: Collection[str], limit: int) -> list[PendingEvent]:
         """Of the oldest `limit` that are not published those whose ids are not `known`, in order; as many as fit into
-        `MOST_CHARACTERS`, and one at least."""
+        `MOST_BYTES`, and one at least."""
         unpublished = _event.c.published_at.is_(None)
-        oldest = select(_event.c.position, _event.c.event_id, func.length(_event.c.data).label("size"))
-        oldest = oldest.where(unpublished).order_by(_event.c.position).limit(limit)
         async with self._store.reading() as transaction:
-            new = [row for row in await transaction.rows(oldest) if row.event_id not in known]
-            sums = accumulate(row.size for row in new)
-            fit = [row.position for row, sum_ in zip(new, sums, strict=True) if sum_ <= MOST_CHARACTERS]
-            positions = fit or [row.position for row in new[:1]]
+            size = size_of(transaction, _event.c.data).label("size")
+            oldest = select(_event.c.position, _event.c.event_id, size).where(unpublished)
+            rows = await transaction.rows(oldest.order_by(_event.c.position).limit(limit))
+            new = [row for row in rows if row.event_id not in known]
+            positions = [row.position for row in new[: fitting([row.size for row in new], MOST_BYTES)]]
             query = select(*_COLUMNS).where(unpublished, _event.c.position.in_(positions)).order_by(_event.c.position)
             return [PendingEvent(**row._mapping) for row in await transaction.rows(query)] if positions else []
 
