@@ -15,11 +15,11 @@ from enum import Enum
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
-from common.broker.publisher import Outgoing, Publisher, PublishRefused, confirming_channel, send
+from common.broker.publisher import Outgoing, Publisher, PublishRefused, Unroutable, confirming_channel, send
 from common.broker.topology import EVENTS, LOG
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
-from common.logs import get_logger
+from common.process import pause
 
 CONFIRM_SECONDS = 2.0
 IMPATIENT_SECONDS = 0.1
@@ -28,8 +28,9 @@ IMPATIENT_FOR_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
 LINE_LIMIT = 256
 """Messages without a confirm on one connection; well below what makes RabbitMQ stop reading from it."""
-
-log = get_logger(__name__)
+LINES_KEPT = 4
+LINE_KEPT_SECONDS = 30.0
+"""How long a full line stays open for a queue that is electing a leader, and how many such lines there are at most."""
 
 
 class Heard(Enum):
@@ -38,6 +39,10 @@ class Heard(Enum):
     BY_ALL = "all"
     BY_THE_LOG_ALONE = "log"
     """And by whom it was routed to, save the subscriber that refused it or did not confirm."""
+
+
+class NotInLog(BrokerUnavailable):
+    """Everybody was given the event, and some have it; the log has not: give it to the log alone."""
 
 
 class Broadcast:
@@ -49,7 +54,8 @@ class Broadcast:
         self._log = Publisher(url, f"{name} to the log")
         self._line: _Line | None = None
         self._opening = asyncio.Lock()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retired: dict[_Line, asyncio.Task[None]] = {}
+        """The oldest first, each with its closing."""
         self._impatient_until = 0.0
 
     def start(self) -> None:
@@ -60,24 +66,40 @@ class Broadcast:
         """Close the connections; publishing fails from now on."""
         if self._line is not None:
             self._retire(self._line)
-        await asyncio.gather(*self._retiring)
+        for line in self._retired:
+            line.over.set()
+        await asyncio.gather(*self._retired.values())
         await self._log.close()
 
     async def publish(self, message: Outgoing) -> Heard:
         """Publish; returns when every queue has it, or the log has and every queue that can take it was given it.
 
         Raises:
+            NotInLog: see `publish_to_log`.
             BrokerUnavailable: nobody knows who has it; publish it again.
         """
         line = await self._usable_line()
         try:
             await line.publish(message, self._patience())
+        except Unroutable:
+            raise  # nobody was given it: not even the log is bound
         except PublishRefused:
             pass
         except BrokerUnavailable:
             await self._make_sure_of_routing(line)
         else:
             return Heard.BY_ALL
+        try:
+            return await self.publish_to_log(message)
+        except BrokerUnavailable as error:
+            raise NotInLog(str(error)) from error
+
+    async def publish_to_log(self, message: Outgoing) -> Heard:
+        """Publish past all subscribers: for what they were given before.
+
+        Raises:
+            BrokerUnavailable: nobody knows whether the log has it.
+        """
         await self._log.publish(replace(message, exchange=LOG))
         return Heard.BY_THE_LOG_ALONE
 
@@ -89,6 +111,7 @@ class Broadcast:
         try:
             await line.answer()
         except BrokerUnavailable:
+            line.over.set()
             self._retire(line)
             raise
         line.unanswered += 1
@@ -103,13 +126,15 @@ class Broadcast:
             return self._line
 
     def _retire(self, line: _Line) -> None:
-        """No new messages on it; it is closed when those under way are settled."""
+        """No new messages on it. It stays open for a while: a queue that is without a leader for seconds gets what
+        waits for it on the line."""
         if self._line is not line:
             return
         self._line = None
-        closing = asyncio.create_task(line.close())
-        self._retiring.add(closing)
-        closing.add_done_callback(self._retiring.discard)
+        closing = self._retired[line] = asyncio.create_task(line.close())
+        closing.add_done_callback(lambda _: self._retired.pop(line))
+        for oldest in list(self._retired)[:-LINES_KEPT]:
+            oldest.over.set()
 
 
 @dataclass(eq=False)
@@ -123,6 +148,8 @@ class _Line:
     """Messages whose confirm is not waited for any more."""
     under_way: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nothing that waits on it will get through."""
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: float = 0.0
 
@@ -156,8 +183,10 @@ class _Line:
             self._asked = asked
 
     async def close(self) -> None:
+        """When nothing is under way and it is over, or has been kept for long enough."""
         if self.under_way:
             await self.idle.wait()
+        await pause(self.over, LINE_KEPT_SECONDS)
         await close(self.connection)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import select, text
@@ -132,7 +133,8 @@ class Leadership:
         log.warning("leader.frozen", role=self._role, seconds=FROZEN_SECONDS)
         self._seen = None
         if not self._store.postgres:
-            os.unlink(self._path)
+            with suppress(FileNotFoundError):  # another that stands by was first
+                os.unlink(self._path)
             return
         async with self._store.transaction() as transaction:
             await transaction.execute(_END_THE_HOLDER, self._key)

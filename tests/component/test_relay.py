@@ -3,58 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from common.broker.broadcast import Heard
+from common.broker.broadcast import Heard, NotInLog
 from common.broker.publisher import Outgoing
+from common.clock import utc_now
 from common.errors import BrokerUnavailable, StoreUnavailable
-from common.ids import new_id
 from common.store.engine import Store
 from common.store.events import append_events
 from common.store.leader import Leadership
-from schemas.events import ConnectionChanged, GrantChanged
+from schemas.events import ConnectionChanged, EventData, GrantChanged, ListingChanged
 from tests.waiting import until
 from workers.relay import handler
-from workers.relay.handler import Relay
-from workers.relay.rules import PendingEvent
-from workers.relay.store import events
+from workers.relay.handler import Parts, Relay
+from workers.relay.rules import PendingEvent, Window, order_key
 from workers.relay.store.events import EventStore
+
+
+def listing_changed(name: str, version: int) -> ListingChanged:
+    return ListingChanged(
+        listing_id=name, connection_id=99, attribute_type="rates", item_id=name, location_id=None, resource_id=None,
+        resource_type=None, change="created", reason="webhook", version=version, changed_fields=[], patch=[],
+        previous=None, current={"ID": name}, delivery_id=None, fetched_at=utc_now(),
+    )  # fmt: skip
 
 
 def confirmed(connection_id: int, user_id: str = "1") -> ConnectionChanged:
     return ConnectionChanged(connection_id=connection_id, user_id=user_id, state="confirmed")
 
 
-async def add(store: Store, *told: ConnectionChanged | GrantChanged) -> None:
+async def add(store: Store, *told: EventData) -> None:
     async with store.transaction() as transaction:
         await append_events(transaction, told)
 
 
-async def subjects(store: Store, limit: int = 100) -> list[str]:
-    return [event.subject for event in await EventStore(store).pending((), limit)]
+async def waiting(store: Store, limit: int = 100, passing_by: Collection[str] = ()) -> list[PendingEvent]:
+    """What is not published, with its data."""
+    rows = EventStore(store)
+    return await rows.events_at([one.position for one in await rows.oldest(limit, passing_by)])
 
 
-async def test_the_oldest_that_are_not_held_already_come_in_order(store: Store) -> None:
+async def subjects(store: Store, limit: int = 100, passing_by: Collection[str] = ()) -> list[str]:
+    return [event.subject for event in await waiting(store, limit, passing_by)]
+
+
+async def test_the_oldest_come_in_order_without_the_lanes_that_are_passed_by(store: Store) -> None:
     await add(store, *map(confirmed, range(1, 6)))
-    await add(store, GrantChanged(state="active"))
-    assert await subjects(store) == ["1", "2", "3", "4", "5", "grant"]
-    first, second, *_ = await EventStore(store).pending((), 2)
-    assert (first.subject, second.subject) == ("1", "2")
-    assert [one.subject for one in await EventStore(store).pending({first.event_id}, 3)] == ["2", "3"]
+    await add(store, GrantChanged(state="active"), listing_changed("l", 1), listing_changed("m", 1))
+    assert await subjects(store, 2) == ["1", "2"]
+    assert await subjects(store) == ["1", "2", "3", "4", "5", "grant", "99/rates/l", "99/rates/m"]
+    passed_by = {"connection.changed 2", "grant.changed grant", "l"}
+    assert await subjects(store, passing_by=passed_by) == ["1", "3", "4", "5", "99/rates/m"]
+    _, second, *_ = await waiting(store)
     await EventStore(store).published([second])
-    assert await subjects(store) == ["1", "3", "4", "5", "grant"]
+    assert await subjects(store, 3) == ["1", "3", "4"]
 
 
-async def test_only_so_much_is_read_at_once_and_one_at_least(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    await add(store, *[confirmed(number, "u" * 1000) for number in range(1, 6)])
-    monkeypatch.setattr(events, "MOST_BYTES", 2500)
-    assert await subjects(store) == ["1", "2"]
-    monkeypatch.setattr(events, "MOST_BYTES", 10)
-    assert await subjects(store) == ["1"]
+async def test_a_row_says_its_lane_and_size_as_the_rules_do(store: Store) -> None:
+    await add(store, confirmed(1), GrantChanged(state="active"), listing_changed("l", 1))
+    rows, events = await EventStore(store).oldest(10), await waiting(store)
+    assert [row.lane for row in rows] == [order_key(event) for event in events]
+    assert [row.size for row in rows] == [len(event.data) for event in events]
+    assert [row.event_id for row in rows] == [event.event_id for event in events]
 
 
 async def test_what_commits_late_is_not_skipped(store: Store, other: Store) -> None:
@@ -64,7 +78,7 @@ async def test_what_commits_late_is_not_skipped(store: Store, other: Store) -> N
     async with other.transaction() as late:
         await append_events(late, [confirmed(1)])
         await add(store, confirmed(2))
-        (early,) = await EventStore(store).pending((), 10)
+        (early,) = await waiting(store)
         await EventStore(store).published([early])
     assert (early.subject, await subjects(store)) == ("2", ["1"])
 
@@ -76,6 +90,7 @@ class FakeBroadcast:
     trouble: Callable[[str], None] = lambda event_id: None
     heard: list[str] = field(default_factory=list)
     under_way: set[str] = field(default_factory=set)
+    logged: list[str] = field(default_factory=list)
 
     async def publish(self, message: Outgoing) -> Heard:
         event_id = str(message.properties["message_id"])
@@ -87,21 +102,112 @@ class FakeBroadcast:
         self.heard.append(event_id)
         return Heard.BY_ALL
 
+    async def publish_to_log(self, message: Outgoing) -> Heard:
+        event_id = str(message.properties["message_id"])
+        self.logged.append(event_id)
+        return Heard.BY_THE_LOG_ALONE
+
 
 @asynccontextmanager
-async def relaying(store: EventStore, leadership: Leadership, broadcast: FakeBroadcast) -> AsyncIterator[Relay]:
-    relay, stop = Relay(store, broadcast, leadership, "https://yourapp.test"), asyncio.Event()
-    running = asyncio.create_task(relay.run(stop))
+async def relaying(store: EventStore, leadership: Leadership, broadcast: FakeBroadcast) -> AsyncIterator[Parts]:
+    parts, stop = Parts(store, broadcast, leadership, "https://yourapp.test"), asyncio.Event()
+    running = asyncio.create_task(Relay(parts).run(stop))
     try:
-        yield relay
+        yield parts
     finally:
         stop.set()
         await running
 
 
+async def test_a_lane_that_cannot_go_on_or_goes_slowly_holds_up_no_other(store: Store) -> None:
+    """More of it than the window holds: the others are found behind it, what comes later, too."""
+    await add(store, *[confirmed(1)] * 2500, confirmed(2))
+    bad = (await waiting(store, 1))[0]
+    broken = set[str]()
+
+    def trouble(event_id: str) -> None:
+        if event_id == bad.event_id:
+            broken.add(event_id)
+            raise ValueError("a bug")
+
+    broadcast = FakeBroadcast(trouble)
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast):
+        await until(lambda: len(broadcast.heard) == 1, what="the one behind them")
+        await add(store, confirmed(3))
+        await until(lambda: len(broadcast.heard) == 2, what="the one that came later")
+    assert broken
+
+
+async def test_a_long_lane_is_read_on_as_soon_as_it_has_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay looks by itself every hour: only that the lane has drained can have told."""
+    monkeypatch.setattr(handler, "POLL_SECONDS", 3600.0)
+    await add(store, *[confirmed(1)] * 1500, *map(confirmed, range(2, 12)))
+    order = [event.event_id for event in await waiting(store, 1500)]
+    broadcast = FakeBroadcast()
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast):
+        await until(lambda: _is_left(store, []), 60)
+    assert [one for one in broadcast.heard if one in order] == order
+    assert len(broadcast.heard) == 1510
+
+
+async def test_a_relay_that_waits_for_the_broker_is_not_kept_busy_by_pokes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its window is full, and nothing can leave: a turn for each poke and each second at most."""
+    await add(store, *map(confirmed, range(1, 2500)))
+    turns = 0
+
+    class Counting(Window):
+        @property
+        def is_full(self) -> bool:
+            nonlocal turns
+            turns += 1
+            return super().is_full
+
+    def trouble(event_id: str) -> None:
+        raise BrokerUnavailable("broker: as ordered")
+
+    monkeypatch.setattr(handler, "Window", Counting)
+    broadcast = FakeBroadcast(trouble)
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast) as parts:
+        await until(lambda: turns > 0)
+        for _ in range(5):
+            before = turns
+            parts.signal.poke()
+            await until(lambda before=before: turns > before)  # type: ignore[misc]
+    assert turns < 400
+
+
+async def test_what_only_the_log_lacks_is_not_given_to_all_again(store: Store) -> None:
+    await add(store, confirmed(1))
+    asked: list[str] = []
+
+    def trouble(event_id: str) -> None:
+        asked.append(event_id)
+        raise NotInLog("broker: as ordered")
+
+    broadcast = FakeBroadcast(trouble)
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast):
+        await until(lambda: _is_left(store, []))
+    assert len(asked) == len(broadcast.logged) == 1
+
+
+async def test_a_bug_in_marking_ends_the_process(store: Store) -> None:
+    """Unlike the store's trouble, it would only be repeated, and nobody would know."""
+
+    class Buggy(EventStore):
+        async def published(self, events: Sequence[PendingEvent]) -> None:
+            raise ValueError("a bug")
+
+    await add(store, confirmed(1))
+    with pytest.raises(ValueError, match="a bug"):
+        async with asyncio.timeout(10):
+            await Relay(Parts(Buggy(store), FakeBroadcast(), Leadership(store, "relay"), "s")).run(asyncio.Event())
+
+
 async def test_one_event_that_cannot_be_published_holds_up_its_listing_alone(store: Store) -> None:
     await add(store, *map(confirmed, (1, 2, 3)), confirmed(2), *map(confirmed, (3, 1)))
-    bad = (await EventStore(store).pending((), 10))[1]
+    bad = (await waiting(store))[1]
 
     def trouble(event_id: str) -> None:
         if event_id == bad.event_id:
@@ -141,7 +247,7 @@ async def test_what_cannot_be_marked_is_not_published_again(store: Store) -> Non
 
 async def test_what_was_not_confirmed_is_published_again_before_its_successor(store: Store) -> None:
     await add(store, *[confirmed(1)] * 20)
-    order = [event.event_id for event in await EventStore(store).pending((), 100)]
+    order = [event.event_id for event in await waiting(store)]
     failing = {order[0], order[7]}
 
     def trouble(event_id: str) -> None:
@@ -159,25 +265,33 @@ async def test_a_poke_is_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -
     """It looks by itself every hour."""
     monkeypatch.setattr(handler, "POLL_SECONDS", 3600.0)
     broadcast = FakeBroadcast()
-    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast) as relay:
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast) as parts:
         await add(store, confirmed(1))
         await until(lambda: len(broadcast.heard) == 1)
         for number in range(2, 12):
             await add(store, confirmed(number))
-            relay.poked.set()
+            parts.signal.poke()
             await until(lambda number=number: len(broadcast.heard) == number)  # type: ignore[misc]
 
 
 async def test_who_stands_by_publishes_nothing(store: Store, other: Store) -> None:
+    """It has asked twice whether it leads, so it has had its chance."""
+    asked = 0
+
+    class Counting(Leadership):
+        async def held(self) -> bool:
+            nonlocal asked
+            asked += 1
+            return await super().held()
+
     leading = Leadership(other, "relay")
     assert await leading.held()
     await add(store, confirmed(1))
     broadcast = FakeBroadcast()
-    async with relaying(EventStore(store), Leadership(store, f"standby-{new_id()}"), FakeBroadcast()):
-        await until(lambda: _is_left(store, []))  # another role leads: time enough to have looked
-        await add(store, confirmed(2))
-    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast):
-        assert await _is_left(store, ["2"])
+    async with relaying(EventStore(store), Counting(store, "relay"), broadcast):
+        await until(lambda: asked >= 3)
+        assert await subjects(store) == ["1"]
+        assert not broadcast.heard
         await leading.release()
         await until(lambda: _is_left(store, []))
     assert len(broadcast.heard) == 1

@@ -17,7 +17,7 @@ from schemas.events import (
     PatchOperation,
     SyncHeld,
 )
-from workers.relay.rules import PendingEvent, Window, on_the_wire, order_key
+from workers.relay.rules import PendingEvent, Waiting, Window, on_the_wire, order_key
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -132,7 +132,7 @@ def test_whatever_happens_one_of_a_listing_is_under_way_and_all_leave_in_order(
         match data.draw(st.sampled_from(["read", "take", "leave", "fail", "mark"])):
             case "read":
                 window.add(stored[: data.draw(st.integers(1, 5))])
-            case "take" if window.has_ready:
+            case "take" if window.ready:
                 under_way.append(window.take())
             case "leave" if under_way:
                 gone.append(under_way.pop(data.draw(st.integers(0, len(under_way) - 1))))
@@ -158,7 +158,7 @@ def test_events_without_a_listing_keep_their_own_order() -> None:
     window = Window()
     window.add([first, other, second])
     assert [window.take(), window.take()] == [first, other]
-    assert not window.has_ready
+    assert not window.ready
     window.has_left(first)
     assert window.take() == second
 
@@ -177,6 +177,58 @@ def test_what_has_left_is_not_taken_in_again_before_it_is_marked() -> None:
     window.add([event])
     window.has_left(window.take())
     window.add([event])
-    assert (len(window), window.has_ready, window.left) == (0, False, [event])
+    assert (len(window), window.ready, window.left) == (0, 0, [event])
     window.marked([event])
     assert (window.left, window.known) == ([], set())
+
+
+def waiting(*lanes: str, size: int = 10) -> list[Waiting]:
+    return [Waiting(number, f"{lane}{number}", lane, size) for number, lane in enumerate(lanes)]
+
+
+def held(lane: str, number: int) -> PendingEvent:
+    return pending(listing_changed(listing_id=lane), f"{lane}{number}")
+
+
+def test_a_long_lane_leaves_room_for_the_others() -> None:
+    window = Window(events=10, lane=3)
+    assert window.choose(waiting("a", "a", "a", "a", "a", "b", "a", "c")) == [0, 1, 2, 5, 7]
+    window.add([held("a", 0), held("a", 1), held("a", 2), held("b", 5)])
+    assert window.passed_by == {"a"}
+    assert not window.has_drained
+    window.has_left(window.take())
+    assert not window.has_drained
+    window.put_back(window.take())
+    for _ in range(2):
+        window.has_left(window.take())
+    assert window.has_drained, "there may be more of it in the store"
+    assert window.choose(waiting("a", "a", "a", "a", "a")) == [3, 4], "what is known is not read again"
+    assert not window.has_drained
+
+
+def test_the_window_is_bounded_in_events_and_bytes_and_takes_one_at_least() -> None:
+    assert Window(events=2).choose(waiting("a", "b", "c")) == [0, 1]
+    assert Window(size=25).choose(waiting("a", "b", "c")) == [0, 1]
+    assert Window(size=5).choose(waiting("a", "b", "c")) == [0]
+    window = Window(events=1)
+    assert not window.is_full
+    window.add([held("a", 0)])
+    assert window.is_full
+    window.has_left(window.take())
+    assert not window.is_full
+    big = Window(size=1)
+    big.add([held("a", 0)])
+    assert big.is_full
+    big.has_left(big.take())
+    assert not big.is_full
+
+
+def test_a_lane_that_cannot_go_on_takes_no_room() -> None:
+    window = Window(events=3)
+    window.add([held("a", 0), held("a", 1), held("b", 2)])
+    assert window.is_full
+    window.pass_by(window.take())
+    assert (len(window), window.passed_by, window.known) == (1, {"a"}, {"b2"})
+    window.add([held("a", 3)])
+    assert window.choose(waiting("a", "c")) == [1]
+    assert window.take() == held("b", 2)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from common.broker.broadcast import LINE_LIMIT, Heard
+from common.broker.broadcast import LINE_LIMIT, Heard, NotInLog
 from common.broker.publisher import Outgoing
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.logs import get_logger
-from common.process import pause
+from common.process import first_of, pause
 from common.store.leader import Leadership
 from workers.relay.rules import PendingEvent, Window, on_the_wire
 from workers.relay.store.events import EventStore
 
 IN_FLIGHT = LINE_LIMIT // 2
-WINDOW = 2000
-"""Events held at most; the rest waits in the store."""
+LOOK = 2000
+"""Events that one look at the store considers."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 1.0
 GATHER_SECONDS = 0.02
@@ -35,59 +36,106 @@ class Broadcast(Protocol):
     async def publish(self, message: Outgoing) -> Heard:
         """Return once everybody has it, or the log; raise BrokerUnavailable when nobody knows."""
 
+    async def publish_to_log(self, message: Outgoing) -> Heard:
+        """Return once the log has it: everybody was given it before."""
+
+
+class Signal:
+    """Wakes the relay; a poke also says that there may be something new."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._poked = True
+
+    def poke(self) -> None:
+        """There may be new events."""
+        self._poked = True
+        self._event.set()
+
+    def wake(self) -> None:
+        """Something that was under way has come to its end."""
+        self._event.set()
+
+    async def wait(self, stop: asyncio.Event, seconds: float) -> None:
+        """Until one of both, until `stop`, or that long."""
+        if not self._event.is_set():
+            await first_of(self._event.wait(), stop.wait(), seconds=seconds)
+        self._event.clear()
+
+    def take_poke(self) -> bool:
+        """Whether somebody has poked since this was last asked."""
+        poked, self._poked = self._poked, False
+        return poked
+
+
+class PastSubscribers:
+    """Counts the events that went past a subscriber, and says so: the first at once, the others once a minute."""
+
+    def __init__(self) -> None:
+        self._untold = self._total = 0
+        self._told_at: float | None = None
+
+    def count(self, heard: Heard) -> None:
+        """One more event, heard by all or not."""
+        if heard is Heard.BY_THE_LOG_ALONE:
+            self._untold += 1
+            self._total += 1
+
+    def tell(self) -> None:
+        """Called again and again."""
+        now = monotonic_seconds()
+        if not self._untold or (self._told_at is not None and now - self._told_at < TOLD_EVERY_SECONDS):
+            return
+        why = "a queue bound to syncaroo.events is full, or is a quorum queue without a leader"
+        log.warning("relay.past_a_subscriber", events=self._untold, since_start=self._total, why=why)
+        self._untold, self._told_at = 0, now
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a relay works with."""
+
+    store: EventStore
+    broadcast: Broadcast
+    leadership: Leadership
+    source: str
+    signal: Signal = field(default_factory=Signal)
+    past: PastSubscribers = field(default_factory=PastSubscribers)
+
 
 class Relay:
     """Publishes event rows while it leads, and stands by while another does."""
 
-    def __init__(self, store: EventStore, broadcast: Broadcast, leadership: Leadership, source: str) -> None:
-        self._store = store
-        self._broadcast = broadcast
-        self._leadership = leadership
-        self._source = source
-        self._alone = Alone()
-        self.poked = asyncio.Event()
-        """Set it when there may be something new."""
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; events in flight are confirmed or left for the next relay."""
         try:
             while not stop.is_set():
                 try:
-                    if await self._leadership.held():
-                        await self._shift().run(stop)
+                    if await self._parts.leadership.held():
+                        await Shift(self._parts).run(stop)
                 except StoreUnavailable as error:
                     log.warning("relay.waiting", reason=str(error))
                 await pause(stop, AWAY_SECONDS)
         finally:
-            await self._leadership.release()
-
-    def _shift(self) -> Shift:
-        return Shift(self._store, self._broadcast, self._leadership, self._source, self._alone, self.poked)
+            await self._parts.leadership.release()
 
 
 class Shift:
     """One term of leading: everything it holds is forgotten at its end, and read again by the next."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        broadcast: Broadcast,
-        leadership: Leadership,
-        source: str,
-        alone: Alone,
-        poked: asyncio.Event,
-    ) -> None:
-        self._store = store
-        self._broadcast = broadcast
-        self._leadership = leadership
-        self._source = source
-        self._alone = alone
-        self._poked = poked
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._window = Window()
+        self._given: set[str] = set()
+        """Ids of events that everybody was given and that only the log lacks."""
         self._under_way: set[asyncio.Task[None]] = set()
         self._marking: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()
         self._look_at = self._lead_until = self._send_at = 0.0
+        self._look_below = -1
+        """There is more in the store, for when so few are left in the window."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, or until another leads.
@@ -97,11 +145,11 @@ class Shift:
         """
         try:
             while not stop.is_set() and await self._leads():
-                self._settled.clear()
                 await self._look_for_more()
                 self._send()
                 self._mark()
-                await _first_of(stop, self._settled, self._poked, seconds=POLL_SECONDS)
+                self._parts.past.tell()
+                await self._parts.signal.wait(stop, POLL_SECONDS)
         finally:
             await self._end()
 
@@ -109,42 +157,59 @@ class Shift:
         """Asked once a second: whoever was frozen finds out before anything else."""
         if monotonic_seconds() < self._lead_until:
             return True
-        led = await self._leadership.held()
+        led = await self._parts.leadership.held()
         self._lead_until = monotonic_seconds() + POLL_SECONDS
         return led
 
     async def _look_for_more(self) -> None:
-        """Into the window, while there is more, when somebody said so, or when a second has passed."""
-        due = self._poked.is_set() or monotonic_seconds() >= self._look_at
-        if not due or len(self._window) > WINDOW // 2:
+        """Into the window: when somebody has poked, when a second has passed, or when it has room for what was left."""
+        if self._window.is_full or self._window.ready >= IN_FLIGHT or not self._is_look_due():
             return
-        self._poked.clear()
-        found = await self._store.pending(self._window.known, len(self._window.known) + WINDOW)
-        self._window.add(found)
-        self._look_at = monotonic_seconds() + (0 if found else POLL_SECONDS)
+        limit = len(self._window.known) + LOOK
+        waiting = await self._parts.store.oldest(limit, self._window.passed_by)
+        if chosen := self._window.choose(waiting):
+            self._window.add(await self._parts.store.events_at(chosen))
+        self._look_at = monotonic_seconds() + POLL_SECONDS
+        more = len(waiting) == limit or self._window.is_full
+        self._look_below = len(self._window) // 2 if more else -1
+
+    def _is_look_due(self) -> bool:
+        poked = self._parts.signal.take_poke()
+        has_room = len(self._window) <= self._look_below or self._window.has_drained
+        return poked or has_room or monotonic_seconds() >= self._look_at
 
     def _send(self) -> None:
         if monotonic_seconds() < self._send_at:
             return
-        while self._window.has_ready and len(self._under_way) < IN_FLIGHT:
+        while self._window.ready and len(self._under_way) < IN_FLIGHT:
             task = asyncio.create_task(self._publish(self._window.take()))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
     async def _publish(self, event: PendingEvent) -> None:
         try:
-            heard = await self._broadcast.publish(on_the_wire(event, self._source))
+            heard = await self._publish_once(event)
         except BrokerUnavailable as error:
+            if isinstance(error, NotInLog):
+                self._given.add(event.event_id)
             self._window.put_back(event)
             self._wait_for_broker(error)
         except Exception:
-            # Its lane stays where it is until the next shift; the others go on.
+            # A bug, or a row of a later release: the others go on, and this listing is tried again in the next term.
             log.exception("relay.failed", event_id=event.event_id, type=event.type, subject=event.subject)
+            self._window.pass_by(event)
         else:
+            self._given.discard(event.event_id)
             self._window.has_left(event)
-            self._alone.count(heard)
+            self._parts.past.count(heard)
         finally:
-            self._settled.set()
+            self._parts.signal.wake()
+
+    async def _publish_once(self, event: PendingEvent) -> Heard:
+        message = on_the_wire(event, self._parts.source)
+        if event.event_id in self._given:
+            return await self._parts.broadcast.publish_to_log(message)
+        return await self._parts.broadcast.publish(message)
 
     def _wait_for_broker(self, error: BrokerUnavailable) -> None:
         if monotonic_seconds() >= self._send_at:
@@ -153,14 +218,17 @@ class Shift:
 
     def _mark(self) -> None:
         """One transaction at a time; what leaves meanwhile is in the next."""
-        if self._window.left and (self._marking is None or self._marking.done()):
+        if self._marking is not None and self._marking.done():
+            marked, self._marking = self._marking, None
+            marked.result()  # what is not the store's trouble ends the process, as any bug does
+        if self._window.left and self._marking is None:
             self._marking = asyncio.create_task(self._mark_all())
 
     async def _mark_all(self, gather: float = GATHER_SECONDS) -> None:
         await asyncio.sleep(gather)
         events = list(self._window.left)
         try:
-            await self._store.published(events)
+            await self._parts.store.published(events)
         except StoreUnavailable as error:
             log.warning("relay.waiting", reason=str(error))
             await asyncio.sleep(AWAY_SECONDS)  # they stay in the window: nothing is published again for it
@@ -168,7 +236,7 @@ class Shift:
             self._window.marked(events)
             log.info("relay.published", events=len(events))
         finally:
-            self._settled.set()
+            self._parts.signal.wake()
 
     async def _end(self) -> None:
         """What is under way is confirmed and marked, or left to the next."""
@@ -180,34 +248,3 @@ class Shift:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._window.left:
             await self._mark_all(gather=0)
-
-
-class Alone:
-    """Counts the events that went past a subscriber, and says so now and then."""
-
-    def __init__(self) -> None:
-        self._untold = 0
-        self._told_at: float | None = None
-
-    def count(self, heard: Heard) -> None:
-        """One more event, heard by all or not."""
-        if heard is Heard.BY_ALL:
-            return
-        self._untold += 1
-        now = monotonic_seconds()
-        if self._told_at is None or now - self._told_at >= TOLD_EVERY_SECONDS:
-            log.warning(
-                "relay.past_a_subscriber",
-                events=self._untold,
-                why="a queue bound to syncaroo.events is full, or is a quorum queue without a leader",
-            )
-            self._untold, self._told_at = 0, now
-
-
-async def _first_of(*events: asyncio.Event, seconds: float) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waits:
-            task.cancel()

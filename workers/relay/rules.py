@@ -16,6 +16,12 @@ from schemas.events import EVENT_TYPES, CloudEvent, dataschema_of
 
 CONTENT_TYPE = "application/cloudevents+json"
 
+WINDOW_EVENTS = 2000
+WINDOW_BYTES = 64 * 2**20
+"""Of the data of events that have not left."""
+LANE_EVENTS = 100
+"""Held of one listing at most: whatever happens to it, the others have room."""
+
 
 @dataclass(frozen=True)
 class PendingEvent:
@@ -31,41 +37,96 @@ class PendingEvent:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """An event row that is not published yet, without its data: `lane` is its `order_key`, `size` that of the data."""
+
+    position: int
+    event_id: str
+    lane: str
+    size: int
+
+
 class Window:
     """The unpublished events that a relay holds, in the order in which they may leave.
 
-    An event waits until the one before it in its listing has left. What has left stays known until it is marked, so
-    that a second look at the store brings nothing in twice.
+    An event waits until the one before it in its lane has left. What has left stays known until it is marked, so that a
+    second look at the store brings nothing in twice. A lane holds only so many, so that one long one leaves room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, events: int = WINDOW_EVENTS, lane: int = LANE_EVENTS, size: int = WINDOW_BYTES) -> None:
+        self._most_events = events
+        self._most_of_lane = lane
+        self._most_bytes = size
         self._lanes: dict[str, deque[PendingEvent]] = {}
-        """By key, what has not left; the first of a lane may be under way."""
+        """What has not left; the first of a lane may be under way."""
         self._ready: deque[str] = deque()
         """Lanes of which nothing is under way."""
+        self._passed_by: set[str] = set()
+        self._capped: set[str] = set()
+        """Lanes that could hold no more at the last look: the store may have more of them."""
         self.known: set[str] = set()
         """Ids of all that are held."""
         self.left: list[PendingEvent] = []
         """Those that have left and are to be marked."""
+        self._bytes = 0
 
     def __len__(self) -> int:
         """How many have not left."""
         return len(self.known) - len(self.left)
 
     @property
-    def has_ready(self) -> bool:
-        """Whether `take` gives one."""
-        return bool(self._ready)
+    def ready(self) -> int:
+        """How many lanes have one that may leave now."""
+        return len(self._ready)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more."""
+        return len(self) >= self._most_events or self._bytes >= self._most_bytes
+
+    @property
+    def has_drained(self) -> bool:
+        """Whether a lane that could hold no more has room again."""
+        return any(len(self._lanes.get(key, ())) <= self._most_of_lane // 2 for key in self._capped)
+
+    @property
+    def passed_by(self) -> set[str]:
+        """Lanes that need not be looked at: they hold enough, or something in them cannot be published."""
+        return self._passed_by | self._full_lanes()
+
+    def choose(self, waiting: Sequence[Waiting]) -> list[int]:
+        """The positions of those to be read, the oldest first; at least one, when there is one that is new."""
+        self._capped = self._full_lanes()
+        chosen, most = list[int](), self._most_events - len(self)
+        sizes, held = self._bytes, {key: len(lane) for key, lane in self._lanes.items()}
+        for one in waiting:
+            if one.event_id in self.known or one.lane in self._passed_by:
+                continue
+            if held.get(one.lane, 0) >= self._most_of_lane:
+                self._capped.add(one.lane)
+                continue
+            if chosen and (len(chosen) >= most or sizes + one.size > self._most_bytes):
+                break
+            chosen.append(one.position)
+            sizes += one.size
+            held[one.lane] = held.get(one.lane, 0) + 1
+        return chosen
+
+    def _full_lanes(self) -> set[str]:
+        return {key for key, lane in self._lanes.items() if len(lane) >= self._most_of_lane}
 
     def add(self, events: Sequence[PendingEvent]) -> None:
         """Take up what is new of these; the oldest come first."""
         for event in events:
-            if event.event_id in self.known:
+            key = order_key(event)
+            if event.event_id in self.known or key in self._passed_by:
                 continue
             self.known.add(event.event_id)
-            lane = self._lanes.setdefault(order_key(event), deque())
+            self._bytes += len(event.data)
+            lane = self._lanes.setdefault(key, deque())
             if not lane:
-                self._ready.append(order_key(event))
+                self._ready.append(key)
             lane.append(event)
 
     def take(self) -> PendingEvent:
@@ -73,12 +134,21 @@ class Window:
         return self._lanes[self._ready.popleft()][0]
 
     def put_back(self, event: PendingEvent) -> None:
-        """It has not left: it is the next of its listing again."""
+        """It has not left: it is the next of its lane again."""
         self._ready.appendleft(order_key(event))
 
+    def pass_by(self, event: PendingEvent) -> None:
+        """It cannot leave, and nothing behind it in its lane may: they are held no longer."""
+        key = order_key(event)
+        self._passed_by.add(key)
+        for one in self._lanes.pop(key):
+            self.known.discard(one.event_id)
+            self._bytes -= len(one.data)
+
     def has_left(self, event: PendingEvent) -> None:
-        """The next of its listing may leave."""
+        """The next of its lane may leave."""
         self.left.append(event)
+        self._bytes -= len(event.data)
         key = order_key(event)
         lane = self._lanes[key]
         lane.popleft()

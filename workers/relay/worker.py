@@ -20,7 +20,7 @@ from common.settings import (
 from common.store.engine import Store
 from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
-from workers.relay.handler import Relay
+from workers.relay.handler import Parts, Relay
 from workers.relay.pruning import Pruning
 from workers.relay.requests import serve_requests
 from workers.relay.store.events import EventStore
@@ -48,12 +48,12 @@ def build(
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
-            relay = Relay(EventStore(store), broadcast, Leadership(store, "relay"), site.source)
+            parts = Parts(EventStore(store), broadcast, Leadership(store, "relay"), site.source)
             keep = timedelta(days=history.listing_history_days)
             pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
-            pokes = listen(work_url, RELAY_POKE, relay.poked.set, stop)
+            pokes = listen(work_url, RELAY_POKE, parts.signal.poke, stop)
             requests = serve_requests(events_url, store, site.source, stop)
-            await until_stopped(stop, relay.run(stop), pokes, pruning.run(stop), requests)
+            await until_stopped(stop, Relay(parts).run(stop), pokes, pruning.run(stop), requests)
         finally:
             await broadcast.close()
             await store.close()

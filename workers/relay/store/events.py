@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from common.store.engine import Store
 from schemas.tables import EventRow, table_of
-from workers.relay.rules import PendingEvent
-from workers.relay.store.pages import fitting, size_of
-
-MOST_BYTES = 32 * 2**20
-"""Of the data of events that are read at once."""
+from workers.relay.rules import PendingEvent, Waiting
+from workers.relay.store.pages import size_of
 
 _event = table_of(EventRow)
+_lane = func.coalesce(_event.c.listing_id, _event.c.type + " " + _event.c.subject)
+"""`workers.relay.rules.order_key`, for the database."""
 _COLUMNS = [_event.c[name] for name in PendingEvent.__dataclass_fields__]
 
 
@@ -24,18 +23,22 @@ class EventStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def pending(self, known: Collection[str], limit: int) -> list[PendingEvent]:
-        """Of the oldest `limit` that are not published those whose ids are not `known`, in order; as many as fit into
-        `MOST_BYTES`, and one at least."""
-        unpublished = _event.c.published_at.is_(None)
+    async def oldest(self, limit: int, passing_by: Collection[str] = ()) -> list[Waiting]:
+        """The oldest that are not published, in order, but those in the lanes that are passed by."""
         async with self._store.reading() as transaction:
-            size = size_of(transaction, _event.c.data).label("size")
-            oldest = select(_event.c.position, _event.c.event_id, size).where(unpublished)
-            rows = await transaction.rows(oldest.order_by(_event.c.position).limit(limit))
-            new = [row for row in rows if row.event_id not in known]
-            positions = [row.position for row in new[: fitting([row.size for row in new], MOST_BYTES)]]
-            query = select(*_COLUMNS).where(unpublished, _event.c.position.in_(positions)).order_by(_event.c.position)
-            return [PendingEvent(**row._mapping) for row in await transaction.rows(query)] if positions else []
+            size = size_of(transaction, _event.c.data)
+            query = select(_event.c.position, _event.c.event_id, _lane, size)
+            query = query.where(_event.c.published_at.is_(None)).order_by(_event.c.position).limit(limit)
+            if passing_by:
+                query = query.where(_lane.not_in(sorted(passing_by)))
+            return [Waiting(*row) for row in await transaction.rows(query)]
+
+    async def events_at(self, positions: Sequence[int]) -> list[PendingEvent]:
+        """These, with their data, in order; without those that somebody has marked meanwhile."""
+        query = select(*_COLUMNS).where(_event.c.published_at.is_(None), _event.c.position.in_(positions))
+        async with self._store.reading() as transaction:
+            rows = await transaction.rows(query.order_by(_event.c.position))
+        return [PendingEvent(**row._mapping) for row in rows]
 
     async def published(self, events: Sequence[PendingEvent]) -> None:
         """Mark events that the broker has confirmed."""
