@@ -24,7 +24,7 @@ from common.process import pause
 CONFIRM_SECONDS = 2.0
 IMPATIENT_SECONDS = 0.1
 """How long a confirm is waited for after a subscriber kept us waiting; every other one has its copy by then."""
-IMPATIENT_FOR_SECONDS = 30.0
+FIND_OUT_EVERY_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
 LINE_LIMIT = 256
 """Messages without a confirm on one connection; well below what makes RabbitMQ stop reading from it."""
@@ -56,7 +56,8 @@ class Broadcast:
         self._opening = asyncio.Lock()
         self._retired: dict[_Line, asyncio.Task[None]] = {}
         """The oldest first, each with its closing."""
-        self._impatient_until = 0.0
+        self._in_trouble = False
+        self._find_out_at = 0.0
 
     def start(self) -> None:
         """Begin to connect; a broker that is away is waited for in the background."""
@@ -78,16 +79,18 @@ class Broadcast:
             NotInLog: see `publish_to_log`.
             BrokerUnavailable: nobody knows who has it; publish it again.
         """
-        line = await self._usable_line()
+        line, patience = await self._usable_line(), self._patience()
         try:
-            await line.publish(message, self._patience())
+            await line.publish(message, patience)
         except Unroutable:
             raise  # nobody was given it: not even the log is bound
         except PublishRefused:
             pass
         except BrokerUnavailable:
             await self._make_sure_of_routing(line)
+            self._in_trouble = self._in_trouble or patience == CONFIRM_SECONDS
         else:
+            self._in_trouble = False
             return Heard.BY_ALL
         try:
             return await self.publish_to_log(message)
@@ -104,7 +107,12 @@ class Broadcast:
         return Heard.BY_THE_LOG_ALONE
 
     def _patience(self) -> float:
-        return IMPATIENT_SECONDS if monotonic_seconds() < self._impatient_until else CONFIRM_SECONDS
+        """While a subscriber keeps us waiting, one event now and then finds out whether it still does."""
+        now = monotonic_seconds()
+        if self._in_trouble and now < self._find_out_at:
+            return IMPATIENT_SECONDS
+        self._find_out_at = now + FIND_OUT_EVERY_SECONDS
+        return CONFIRM_SECONDS
 
     async def _make_sure_of_routing(self, line: _Line) -> None:
         """Returns when the broker has routed all that was sent on the line before."""
@@ -115,7 +123,6 @@ class Broadcast:
             self._retire(line)
             raise
         line.unanswered += 1
-        self._impatient_until = monotonic_seconds() + IMPATIENT_FOR_SECONDS
 
     async def _usable_line(self) -> _Line:
         async with self._opening:

@@ -164,8 +164,10 @@ async def send(exchange: AbstractExchange, message: Outgoing, seconds: float) ->
         raise PublishRefused(f"broker refused {message.routing_key}")
 
 
-def _refusal(message: Outgoing, cause: BaseException | None) -> PublishRefused | None:
+def _refusal(message: Outgoing, cause: BaseException | None) -> BrokerUnavailable | None:
     """What the broker said against it, if it said something."""
+    if isinstance(cause, ChannelNotFoundEntity):
+        return BrokerUnavailable(f"broker: there is no exchange {message.exchange}; run `gateway setup`")
     if isinstance(cause, PublishError):
         return Unroutable(f"broker: no queue for {message.routing_key}")
     return PublishRefused(f"broker refused {message.routing_key}") if isinstance(cause, DeliveryError) else None

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.clock import Monotonic, monotonic_seconds
@@ -29,6 +29,7 @@ FROZEN_SECONDS = 15.0
 log = get_logger(__name__)
 _beat = table_of(BeatRow)
 
+_NO_RIGHT = "42501"
 _TAKE = text("SELECT pg_try_advisory_lock(:key)")
 _END_THE_HOLDER = text(
     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 "
@@ -62,6 +63,9 @@ class Leadership:
             if await self._holder_is_frozen():
                 await self._take_from_holder()
             return False
+        except StoreUnavailable:
+            self._seen = None  # who cannot look knows nothing about the holder
+            raise
         except (SQLAlchemyError, OSError) as error:
             await self.release()
             if is_passing(error):
@@ -129,15 +133,27 @@ class Leadership:
         return True
 
     async def _take_from_holder(self) -> None:
-        """Who has the lock loses it; the next look takes it."""
+        """Who has the lock loses it; the next look takes it. Only a process that can write does that: where nobody can,
+        the holder has no pulse either.
+
+        Raises:
+            StoreUnavailable: nobody can write.
+        """
+        await self._write_beat(f"{self._role} standby")
         log.warning("leader.frozen", role=self._role, seconds=FROZEN_SECONDS)
         self._seen = None
         if not self._store.postgres:
             with suppress(FileNotFoundError):  # another that stands by was first
                 os.unlink(self._path)
             return
-        async with self._store.transaction() as transaction:
-            await transaction.execute(_END_THE_HOLDER, self._key)
+        try:
+            async with self._store.transaction() as transaction:
+                await transaction.execute(_END_THE_HOLDER, self._key)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _NO_RIGHT:
+                raise
+            what = "grant pg_signal_backend to our role, or end the frozen process"
+            log.error("leader.not_replaced", role=self._role, what_to_do=what)
 
     # --- the pulse
 
@@ -146,13 +162,16 @@ class Leadership:
         if self._pulsed is not None and now - self._pulsed < PULSE_SECONDS:
             return
         try:
-            async with self._store.transaction() as transaction:
-                at = await transaction.now()
-                statement = insert(transaction, _beat).values(name=self._role, at=at)
-                await transaction.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"at": at}))
+            await self._write_beat(self._role)
         except StoreUnavailable as error:
-            log.debug("leader.no_pulse", role=self._role, reason=str(error))  # nobody else can look at it either
+            log.debug("leader.no_pulse", role=self._role, reason=str(error))  # nobody else can write either
         self._pulsed = now
+
+    async def _write_beat(self, name: str) -> None:
+        async with self._store.transaction() as transaction:
+            at = await transaction.now()
+            statement = insert(transaction, _beat).values(name=name, at=at)
+            await transaction.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"at": at}))
 
     async def _holder_is_frozen(self) -> bool:
         async with self._store.reading() as transaction:

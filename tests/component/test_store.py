@@ -422,6 +422,28 @@ async def test_a_frozen_leader_is_replaced_and_finds_out(store: Store, other: St
     await frozen.release()
 
 
+async def test_where_nobody_can_write_nobody_is_frozen(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the lead would go round while a disk is full, and every leader would publish the same again."""
+    frozen, watch = Leadership(store, "relay"), Watch()
+    standby = Leadership(other, "relay", watch)
+    assert await frozen.held()
+
+    def full(_: Store) -> None:
+        raise StoreUnavailable("store: as ordered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "transaction", full)
+        assert not await standby.held()
+        watch.seconds += FROZEN_SECONDS
+        with pytest.raises(StoreUnavailable):
+            await standby.held()
+    assert await frozen.held()
+    assert not await standby.held(), "it begins to watch anew"
+    await frozen.release()
+
+
 async def test_whoever_stands_by_waits_for_a_whole_silence_of_the_next_leader_too(store: Store, other: Store) -> None:
     """The pulse of one who led long ago says nothing about who leads now."""
     first, watch = Leadership(store, "relay"), Watch()

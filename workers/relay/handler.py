@@ -212,6 +212,7 @@ class Shift:
         return await self._parts.broadcast.publish(message)
 
     def _wait_for_broker(self, error: BrokerUnavailable) -> None:
+        """All wait: what one event meets now, the next one would, too."""
         if monotonic_seconds() >= self._send_at:
             log.warning("relay.waiting", reason=str(error))
         self._send_at = monotonic_seconds() + AWAY_SECONDS

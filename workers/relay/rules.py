@@ -82,8 +82,8 @@ class Window:
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no more."""
-        return len(self) >= self._most_events or self._bytes >= self._most_bytes
+        """Whether it takes no more; what has left counts until it is marked."""
+        return len(self.known) >= self._most_events or self._bytes >= self._most_bytes
 
     @property
     def has_drained(self) -> bool:
@@ -98,7 +98,7 @@ class Window:
     def choose(self, waiting: Sequence[Waiting]) -> list[int]:
         """The positions of those to be read, the oldest first; at least one, when there is one that is new."""
         self._capped = self._full_lanes()
-        chosen, most = list[int](), self._most_events - len(self)
+        chosen, most = list[int](), self._most_events - len(self.known)
         sizes, held = self._bytes, {key: len(lane) for key, lane in self._lanes.items()}
         for one in waiting:
             if one.event_id in self.known or one.lane in self._passed_by:
@@ -134,8 +134,8 @@ class Window:
         return self._lanes[self._ready.popleft()][0]
 
     def put_back(self, event: PendingEvent) -> None:
-        """It has not left: it is the next of its lane again."""
-        self._ready.appendleft(order_key(event))
+        """It has not left: it is the next of its lane again, after the other lanes' next ones."""
+        self._ready.append(order_key(event))
 
     def pass_by(self, event: PendingEvent) -> None:
         """It cannot leave, and nothing behind it in its lane may: they are held no longer."""
@@ -148,7 +148,6 @@ class Window:
     def has_left(self, event: PendingEvent) -> None:
         """The next of its lane may leave."""
         self.left.append(event)
-        self._bytes -= len(event.data)
         key = order_key(event)
         lane = self._lanes[key]
         lane.popleft()
@@ -161,6 +160,7 @@ class Window:
         """The store knows that these have left."""
         gone = {event.event_id for event in events}
         self.known -= gone
+        self._bytes -= sum(len(event.data) for event in events)
         self.left = [event for event in self.left if event.event_id not in gone]
 
 

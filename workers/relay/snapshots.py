@@ -21,8 +21,8 @@ from workers.relay.store.snapshots import SnapshotStore
 
 PART = 2000
 """Listings in one part, and a page more at most."""
-PART_SECONDS = 30.0
-"""No new page is begun after that: far below what a handler may take."""
+PART_SECONDS = 8.0
+"""No new page is begun after that: far below what a handler may take, and what a process has to end in."""
 
 log = get_logger(__name__)
 
