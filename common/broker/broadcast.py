@@ -4,6 +4,10 @@ A confirm comes when every queue has the message. A full queue nacks for all (28
 without a leader never confirms, and when some 400 messages wait for it RabbitMQ reads nothing more from the connection
 (measured on 3.10), which would stop the events of all. So an event that was routed and not confirmed goes to the event
 log alone, and a connection with many such events is exchanged for a new one.
+
+One thing holds everybody up: a quorum queue whose process is there but has no majority. RabbitMQ keeps the first
+message of every channel to it for 65 s (measured on 3.10), so no new connection gets anywhere. Nothing is lost; an error
+in the log says what to do.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from common.broker.publisher import Outgoing, Publisher, PublishRefused, Unrouta
 from common.broker.topology import EVENTS, LOG
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
+from common.logs import get_logger
 from common.process import pause
 
 CONFIRM_SECONDS = 2.0
@@ -28,9 +33,14 @@ FIND_OUT_EVERY_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
 LINE_LIMIT = 256
 """Messages without a confirm on one connection; well below what makes RabbitMQ stop reading from it."""
+SILENT_LINES_TOLD = {3, *range(30, 30_000, 30)}
+"""After so many connections in a row without any answer a person is told."""
 LINES_KEPT = 4
 LINE_KEPT_SECONDS = 30.0
 """How long a full line stays open for a queue that is electing a leader, and how many such lines there are at most."""
+
+
+log = get_logger(__name__)
 
 
 class Heard(Enum):
@@ -58,6 +68,7 @@ class Broadcast:
         """The oldest first, each with its closing."""
         self._in_trouble = False
         self._find_out_at = 0.0
+        self._silent_lines = 0
 
     def start(self) -> None:
         """Begin to connect; a broker that is away is waited for in the background."""
@@ -90,7 +101,7 @@ class Broadcast:
             await self._make_sure_of_routing(line)
             self._in_trouble = self._in_trouble or patience == CONFIRM_SECONDS
         else:
-            self._in_trouble = False
+            self._in_trouble, self._silent_lines = False, 0
             return Heard.BY_ALL
         try:
             return await self.publish_to_log(message)
@@ -120,9 +131,21 @@ class Broadcast:
             await line.answer()
         except BrokerUnavailable:
             line.over.set()
-            self._retire(line)
+            if self._retire(line):
+                self._tell_of_silence()
             raise
         line.unanswered += 1
+        self._silent_lines = 0
+
+    def _tell_of_silence(self) -> None:
+        """Of several lines none got through, while the log's stands: it is not the broker that is away."""
+        self._silent_lines += 1
+        if self._log.ready and self._silent_lines in SILENT_LINES_TOLD:
+            log.error(
+                "relay.held_up",
+                why="a quorum queue bound to syncaroo.events seems to have no majority",
+                what_to_do="recover, unbind or delete it; rabbitmqctl list_queues name type members online shows it",
+            )
 
     async def _usable_line(self) -> _Line:
         async with self._opening:
@@ -132,16 +155,19 @@ class Broadcast:
                 self._line = await _open(self._url, self._name)
             return self._line
 
-    def _retire(self, line: _Line) -> None:
-        """No new messages on it. It stays open for a while: a queue that is without a leader for seconds gets what
-        waits for it on the line."""
+    def _retire(self, line: _Line) -> bool:
+        """No new messages on it; False: it has been retired before.
+
+        It stays open for a while: a queue that is without a leader for seconds gets what waits for it on the line.
+        """
         if self._line is not line:
-            return
+            return False
         self._line = None
         closing = self._retired[line] = asyncio.create_task(line.close())
         closing.add_done_callback(lambda _: self._retired.pop(line))
         for oldest in list(self._retired)[:-LINES_KEPT]:
             oldest.over.set()
+        return True
 
 
 @dataclass(eq=False)

@@ -36,6 +36,9 @@ pytestmark = pytest.mark.timeout(300)
 
 CONNECTION = 99
 MARKER = "frozen"
+LITTLE = 100_000
+SMALLEST_EVENT = 700
+"""Bytes."""
 QUORUM = {"x-queue-type": "quorum"}
 _event = table_of(EventRow)
 
@@ -191,6 +194,7 @@ async def test_a_subscriber_that_refuses_sleeps_or_has_no_leader_holds_up_nobody
                 database_url,
                 AMQP_MANAGEMENT_URL=private_node.management or "",
                 SUBSCRIBER_MAX_MESSAGES=str(limit),
+                SUBSCRIBER_MAX_BYTES=str(LITTLE),
             )
         )
         heard = await ending.enter_async_context(subscriber(private_vhost.url))
@@ -209,7 +213,9 @@ async def test_a_subscriber_that_refuses_sleeps_or_has_no_leader_holds_up_nobody
         await until(lambda: len(heard.ids) == sum(made.versions.values()), what="the healthy one to have everything")
         heard.check(made.versions)
         (await in_the_log(await connection.channel(), made.versions)).check(made.versions)
-        assert await ready(channel, "asleep") == limit
+        assert await ready(channel, "asleep") <= LITTLE // SMALLEST_EVENT < limit, (
+            "neither more messages nor more bytes"
+        )
         assert "relay.past_a_subscriber" in made.stack.logs("relay-1")
         assert private_node.ctl("eval", "rabbit_alarm:get_alarms().").strip() == "[]"
 
@@ -238,11 +244,13 @@ async def test_after_an_outage_fifty_thousand_events_leave_in_order_and_the_ingr
         await made.all_out()
         private_node.settle()
         private_node.kill()
-        await made.add(5000, 10)
-        private_node.start()
-        began = time.monotonic()
         async with webhooks(made.stack) as taken:
+            await made.add(5000, 10)
+            during = len(taken)
+            private_node.start()
+            began = time.monotonic()
             await made.all_out(150)
+        assert 0 < during < len(taken), "webhooks came during the outage and while events left"
         print(f"50,000 events left within {time.monotonic() - began:.1f} s, {len(taken)} webhooks were taken meanwhile")
         await until(lambda: len(heard.ids) == sum(made.versions.values()), 60, what="the subscriber to have everything")
         heard.check(made.versions)
@@ -291,7 +299,7 @@ async def _freeze_for_a_minute(directory: Path, amqp_url: str, database_url: str
         await until(marker.exists, 20, what="the relay to be frozen")
         since = time.monotonic()
         await adding
-        await until(lambda: _elections(made.stack, other), 45, what="the other to take over")
+        await until(lambda: _elections(made.stack, other), 30, what="the other to take over")
         await made.all_out()
         await until(lambda: time.monotonic() > since + 60, 70, what="a minute to have passed")
         made.stack.resume(frozen)
@@ -301,6 +309,7 @@ async def _freeze_for_a_minute(directory: Path, amqp_url: str, database_url: str
         heard.check(made.versions)
         assert heard.messages > len(heard.ids), "what it had published and not marked was published again"
         await made.stack.kill(other)
+        await until(lambda: _elections(made.stack, frozen)[1:], 10, what="the next to take over at once")
         await made.add(10, 1)
         await made.all_out()
 

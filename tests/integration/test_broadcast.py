@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Any
 
 import aio_pika
-import pytest
 from aio_pika.abc import AbstractChannel
 
 from common.broker.broadcast import LINE_LIMIT, Broadcast, Heard
@@ -48,10 +48,6 @@ async def _publishes(broadcast: Broadcast) -> bool:
         return await broadcast.publish(event(0)) is Heard.BY_ALL
     except BrokerUnavailable:
         return False
-
-
-async def _is_not_confirmed(broadcast: Broadcast) -> bool:
-    return not await _publishes(broadcast)
 
 
 async def subscribe(channel: AbstractChannel, name: str, **arguments: int | str) -> None:
@@ -112,24 +108,49 @@ async def test_a_queue_without_a_leader_does_not_stop_the_others(
 
 
 async def test_what_nobody_confirms_does_not_count(private_node: PrivateNode, private_vhost: Vhost) -> None:
-    """P5, P7, B6: a frozen broker, one that is out of memory, one that was killed; each is over, and goes on."""
+    """P5, P7, B6: a frozen broker, one that is out of memory, one that was killed; each is over, and goes on. What was
+    confirmed is there."""
+    confirmed: set[str] = set()
+    numbers = count(1)
+
+    async def publishes() -> bool:
+        number = next(numbers)
+        with suppress(BrokerUnavailable):
+            await broadcast.publish(event(number))
+            confirmed.add(f"event-{number}")
+            return True
+        return False
+
+    async def fails() -> bool:
+        return not await publishes()
+
     async with opened(private_vhost.url) as (broadcast, channel):
         await subscribe(channel, "healthy")
         private_node.settle()
         private_node.freeze()
-        with pytest.raises(BrokerUnavailable):
-            await broadcast.publish(event(1))
+        assert await fails()
         private_node.resume()
-        await until(lambda: _publishes(broadcast))
+        await until(publishes)
         private_node.starve()
-        await until(lambda: _is_not_confirmed(broadcast), what="the alarm to reach the connection")
+        await until(fails, what="the alarm to reach the connection")
         private_node.feed()
-        await until(lambda: _publishes(broadcast), 20)
+        await until(publishes, 20)
         private_node.kill()
-        with pytest.raises(BrokerUnavailable):
-            await broadcast.publish(event(3))
+        assert await fails()
         private_node.start()
-        await until(lambda: _publishes(broadcast), 20)
+        await until(publishes, 20)
+    assert len(confirmed) >= 3
+    assert confirmed <= await ids_in(private_vhost.url, "healthy")
+
+
+async def ids_in(url: str, name: str) -> set[str]:
+    """Of all messages in a queue; they stay there."""
+    async with await aio_pika.connect(url) as connection:
+        queue = await (await connection.channel()).get_queue(name)
+        found: set[str] = set()
+        while message := await queue.get(fail=False):
+            found.add(str(message.message_id))
+        return found
 
 
 async def test_without_any_queue_nothing_is_published(vhost: Vhost) -> None:
