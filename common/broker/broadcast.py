@@ -6,8 +6,8 @@ without a leader never confirms, and when some 400 messages wait for it RabbitMQ
 log alone, and a connection with many such events is exchanged for a new one.
 
 One thing holds everybody up: a quorum queue whose process is there but has no majority. RabbitMQ keeps the first
-message of every channel to it for 65 s (measured on 3.10), so no new connection gets anywhere. Nothing is lost; an error
-in the log says what to do.
+message of every channel to it for 65 s (measured on 3.10), so no new connection gets anywhere. Nothing is lost; the
+process's log says what to do.
 """
 
 from __future__ import annotations
