@@ -129,5 +129,10 @@ EVENT_TYPES: dict[str, type[EventData]] = {
 
 
 def dataschema_of(source: str, kind: type[EventData]) -> str:
-    """CloudEvents `dataschema`: where the ingress serves the schema of this type's data."""
-    return f"{source.rstrip('/')}/schemas/{kind.TYPE}/{kind.SCHEMA_VERSION}"
+    """CloudEvents `dataschema` of what is written today."""
+    return dataschema(source, kind.TYPE, kind.SCHEMA_VERSION)
+
+
+def dataschema(source: str, type_: str, version: int) -> str:
+    """CloudEvents `dataschema`: where the ingress serves the schema of this type's data in that version."""
+    return f"{source.rstrip('/')}/schemas/{type_}/{version}"

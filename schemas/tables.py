@@ -206,6 +206,8 @@ class EventRow(SQLModel, table=True):
     event_id: str = Field(sa_column=Column(Text, primary_key=True))
     position: int = _big(0)
     type: str = _text()
+    schema_version: int = Field(default=1, sa_column=Column(Integer, nullable=False, server_default=text("1")))
+    """That of the schema by which `data` was written: it waits and is replayed under that one for ever."""
     subject: str = _text()
     listing_id: str | None = _text(nullable=True)
     version: int | None = _big()

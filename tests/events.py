@@ -95,6 +95,7 @@ def wire(event: EventData, at: datetime | None = None) -> Outgoing:
         connection_id=getattr(event, "connection_id", 0),
         event_id=new_id(),
         type=type(event).TYPE,
+        schema_version=type(event).SCHEMA_VERSION,
         subject="snapshot" if isinstance(event, SnapshotCompleted) else subject_of(event),
         listing_id=getattr(event, "listing_id", None),
         data=dumps(event).decode(),

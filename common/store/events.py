@@ -69,6 +69,7 @@ def _columns(event: EventData) -> dict[str, Any]:
     return {
         "connection_id": getattr(event, "connection_id", 0),
         "type": type(event).TYPE,
+        "schema_version": type(event).SCHEMA_VERSION,
         "subject": subject_of(event),
         "listing_id": getattr(event, "listing_id", None),
         "version": getattr(event, "version", None),

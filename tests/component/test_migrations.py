@@ -71,6 +71,32 @@ async def test_what_schema_2_adds_is_derived_from_what_was_there(empty_database_
     await store.close()
 
 
+async def test_what_schema_3_has_told_was_told_by_version_1_of_its_schemas(empty_database_url: str) -> None:
+    """T-MIGRATE: and so is what a program of before writes after; the way back keeps all else, indexes too."""
+    store = Store(empty_database_url)
+    await _do(store, _alembic(command.upgrade, "0003"))
+    before = await _do(store, _tables)
+    rows = {"event": [_row(before["event"], 1, store.postgres)]}
+    await _do(store, lambda one: _put(one, before, rows))
+    await upgrade(empty_database_url)
+    await _do(store, lambda one: _put(one, before, {"event": [_row(before["event"], 2, store.postgres)]}))
+    event = (await _do(store, _tables))["event"]
+    assert await _do(store, lambda one: [*one.execute(select(event.c.schema_version))]) == [(1,), (1,)]
+    await _do(store, _alembic(command.downgrade, "0003"))
+    after = await _do(store, _tables)
+    assert await _do(store, lambda one: _get(one, after, rows)) == rows
+    assert _indexes(after["event"]) == _indexes(before["event"])
+    await store.close()
+
+
+def _indexes(table: Table) -> dict[str, str]:
+    """By name, with what they are over and of which rows."""
+    return {
+        str(one.name): f"{[*one.columns.keys()]} {sorted(map(str, one.dialect_kwargs.values()))}"
+        for one in table.indexes
+    }
+
+
 async def _do(store: Store, work: Callable[[Connection], Any]) -> Any:
     async with store.transaction() as transaction:
         return await transaction.execute_sync(work)

@@ -22,6 +22,7 @@ from workers.relay import handler
 from workers.relay.handler import Parts, Relay
 from workers.relay.rules import PendingEvent, Window, order_key
 from workers.relay.store.events import EventStore
+from workers.relay.store.past import PastStore, Wanted
 
 
 def listing_changed(name: str, version: int) -> ListingChanged:
@@ -81,6 +82,18 @@ async def test_what_commits_late_is_not_skipped(store: Store, other: Store) -> N
         (early,) = await waiting(store)
         await EventStore(store).published([early])
     assert (early.subject, await subjects(store)) == ("2", ["1"])
+
+
+async def test_what_waits_and_what_is_replayed_keep_the_schema_version_of_their_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, GrantChanged(state="active"))
+    monkeypatch.setattr(GrantChanged, "SCHEMA_VERSION", 2)
+    await add(store, GrantChanged(state="needs_authorisation"), confirmed(1))
+    waiting = await EventStore(store).pending((), 10)
+    assert [(one.subject, one.schema_version) for one in waiting] == [("grant", 1), ("grant", 2), ("1", 1)]
+    past = PastStore(store)
+    assert [told.event for told in await past.page(Wanted(waiting[0].created_at), -1, 10**6)] == waiting
 
 
 @dataclass

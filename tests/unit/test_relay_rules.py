@@ -27,6 +27,7 @@ def pending(event: EventData, event_id: str = "0197") -> PendingEvent:
         connection_id=getattr(event, "connection_id", 0),
         event_id=event_id,
         type=type(event).TYPE,
+        schema_version=type(event).SCHEMA_VERSION,
         subject=subject_of(event),
         listing_id=getattr(event, "listing_id", None),
         data=dumps(event).decode(),
@@ -71,6 +72,15 @@ def test_the_message_is_the_contracts_example() -> None:
     assert message.properties == {
         "content_type": "application/cloudevents+json", "message_id": "0197", "type": "listing.changed"
     }  # fmt: skip
+
+
+def test_an_event_names_the_schema_that_its_data_was_written_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits, and what is replayed, was written by the version of its day."""
+    old = pending(GrantChanged(state="active"))
+    monkeypatch.setattr(GrantChanged, "SCHEMA_VERSION", 2)
+    new = pending(GrantChanged(state="active"))
+    named = [loads(on_the_wire(one, "https://yourapp.com").body)["dataschema"] for one in (old, new)]
+    assert named == [f"https://yourapp.com/schemas/grant.changed/{version}" for version in (1, 2)]
 
 
 @pytest.mark.parametrize(

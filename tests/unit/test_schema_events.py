@@ -38,6 +38,7 @@ def sent(event: EventData) -> Outgoing:
         connection_id=getattr(event, "connection_id", 0),
         event_id=new_id(),
         type=type(event).TYPE,
+        schema_version=type(event).SCHEMA_VERSION,
         subject=subject_of(event),
         listing_id=getattr(event, "listing_id", None),
         data=dumps(event).decode(),

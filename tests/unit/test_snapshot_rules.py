@@ -159,8 +159,8 @@ def test_what_is_no_moment(text: str) -> None:
 
 def told(position: int, listing_id: str | None, subject: str = "s") -> Told:
     event = PendingEvent(
-        connection_id=99, event_id=str(position), type="listing.changed", subject=subject, listing_id=listing_id,
-        data="{}", headers="{}", created_at=AT,
+        connection_id=99, event_id=str(position), type="listing.changed", schema_version=1, subject=subject,
+        listing_id=listing_id, data="{}", headers="{}", created_at=AT,
     )  # fmt: skip
     return Told(position, event)
 

@@ -12,7 +12,7 @@ import msgspec
 from common.broker.publisher import Outgoing
 from common.broker.topology import EVENTS
 from common.codec import decode, dumps
-from schemas.events import EVENT_TYPES, CloudEvent, dataschema_of
+from schemas.events import CloudEvent, dataschema
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -30,6 +30,8 @@ class PendingEvent:
     connection_id: int
     event_id: str
     type: str
+    schema_version: int
+    """That of the schema by which `data` was written, whatever it is today."""
     subject: str
     listing_id: str | None
     data: str
@@ -177,7 +179,7 @@ def on_the_wire(event: PendingEvent, source: str) -> Outgoing:
         type=event.type,
         subject=event.subject,
         time=event.created_at,
-        dataschema=dataschema_of(source, EVENT_TYPES[event.type]),
+        dataschema=dataschema(source, event.type, event.schema_version),
         data=msgspec.Raw(event.data.encode()),
     )
     return Outgoing(

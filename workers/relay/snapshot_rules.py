@@ -88,6 +88,7 @@ def _event(event: EventData, request: SnapshotRequested, at: datetime, source: s
         connection_id=getattr(event, "connection_id", 0),
         event_id=new_id(),
         type=type(event).TYPE,
+        schema_version=type(event).SCHEMA_VERSION,
         subject=subject or "",
         listing_id=getattr(event, "listing_id", None),
         data=dumps(event).decode(),
