@@ -10,13 +10,16 @@ ways, and only a member more that may be missing is fine; `ourselves` is also wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 Readers = Literal["subscribers", "ourselves"]
+Alternative = Mapping[str, Any]
+"""A schema without references and `anyOf`."""
+Lines = Iterator[str]
 
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
@@ -45,7 +48,20 @@ class _Comparison:
         if more or (gone and (self.readers == "ourselves" or not before.keys() & after.keys())):
             yield f"{_name(at)}: its type was {_listed(before)} and is {_listed(after)}"
         for kind in sorted(before.keys() & after.keys()):
-            yield from self._one(before[kind], after[kind], at)
+            if len(before[kind]) == len(after[kind]) == 1:
+                yield from self._one(before[kind][0], after[kind][0], at)
+            else:
+                yield from self._alternatives(kind, before[kind], after[kind], at)
+
+    def _alternatives(self, kind: str, before: Sequence[Alternative], after: Sequence[Alternative], at: str) -> Lines:
+        """Of one type there are several: whatever is written now must be what one of those before allowed."""
+        fits = [[not list(self._one(old, new, at)) for old in before] for new in after]
+        for number, found in enumerate(fits, 1):
+            if not any(found):
+                yield f"{_name(at)}: the {_nth(number)} of its alternatives of type {kind} is none that there was"
+        for number, found in enumerate(zip(*fits, strict=True), 1):
+            if self.readers == "ourselves" and not any(found):
+                yield f"{_name(at)}: the {_nth(number)} of its former alternatives of type {kind} is gone"
 
     def _one(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
         yield from self._values(old, new, at)
@@ -102,6 +118,7 @@ class _Comparison:
 
     def _default(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:
         """Whoever leaves a member out must be understood alike by everybody who reads it."""
+        old, new = _schema(old), _schema(new)
         before, after = old.get("default"), new.get("default")
         if self.readers == "ourselves" and "default" in old and "default" in new and before != after:
             yield f"{at}: its default was {_text(before)} and is {_text(after)}"
@@ -126,15 +143,30 @@ def _narrower(keyword: str, before: Any, after: Any) -> bool:
     return (keyword in _LOWER and after > before) or (keyword in _UPPER and after < before)
 
 
-def _kinds(schema: Any, root: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _kinds(schema: Any, root: Mapping[str, Any]) -> dict[str, list[Alternative]]:
     """The alternatives of a schema by their JSON type; `anything` where it does not say."""
-    schema = _resolved(schema, root)
-    if "anyOf" in schema:
-        return {kind: one for inner in schema["anyOf"] for kind, one in _kinds(inner, root).items()}
+    found: dict[str, list[Alternative]] = {}
+    for kind, one in _flat(_resolved(schema, root), root):
+        found.setdefault(kind, []).append(one)
+    return found
+
+
+def _flat(schema: Alternative, root: Mapping[str, Any]) -> Iterator[tuple[str, Alternative]]:
     values = _values_of(schema)
-    if "type" not in schema and values is not None:
-        return {kind: {**schema, "type": kind} for kind in map(_type_of_text, values)}
-    return {str(schema.get("type", schema.get("$ref", "anything"))): schema}
+    if "anyOf" in schema:
+        rest = {name: value for name, value in schema.items() if name != "anyOf"}
+        for inner in schema["anyOf"]:
+            yield from _flat(_both(_resolved(inner, root), rest), root)
+    elif "type" not in schema and values is not None:
+        yield from ((kind, {**schema, "type": kind}) for kind in dict.fromkeys(map(_type_of_text, values)))
+    else:
+        yield str(schema.get("type", schema.get("$ref", "anything"))), schema
+
+
+def _both(one: Alternative, rest: Alternative) -> Alternative:
+    """What holds beside a reference or alternatives holds for each of them: compared as a whole, not looked into."""
+    more = {name: value for name, value in rest.items() if name not in _TOLD_ONLY}
+    return {**one, "allOf": [*one.get("allOf", ()), more]} if more else one
 
 
 def _type_of_text(value: str) -> str:
@@ -143,11 +175,17 @@ def _type_of_text(value: str) -> str:
     return first.get(value[0], "number" if set(".eE") & set(value) else "integer")
 
 
-def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
+def _resolved(schema: Any, root: Mapping[str, Any]) -> Alternative:
+    found = _schema(schema)
     while str(found.get("$ref", "")).startswith("#/$defs/"):
-        found = root["$defs"][found["$ref"].removeprefix("#/$defs/")]
+        rest = {name: value for name, value in found.items() if name != "$ref"}
+        found = _both(_schema(root["$defs"][found["$ref"].removeprefix("#/$defs/")]), rest)
     return found
+
+
+def _schema(value: Any) -> Alternative:
+    """`true` and `false` are schemas, too: of anything, and of nothing."""
+    return ({} if value else {"not": {}}) if isinstance(value, bool) else value
 
 
 def _values_of(schema: Mapping[str, Any]) -> list[str] | None:
@@ -166,6 +204,10 @@ def _text(value: Any) -> str:
 
 def _listed(kinds: Mapping[str, Any]) -> str:
     return " or ".join(sorted(kinds))
+
+
+def _nth(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def _name(at: str) -> str:

@@ -32,7 +32,7 @@ def referring(inner: Any) -> dict[str, Any]:
 
 def changed(before: Any, after: Any, *, both: str = "", ourselves: str = "") -> tuple[Any, Any, list[str], list[str]]:
     """Before, after, and the lines that it breaks with: for both kinds of readers, or only for ourselves."""
-    return before, after, both.splitlines(), (both or ourselves).splitlines()
+    return before, after, both.splitlines(), (ourselves or both).splitlines()
 
 
 CLOSED = {"additionalProperties": False}
@@ -108,6 +108,45 @@ CHANGES = {
         {**one({"$ref": "https://x/1"}), "$defs": {"x": {"$id": "https://x/1", **TEXT}}},
         {**one({"$ref": "https://x/1"}), "$defs": {"x": {"$id": "https://x/1", **NUMBER}}},
     ),
+    "one of two of a type changes": changed(
+        one({"anyOf": [one(TEXT), one(NUMBER)]}),
+        one({"anyOf": [object_of("a b", a=NUMBER, b=TEXT), object_of("", a=TEXT)]}),
+        both="a: the second of its alternatives of type object is none that there was",
+        ourselves="a: the first of its alternatives of type object is none that there was\n"
+        "a: the second of its alternatives of type object is none that there was\n"
+        "a: the first of its former alternatives of type object is gone\n"
+        "a: the second of its former alternatives of type object is gone",
+    ),
+    "two of a type change places": changed(
+        one({"anyOf": [one(TEXT), one(NUMBER)]}), one({"anyOf": [one(NUMBER), one(TEXT)]})
+    ),
+    "of two of a type one goes": changed(
+        one({"anyOf": [one(TEXT), one(NUMBER)]}),
+        one(one(NUMBER)),
+        ourselves="a: the first of its former alternatives of type object is gone",
+    ),
+    "another of a type": changed(
+        one(one(NUMBER)),
+        one({"anyOf": [one(TEXT), one(NUMBER)]}),
+        both="a: the first of its alternatives of type object is none that there was",
+    ),
+    "what holds beside alternatives": changed(
+        one({"anyOf": [TEXT, NULL], "not": {"const": "x"}}),
+        one({"anyOf": [TEXT, NULL], "not": {"const": "y"}}),
+        both='a: allOf was [{"not":{"const":"x"}}] and is [{"not":{"const":"y"}}]',
+    ),
+    "what holds beside a reference": changed(
+        {**one({"$ref": "#/$defs/Inner", "minProperties": 2}), "$defs": {"Inner": one(TEXT)}},
+        {**one({"$ref": "#/$defs/Inner"}), "$defs": {"Inner": one(TEXT)}},
+        both='a: allOf was [{"minProperties":2}] and is none',
+    ),
+    "values of one type without its name": changed(one({"enum": [1, 2]}), one({"enum": [1, 2]})),
+    "nothing is allowed and something is": changed(
+        one(False), one(TEXT), both="a: its type was anything and is string"
+    ),
+    "anything, in another word": changed(one(True), one({})),
+    "anything becomes nothing": changed(one(True), one(False), ourselves="a: not was none and is {}"),
+    "a default of anything": changed(object_of("", a=True), object_of("", a={"default": 1})),
     "the whole": changed(TEXT, NUMBER, both="the whole: its type was string and is integer"),
 }
 
