@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Published:
     place: str
     readers: Readers
     schema: Schema
+    current: bool = True
+    """Whether a model makes it today; else it is what one made earlier."""
 
     @property
     def name(self) -> str:
@@ -81,16 +84,25 @@ def _summary(kind: type[EventData]) -> str:
     return str(_data(kind, EXAMPLE_SITE).schema["description"])
 
 
-def earlier(source: str) -> list[Published]:
-    """Schemas of earlier versions, as `documents/` keeps them, with ids below `source`."""
-    made = {one.place: one for one in catalogue(EXAMPLE_SITE)}
-    readers = {one.name: one.readers for one in made.values()}
-    kept = {path.relative_to(DOCUMENTS).with_suffix("").as_posix(): path for path in DOCUMENTS.rglob("*/*.json")}
+def published(source: str, folder: Path = DOCUMENTS) -> list[Published]:
+    """All that is served: what the models make, and what they made earlier, as the folder keeps it."""
+    return [*catalogue(source), *earlier(source, folder)]
+
+
+def earlier(source: str, folder: Path = DOCUMENTS) -> list[Published]:
+    """Schemas that the folder keeps and no model makes any more, with ids below `source`."""
+    made = {one.place for one in catalogue(EXAMPLE_SITE)}
+    kept = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.json")}
     return [
-        Published(place, readers.get(place.rpartition("/")[0], "subscribers"), _read(path, source))
+        Published(place, "ourselves" if place.startswith("messages/") else "subscribers", _read(path, source), False)
         for place, path in sorted(kept.items())
-        if place not in made
+        if place not in made and is_place(place)
     ]
+
+
+def is_place(text: str) -> bool:
+    """Whether a schema may have this place: a name and a version, below `cloudevents/` or `messages/` or not."""
+    return re.fullmatch(r"((cloudevents|messages)/)?[\w.-]+/\d+", text) is not None
 
 
 def _read(path: Path, source: str) -> Schema:

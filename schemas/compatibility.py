@@ -59,8 +59,8 @@ class _Comparison:
         for number, found in enumerate(fits, 1):
             if not any(found):
                 yield f"{_name(at)}: the {_nth(number)} of its alternatives of type {kind} is none that there was"
-        for number, found in enumerate(zip(*fits, strict=True), 1):
-            if self.readers == "ourselves" and not any(found):
+        for number, kept in enumerate(zip(*fits, strict=True), 1):
+            if self.readers == "ourselves" and not any(kept):
                 yield f"{_name(at)}: the {_nth(number)} of its former alternatives of type {kind} is gone"
 
     def _one(self, old: Mapping[str, Any], new: Mapping[str, Any], at: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -13,7 +14,7 @@ from ingress.documents.index import index_of
 from ingress.documents.openapi import openapi
 from ingress.documents.place import Place
 from ingress.problems import problem
-from schemas.catalogue import catalogue, earlier
+from schemas.catalogue import DOCUMENTS, published
 
 JSON = "application/json"
 SCHEMA = "application/schema+json"
@@ -25,13 +26,13 @@ CACHED = "public, max-age=300"
 class DocumentsHandler:
     """Serves the documents of a deployment; needs neither store nor broker."""
 
-    def __init__(self, place: Place) -> None:
-        published = [*catalogue(place.source), *earlier(place.source)]
-        self._schemas = {one.place: dumps(one.schema) for one in published}
+    def __init__(self, place: Place, folder: Path = DOCUMENTS) -> None:
+        served = published(place.source, folder)
+        self._schemas = {one.place: dumps(one.schema) for one in served}
         self._whole = {
             f"{place.prefix}/openapi.json": (OPENAPI, dumps(openapi(place))),
             "/asyncapi.json": (ASYNCAPI, dumps(asyncapi(place))),
-            "/schemas": (JSON, dumps(index_of(published, place))),
+            "/schemas": (JSON, dumps(index_of(served, place))),
         }
 
     def routes(self) -> list[web.RouteDef]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ import typer
 from common.errors import GatewayError
 from ingress.documents.files import files
 from ingress.documents.place import EXAMPLE
-from ops.terminal import AsJson, out, print_json
-from schemas.catalogue import DOCUMENTS, catalogue
-from schemas.keeping import Comparison, compare
+from ops.schema_history import NoHistory, history_of
+from ops.terminal import AsJson, err, out, print_json
+from schemas.catalogue import DOCUMENTS, published
+from schemas.keeping import Comparison, History, compare
 
 HOW = "The version must go up: SCHEMA_VERSION of an event (schemas/events.py), `v` of a message (schemas/messages.py)."
 
@@ -25,8 +27,8 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where they are kept.", f
 @group.command(epilog="Example: [bold]gateway schemas write[/bold]")
 def write(folder: Folder = DOCUMENTS, as_json: AsJson = False) -> None:
     """Write what the code makes. Refused, with exit code 1, when a schema would break under the version that it has."""
-    made = files(EXAMPLE)
-    found = compare(_kept(folder), made, catalogue(EXAMPLE.source))
+    made = files(EXAMPLE, folder)
+    found = _compared(folder, made)
     if found.broken:
         raise GatewayError("\n".join([*found.broken, HOW]))
     for name in [*found.missing, *found.changed]:
@@ -38,11 +40,24 @@ def write(folder: Folder = DOCUMENTS, as_json: AsJson = False) -> None:
 
 @group.command(epilog="Example: [bold]gateway schemas check --json[/bold]")
 def check(folder: Folder = DOCUMENTS, as_json: AsJson = False) -> None:
-    """Exit code 1 when the repository keeps anything else than what the code makes."""
-    found = compare(_kept(folder), files(EXAMPLE), catalogue(EXAMPLE.source))
+    """Exit code 1 when the repository keeps anything else than what the code makes, or a schema breaks what it said in
+    any commit before."""
+    found = _compared(folder, files(EXAMPLE, folder))
     _tell(found, as_json, "differs; run `make schemas`")
     if not found.same:
         raise typer.Exit(1)
+
+
+def _compared(folder: Path, made: Mapping[str, str]) -> Comparison:
+    return compare(_kept(folder), made, published(EXAMPLE.source, folder), _history(folder))
+
+
+def _history(folder: Path) -> History | None:
+    try:
+        return history_of(folder)
+    except NoHistory as reason:
+        err.print(f"Not compared with what the schemas were before: {reason}", markup=False)
+        return None
 
 
 def _kept(folder: Path) -> dict[str, str]:
@@ -56,7 +71,7 @@ def _tell(found: Comparison, as_json: bool, fate: str) -> None:
     for name in [*found.missing, *found.changed]:
         out.print(f"{name}: {fate}", markup=False)
     for name in found.stray:
-        out.print(f"{name}: nothing makes it any more; delete it", markup=False)
+        out.print(f"{name}: nothing makes it; delete it", markup=False)
     for line in found.broken:
         out.print(line, markup=False)
     if found.broken:

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from ops.stack import WORKERS
+from schemas.events import ListingChanged, dataschema_of
 from tests.acceptance.world import World, world
 from tests.json_schemas import faults
 from tests.waiting import until
@@ -44,7 +45,7 @@ async def test_a_webhook_becomes_an_event_with_every_field(gateway: World) -> No
     assert event == {
         "specversion": "1.0", "id": event["id"], "source": source, "type": "listing.changed",
         "subject": f"{CONNECTION}/{kind}/{rate}", "time": event["time"], "datacontenttype": "application/json",
-        "dataschema": f"{source}/schemas/listing.changed/1", "data": data,
+        "dataschema": dataschema_of(source, ListingChanged), "data": data,
     }  # fmt: skip
     before = known[rate]
     assert data == {

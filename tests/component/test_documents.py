@@ -15,8 +15,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from ingress.app import Parts, create_app, create_ops_app
 from ingress.documents.openapi import openapi
 from ingress.documents.place import place_of
-from schemas.events import EVENT_TYPES, dataschema_of
+from schemas.catalogue import version_of
+from schemas.events import EVENT_TYPES, ListingChanged, SyncHeld, dataschema_of
 from schemas.json_schema import DIALECT
+from schemas.messages import SnapshotRequested
 from tests.component.populated import LISTING, populate
 from tests.component.served import Served
 from tests.fixtures.node import Node
@@ -51,9 +53,9 @@ async def populated(database_url: str) -> AsyncIterator[Served]:
         ("/api/openapi.json", "application/vnd.oai.openapi+json; version=3.1.0"),
         ("/asyncapi.json", "application/vnd.aai.asyncapi+json; version=3.0.0"),
         ("//schemas/", "application/json"),
-        ("/schemas/listing.changed/1/", "application/schema+json"),
-        ("/schemas/cloudevents/sync.held/1", "application/schema+json"),
-        ("/schemas/messages/SnapshotRequested/1", "application/schema+json"),
+        (f"/schemas/listing.changed/{ListingChanged.SCHEMA_VERSION}/", "application/schema+json"),
+        (f"/schemas/cloudevents/sync.held/{SyncHeld.SCHEMA_VERSION}", "application/schema+json"),
+        (f"/schemas/messages/SnapshotRequested/{version_of(SnapshotRequested)}", "application/schema+json"),
     ],
 )
 async def test_documents_are_public_typed_and_cached(served: Served, path: str, kind: str) -> None:
@@ -83,7 +85,7 @@ async def test_the_index_leads_to_every_schema(served: Served) -> None:
 
 
 async def test_a_schema_that_there_is_not_is_a_problem(served: Served) -> None:
-    for path in ("listing.changed/2", "messages/listing.changed/1", "cloudevents/x/1", "../x", "a/b/c"):
+    for path in ("listing.changed/0", "messages/listing.changed/1", "cloudevents/x/1", "../x", "a/b/c"):
         status, problem = await served.get(f"/schemas/{path}")
         assert (status, problem["type"]) == (404, "/problems/not-found")
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from ops.broker import Vhost
+from schemas.events import ListingChanged, dataschema_of
 from schemas.messages import ResyncWanted
 from schemas.tables import TargetRow
 from tests.pipeline import authorise, pipeline
@@ -26,7 +27,7 @@ async def test_a_webhook_becomes_one_event_as_the_contract_shows_it(vhost: Vhost
         assert event["specversion"] == "1.0"
         assert event["type"] == message.routing_key == message.type == "listing.changed"
         assert event["subject"] == "99/resources/7"
-        assert event["dataschema"] == "http://localhost:8080/schemas/listing.changed/1"
+        assert event["dataschema"] == dataschema_of("http://localhost:8080", ListingChanged)
         assert message.message_id == event["id"]
         assert message.content_type == "application/cloudevents+json"
         assert message.delivery_mode == 2

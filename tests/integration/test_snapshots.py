@@ -26,6 +26,7 @@ from common.codec import canonical, dumps, loads
 from common.store.engine import Store
 from common.store.parked import Parked, list_parked
 from ops.broker import Vhost
+from schemas.events import ListingSnapshot, dataschema_of
 from schemas.tables import ListingRow, table_of
 from tests.consumer import ReferenceConsumer, State
 from tests.waiting import until
@@ -159,7 +160,7 @@ async def test_a_plain_message_of_another_client_brings_every_listing(desk: Desk
     assert event == {
         "specversion": "1.0", "id": event["id"], "source": SOURCE, "type": "listing.snapshot",
         "subject": "98/resources/2", "time": event["time"], "datacontenttype": "application/json",
-        "dataschema": f"{SOURCE}/schemas/listing.snapshot/1",
+        "dataschema": dataschema_of(SOURCE, ListingSnapshot),
         "data": {
             "listingId": "listing-002", "connectionId": 98, "attributeType": "resources", "itemId": "2",
             "locationId": "1198", "resourceId": "2", "resourceType": "meeting-room", "version": 3,

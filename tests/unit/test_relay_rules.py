@@ -1,5 +1,6 @@
 """workers.relay.rules: one at a time per listing, and the message on the wire (CONTRACT §4)."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,7 +51,7 @@ def listing_changed(**other: Any) -> ListingChanged:
 
 def test_the_message_is_the_contracts_example() -> None:
     """CONTRACT §4, member by member."""
-    message = on_the_wire(pending(listing_changed()), "https://yourapp.com")
+    message = on_the_wire(replace(pending(listing_changed()), schema_version=1), "https://yourapp.com")
     assert loads(message.body) == {
         "specversion": "1.0", "id": "0197", "source": "https://yourapp.com", "type": "listing.changed",
         "subject": "99/resources/7843", "time": "2026-01-02T03:04:05.678000Z", "datacontenttype": "application/json",
@@ -77,10 +78,10 @@ def test_the_message_is_the_contracts_example() -> None:
 def test_an_event_names_the_schema_that_its_data_was_written_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits, and what is replayed, was written by the version of its day."""
     old = pending(GrantChanged(state="active"))
-    monkeypatch.setattr(GrantChanged, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(GrantChanged, "SCHEMA_VERSION", old.schema_version + 1)
     new = pending(GrantChanged(state="active"))
     named = [loads(on_the_wire(one, "https://yourapp.com").body)["dataschema"] for one in (old, new)]
-    assert named == [f"https://yourapp.com/schemas/grant.changed/{version}" for version in (1, 2)]
+    assert named == [f"https://yourapp.com/schemas/grant.changed/{old.schema_version + more}" for more in (0, 1)]
 
 
 @pytest.mark.parametrize(

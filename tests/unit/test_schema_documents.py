@@ -7,7 +7,7 @@ import sys
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -24,11 +24,10 @@ from ingress.documents.openapi import openapi
 from ingress.documents.place import EXAMPLE, VERSION, Place
 from ops.cli import main
 from ops.commands.schemas import HOW
-from schemas import catalogue as catalogue_of_schemas
-from schemas.catalogue import DOCUMENTS, Published, catalogue, earlier
-from schemas.events import EVENT_TYPES, EventData
+from schemas.catalogue import DOCUMENTS, Published, catalogue, earlier, published, version_of
+from schemas.events import EVENT_TYPES, EventData, GrantChanged, ListingChanged
 from schemas.json_schema import components, document
-from schemas.keeping import compare
+from schemas.keeping import Comparison, compare
 from schemas.messages import REGISTRY
 from tests.json_schemas import faults
 
@@ -41,15 +40,15 @@ def kept() -> dict[str, str]:
 
 def test_the_documents_in_the_repository_are_those_that_the_code_makes() -> None:
     """`make schemas` writes them."""
-    assert kept() == files(EXAMPLE)
+    assert compare(kept(), files(EXAMPLE), published(EXAMPLE.source)) == Comparison([], [], [], [])
 
 
 def test_every_event_and_every_message_is_there() -> None:
     places = {one.place for one in catalogue("x")}
     assert places == {
-        *(f"{kind}/1" for kind in EVENT_TYPES),
-        *(f"cloudevents/{kind}/1" for kind in EVENT_TYPES),
-        *(f"messages/{name}/1" for name in REGISTRY),
+        *(f"{name}/{kind.SCHEMA_VERSION}" for name, kind in EVENT_TYPES.items()),
+        *(f"cloudevents/{name}/{kind.SCHEMA_VERSION}" for name, kind in EVENT_TYPES.items()),
+        *(f"messages/{name}/{version_of(kind)}" for name, kind in REGISTRY.items()),
     }
     assert set(EVENT_TYPES.values()) == set(EventData.__subclasses__())
 
@@ -63,18 +62,19 @@ def test_every_schema_is_one_and_says_what_it_is(one: Published) -> None:
     assert "§" not in one.schema["description"]
 
 
-def test_earlier_versions_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "grant.changed").mkdir()
-    for version in (0, 1):
-        identity = f"{EXAMPLE.source}/schemas/grant.changed/{version}"
-        (tmp_path / "grant.changed" / f"{version}.json").write_text(
-            f'{{"$id":"{identity}","title":"https://yourapp.com"}}'
-        )
+def test_earlier_versions_stay(tmp_path: Path) -> None:
+    today = GrantChanged.SCHEMA_VERSION
+    for place in (f"grant.changed/{today}", "grant.changed/0", "messages/Gone/1", "grant.changed/next"):
+        path = tmp_path / f"{place}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"$id":"{EXAMPLE.source}/schemas/{place}","title":"https://yourapp.com"}}')
     (tmp_path / "openapi.json").write_text("{}")
-    monkeypatch.setattr(catalogue_of_schemas, "DOCUMENTS", tmp_path)
-    (found,) = earlier("https://events.example/")
-    assert (found.place, found.readers) == ("grant.changed/0", "subscribers")
-    assert found.schema == {"$id": "https://events.example/schemas/grant.changed/0", "title": "https://yourapp.com"}
+    found = earlier("https://events.example/", tmp_path)
+    assert [(one.place, one.readers, one.current) for one in found] == [
+        ("grant.changed/0", "subscribers", False),
+        ("messages/Gone/1", "ourselves", False),
+    ]
+    assert found[0].schema == {"$id": "https://events.example/schemas/grant.changed/0", "title": "https://yourapp.com"}
 
 
 # --- asyncapi.json, openapi.json -----------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_the_examples_of_events_fit_and_their_headers_are_the_relays(kind: type[
     schemas = {one.place: one.schema for one in catalogue(EXAMPLE.source)}
     message = asyncapi(EXAMPLE)["components"]["messages"][kind.__name__]
     (example,) = message["examples"]
-    assert faults(schemas[f"cloudevents/{kind.TYPE}/1"], example["payload"]) == []
+    assert faults(schemas[f"cloudevents/{kind.TYPE}/{kind.SCHEMA_VERSION}"], example["payload"]) == []
     assert example["headers"] == headers_of(examples.EVENTS[kind])
     assert faults(message["headers"], example["headers"]) == []
     always, sometimes = HEADERS_OF[kind]
@@ -181,6 +181,11 @@ def gateway(monkeypatch: pytest.MonkeyPatch, command: str, folder: Path, *words:
     return int(ended.value.code or 0)
 
 
+def path_of(folder: Path, kind: type[EventData]) -> Path:
+    """The file of the schema of its data."""
+    return folder / kind.TYPE / f"{kind.SCHEMA_VERSION}.json"
+
+
 def change(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(old) == 1, old
@@ -194,24 +199,22 @@ def test_check_finds_every_difference(
     assert capsys.readouterr().out == ""
     (folder / "asyncapi.json").unlink()
     change(folder / "openapi.json", '"title": "Syncaroo Gateway"', '"title": "Another"')
-    (folder / "price.changed").mkdir()
-    (folder / "price.changed" / "1.json").write_text("{}")
-    (folder / "grant.changed" / "0.json").write_text("{}")
+    (folder / "grant.changed" / "next.json").write_text("{}")
     assert gateway(monkeypatch, "check", folder) == 1
     assert capsys.readouterr().out.splitlines() == [
         "asyncapi.json: differs; run `make schemas`",
         "openapi.json: differs; run `make schemas`",
-        "price.changed/1.json: nothing makes it any more; delete it",
+        "grant.changed/next.json: nothing makes it; delete it",
     ]
     assert gateway(monkeypatch, "check", folder, "--json") == 1
     assert loads(capsys.readouterr().out.encode()) == {
-        "missing": ["asyncapi.json"], "changed": ["openapi.json"], "stray": ["price.changed/1.json"], "broken": [],
+        "missing": ["asyncapi.json"], "changed": ["openapi.json"], "stray": ["grant.changed/next.json"], "broken": [],
     }  # fmt: skip
 
 
 def test_write_mends_what_does_not_break(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (folder / "asyncapi.json").unlink()
-    change(folder / "grant.changed" / "1.json", "Our own access", "Access")
+    change(path_of(folder, GrantChanged), "Our own access", "Access")
     assert gateway(monkeypatch, "write", folder) == 0
     assert {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.json")} == kept()
 
@@ -220,27 +223,22 @@ def test_write_refuses_to_break_a_schema_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     """The kept ones knew a member more and a value fewer than the code."""
-    change(folder / "grant.changed" / "1.json", '"properties": {', '"properties": {"account": {"type": "string"},')
-    change(folder / "listing.changed" / "1.json", '"deleted",\n', "")
-    change(folder / "messages" / "ItemGone" / "1.json", '"source"\n', '"source", "recheck"\n')
+    change(path_of(folder, GrantChanged), '"properties": {', '"properties": {"account": {"type": "string"},')
+    change(path_of(folder, ListingChanged), '"deleted",\n', "")
+    item_gone = f"messages/ItemGone/{version_of(REGISTRY['ItemGone'])}"
+    change(folder / f"{item_gone}.json", '"source"\n', '"source", "recheck"\n')
     (folder / "asyncapi.json").unlink()
     before = {path: path.read_text() for path in folder.rglob("*.json")}
 
     assert gateway(monkeypatch, "write", folder) == 1
 
-    assert capsys.readouterr().err.splitlines() == [
-        'listing.changed/1: change: the value "deleted" is new',
-        "grant.changed/1: account: the member is gone",
-        "messages/ItemGone/1: recheck: the member was required and may be missing now",
+    no_history, *lines = capsys.readouterr().err.splitlines()
+    assert no_history.startswith("Not compared with what the schemas were before: ")
+    assert lines == [
+        f'listing.changed/{ListingChanged.SCHEMA_VERSION}: change: the value "deleted" is new',
+        f"grant.changed/{GrantChanged.SCHEMA_VERSION}: account: the member is gone",
+        f"{item_gone}: recheck: the member was required and may be missing now",
         HOW,
     ]
     assert HOW.startswith("The version must go up")
     assert {path: path.read_text() for path in folder.rglob("*.json")} == before
-
-
-def test_a_new_version_is_no_break() -> None:
-    """What was version 1 stays as it was, and version 2 is missing."""
-    schema: dict[str, Any] = {"type": "object", "properties": {}}
-    made = [Published("a.b/2", "subscribers", schema)]
-    found = compare({"a.b/1.json": "[]"}, {"a.b/2.json": "{}"}, made)
-    assert (found.missing, found.changed, found.stray, found.broken) == (["a.b/2.json"], [], [], [])

@@ -17,7 +17,7 @@ from common.identity import listing_id_of
 from common.ids import new_id
 from common.store.events import headers_of, subject_of
 from ingress.documents import examples
-from schemas.catalogue import EXAMPLE_SITE, catalogue
+from schemas.catalogue import EXAMPLE_SITE, catalogue, version_of
 from schemas.events import EVENT_TYPES, Change, EventData, ListingChanged, ListingSnapshot, PatchOperation
 from schemas.json_schema import document
 from schemas.messages import REGISTRY, Reason
@@ -28,6 +28,7 @@ from workers.reconcile.rules import Listing, Outcome, event_of
 from workers.relay.rules import PendingEvent, on_the_wire
 
 SCHEMAS = {one.place: one.schema for one in catalogue(EXAMPLE_SITE)}
+LISTING_CHANGED = f"listing.changed/{ListingChanged.SCHEMA_VERSION}"
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 BODIES = st.dictionaries(st.text(), JSON, max_size=3) | st.lists(JSON, max_size=3)
 
@@ -89,7 +90,7 @@ def test_every_other_event_fits_its_schema(kind: type[EventData], data: st.DataO
 @given(data=st.data())
 def test_every_message_fits_its_schema(name: str, data: st.DataObject) -> None:
     message = data.draw(values_of(REGISTRY[name]))
-    assert faults(SCHEMAS[f"messages/{name}/1"], examples.told(message)) == []
+    assert faults(SCHEMAS[f"messages/{name}/{version_of(REGISTRY[name])}"], examples.told(message)) == []
 
 
 @given(changes())
@@ -140,7 +141,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("place", BAD)
 def test_what_contradicts_the_schema_is_refused(place: str) -> None:
-    schema = SCHEMAS["listing.changed/1"]
+    schema = SCHEMAS[LISTING_CHANGED]
     assert faults(schema, GOOD) == []
     assert {line.partition(":")[0] for line in faults(schema, GOOD | BAD[place])} == {place}
 
@@ -148,7 +149,7 @@ def test_what_contradicts_the_schema_is_refused(place: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_no_member_may_be_missing(name: str) -> None:
     without = {member: value for member, value in GOOD.items() if member != name}
-    assert faults(SCHEMAS["listing.changed/1"], without) != []
+    assert faults(SCHEMAS[LISTING_CHANGED], without) != []
 
 
 def test_an_operation_that_removes_has_no_value() -> None:
@@ -162,6 +163,6 @@ def test_an_operation_that_removes_has_no_value() -> None:
 )
 def test_an_envelope_of_another_kind_is_refused(change: dict[str, Any]) -> None:
     event = loads(sent(examples.EVENTS[ListingChanged]).body)
-    schema = SCHEMAS["cloudevents/listing.changed/1"]
+    schema = SCHEMAS[f"cloudevents/{LISTING_CHANGED}"]
     assert faults(schema, event) == []
     assert faults(schema, event | change) != []

@@ -20,7 +20,7 @@ from common.codec import dumps, loads
 from common.errors import BrokerUnavailable, Permanent, StoreUnavailable
 from common.parking import parked_from
 from ops.moments import EARLIEST, moment_of, parse_when
-from schemas.events import ListingSnapshot
+from schemas.events import ListingSnapshot, dataschema_of
 from schemas.messages import SnapshotPosition, SnapshotRequested, WebhookReceived
 from workers.relay.replay import Replay, ReplayStopped, in_order
 from workers.relay.rules import PendingEvent
@@ -104,7 +104,7 @@ def test_a_deleted_listing_and_the_end_on_the_wire() -> None:
     message = state_on_the_wire(LISTING, request, AT, "https://x/")
     body = loads(message.body)
     assert (body["type"], body["subject"], body["time"]) == ("listing.snapshot", "99/rates/1", "2026-01-02T03:04:05Z")
-    assert body["dataschema"] == "https://x/schemas/listing.snapshot/1"
+    assert body["dataschema"] == dataschema_of("https://x", ListingSnapshot)
     assert (body["data"]["current"], body["data"]["deleted"], body["data"]["version"]) == (None, True, 4)
     assert message.headers == {"connectionId": "99", "attributeType": "rates"}
     assert message.properties["message_id"] == body["id"]
