@@ -104,6 +104,12 @@ def event_queues() -> list[Queue]:
     return [log, _stage_queue("snapshot"), _dead_queue("snapshot"), _delay_queue("snapshot", SNAPSHOT_DELAY)]
 
 
+def work_stages() -> list[str]:
+    """Whose messages are published to `syncaroo.work` by connection, as the queues are bound."""
+    keys = [one.key for queue in (*work_queues(()), *event_queues()) for one in queue.bindings if one.exchange == WORK]
+    return [key.removesuffix(".*") for key in keys if key.endswith(".*")]
+
+
 READERS: dict[Stage, str] = {"snapshot": "relay"}
 """Whoever is not the worker of the stage's own name."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from common.broker.topology import EVENT_LOG, EVENTS, STAGES, WORK, queue_name
-from ingress.documents.messages import AMQP, CONTENT_TYPE, internal, messages, payloads
+from common.broker.topology import EVENT_LOG, EVENTS, SHARDS, WORK, queue_name, work_stages
+from ingress.documents.messages import AMQP, CONTENT_TYPE, messages, payloads
 from ingress.documents.place import VERSION, Place
 from schemas.events import (
     ConnectionChanged,
@@ -17,7 +17,7 @@ from schemas.events import (
     SnapshotCompleted,
     SyncHeld,
 )
-from schemas.messages import SnapshotRequested
+from schemas.messages import REGISTRY, Message, SnapshotRequested
 
 Json = dict[str, Any]
 
@@ -57,79 +57,86 @@ def asyncapi(place: Place) -> Json:
 
 def _channels() -> Json:
     return {
-        "events": {
-            "address": "{type}",
-            "title": EVENTS,
-            "description": "The address is the routing key; `#` binds to everything.",
-            "parameters": {
-                "type": {"description": "The type of the event.", "enum": [kind.TYPE for kind in BROADCAST]}
-            },
-            "messages": _message_refs(BROADCAST),
-            "tags": [{"name": "events"}],
-            "bindings": {"amqp": _exchange(EVENTS)},
+        "events": _events(),
+        "eventLog": _event_log(),
+        "snapshotRequests": _snapshot_requests(),
+        "snapshotReplies": _snapshot_replies(),
+        "work": _work(),
+    }
+
+
+def _events() -> Json:
+    return {
+        "address": "{type}",
+        "title": EVENTS,
+        "description": "The address is the routing key; `#` binds to everything.",
+        "parameters": {"type": {"description": "The type of the event.", "enum": [kind.TYPE for kind in BROADCAST]}},
+        "messages": _message_refs(BROADCAST),
+        "tags": [{"name": "events"}],
+        "bindings": {"amqp": _exchange(EVENTS)},
+    }
+
+
+def _event_log() -> Json:
+    return {
+        "address": EVENT_LOG,
+        "title": EVENT_LOG,
+        "description": "A stream of all events, as long as EVENT_LOG_AGE says: read it with the consumer argument "
+        "`x-stream-offset` (first, a time, an offset), a prefetch, and acknowledgements.",
+        "messages": _message_refs(BROADCAST),
+        "tags": [{"name": "events"}],
+        "bindings": {"amqp": _queue(EVENT_LOG)},
+    }
+
+
+def _snapshot_requests() -> Json:
+    return {
+        "address": queue_name("snapshot"),
+        "title": queue_name("snapshot"),
+        "description": "Publish to the default exchange, with the queue's name as routing key.",
+        "messages": _message_refs([SnapshotRequested]),
+        "tags": [{"name": "snapshots"}],
+        "bindings": {"amqp": _queue(queue_name("snapshot"))},
+    }
+
+
+def _snapshot_replies() -> Json:
+    return {
+        "address": None,
+        "title": "The queue that the request names",
+        "description": "Declare it before you ask: durable, of any kind and name that does not begin with "
+        "`syncaroo.`. The AMQP property `correlation_id` is the snapshot's id.",
+        "messages": _message_refs(REPLIES),
+        "tags": [{"name": "snapshots"}],
+    }
+
+
+def _work() -> Json:
+    return {
+        "address": "{stage}.{shard}",
+        "title": WORK,
+        "description": "Internal: between the gateway's own processes. The header `schema` names the message.",
+        "parameters": {
+            "stage": {"enum": work_stages()},
+            "shard": {"description": f"0 to {SHARDS - 1}, by the connection."},
         },
-        "eventLog": {
-            "address": EVENT_LOG,
-            "title": EVENT_LOG,
-            "description": "A stream of all events, as long as EVENT_LOG_AGE says: read it with the consumer argument "
-            "`x-stream-offset` (first, a time, an offset), a prefetch, and acknowledgements.",
-            "messages": _message_refs(BROADCAST),
-            "tags": [{"name": "events"}],
-            "bindings": {"amqp": _queue(EVENT_LOG)},
-        },
-        "snapshotRequests": {
-            "address": queue_name("snapshot"),
-            "title": queue_name("snapshot"),
-            "description": "Publish to the default exchange, with the queue's name as routing key.",
-            "messages": {SnapshotRequested.__name__: {"$ref": f"#/components/messages/{SnapshotRequested.__name__}"}},
-            "tags": [{"name": "snapshots"}],
-            "bindings": {"amqp": _queue(queue_name("snapshot"))},
-        },
-        "snapshotReplies": {
-            "address": None,
-            "title": "The queue that the request names",
-            "description": "Declare it before you ask: durable, of any kind and name that does not begin with "
-            "`syncaroo.`. The AMQP property `correlation_id` is the snapshot's id.",
-            "messages": _message_refs(REPLIES),
-            "tags": [{"name": "snapshots"}],
-        },
-        "work": {
-            "address": "{stage}.{shard}",
-            "title": WORK,
-            "description": "Internal: between the gateway's own processes. The header `schema` names the message.",
-            "parameters": {
-                "stage": {"enum": list(STAGES)},
-                "shard": {"description": "0 to 63, by the connection."},
-            },
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in internal()},
-            "tags": [{"name": "internal"}],
-            "bindings": {"amqp": _exchange(WORK)},
-        },
+        "messages": _message_refs(REGISTRY.values()),
+        "tags": [{"name": "internal"}],
+        "bindings": {"amqp": _exchange(WORK)},
     }
 
 
 def _operations() -> Json:
     return {
-        "receiveEvents": _operation("receive", "events", "What changed, as it changes.", BROADCAST),
-        "replayEvents": _operation("receive", "eventLog", "What changed, from an offset or a time on.", BROADCAST),
-        "requestSnapshot": {
-            "action": "send",
-            "channel": {"$ref": "#/channels/snapshotRequests"},
-            "summary": "Ask for the state of all listings, or of those that fit, in a queue of yours.",
-            "messages": [{"$ref": f"#/channels/snapshotRequests/messages/{SnapshotRequested.__name__}"}],
-            "reply": {
-                "address": {"location": "$message.payload#/to", "description": "The queue that the request names."},
-                "channel": {"$ref": "#/channels/snapshotReplies"},
-                "messages": [{"$ref": f"#/channels/snapshotReplies/messages/{kind.__name__}"} for kind in REPLIES],
-            },
-            "bindings": {"amqp": {"deliveryMode": 2, "mandatory": True, "bindingVersion": AMQP}},
-        },
+        "receiveEvents": _receiving("events", "What changed, as it changes.", BROADCAST),
+        "replayEvents": _receiving("eventLog", "What changed, from an offset or a time on.", BROADCAST),
+        "requestSnapshot": _requesting(),
     }
 
 
-def _operation(action: str, channel: str, summary: str, kinds: Sequence[type[EventData]]) -> Json:
+def _receiving(channel: str, summary: str, kinds: Sequence[type[EventData]]) -> Json:
     return {
-        "action": action,
+        "action": "receive",
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": summary,
         "messages": [{"$ref": f"#/channels/{channel}/messages/{kind.__name__}"} for kind in kinds],
@@ -137,7 +144,22 @@ def _operation(action: str, channel: str, summary: str, kinds: Sequence[type[Eve
     }
 
 
-def _message_refs(kinds: Sequence[type[EventData]]) -> Json:
+def _requesting() -> Json:
+    return {
+        "action": "send",
+        "channel": {"$ref": "#/channels/snapshotRequests"},
+        "summary": "Ask for the state of all listings, or of those that fit, in a queue of yours.",
+        "messages": [{"$ref": f"#/channels/snapshotRequests/messages/{SnapshotRequested.__name__}"}],
+        "reply": {
+            "address": {"location": "$message.payload#/to", "description": "The queue that the request names."},
+            "channel": {"$ref": "#/channels/snapshotReplies"},
+            "messages": [{"$ref": f"#/channels/snapshotReplies/messages/{kind.__name__}"} for kind in REPLIES],
+        },
+        "bindings": {"amqp": {"deliveryMode": 2, "mandatory": True, "bindingVersion": AMQP}},
+    }
+
+
+def _message_refs(kinds: Iterable[type[EventData] | type[Message]]) -> Json:
     return {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in kinds}
 
 

@@ -21,9 +21,8 @@ class Media:
 
 PAGE = Media("text/html", {"type": "string"})
 PROBLEM = Media("application/problem+json", Problem)
-LINK: tuple[Media, ...] = ()
-"""Nothing but a `Location`."""
 NOTHING: tuple[Media, ...] = ()
+"""No body: what there is to say is in the status and its headers."""
 
 
 def json(model: Any) -> Media:

@@ -21,7 +21,7 @@ from ingress.admin.store.targets import Attempt, Target
 from ingress.admin.store.users import User
 from ingress.documents.index import SchemaIndex
 from ingress.documents.inputs import ADMIN_LOGIN, LOGIN_OR_DECISION, TOKEN_FORM, USER, WEBHOOK
-from ingress.documents.operation import LINK, NOTHING, PAGE, PROBLEM, Answer, Media, Operation, json
+from ingress.documents.operation import NOTHING, PAGE, PROBLEM, Answer, Media, Operation, json
 from ingress.documents.place import Place
 from ingress.health.handler import Alive, Ready, Unready
 from ingress.inventory import Location
@@ -81,16 +81,16 @@ PAGES = (
     ),
     Operation(
         "decide", "POST", "~/oauth/authorize", "A login, or a decision: back to Syncaroo with a code.",
-        {303: LINK, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE, 503: PAGE},
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE, 503: PAGE},
         "nothing", _AUTHORIZE, LOGIN_OR_DECISION, tag="pages",
     ),
     Operation(
         "connect", "GET", "/connect", "On to Syncaroo, to let us into its API; first the login page.",
-        {200: PAGE, 302: LINK, 503: PAGE}, tag="pages",
+        {200: PAGE, 302: NOTHING, 503: PAGE}, tag="pages",
     ),
     Operation(
         "logInOperator", "POST", "/connect", "An operator's login; back to /connect.",
-        {303: LINK, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE},
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE},
         "nothing", "", ADMIN_LOGIN, uses_store=False, tag="pages",
     ),
     Operation(

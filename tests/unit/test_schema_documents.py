@@ -7,13 +7,14 @@ import sys
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from common.broker.topology import Stage
 from common.codec import loads
 from common.store.events import headers_of
 from ingress.documents import examples
@@ -108,6 +109,12 @@ def test_every_message_has_a_channel() -> None:
     used = {name for channel in made["channels"].values() for name in channel["messages"]}
     assert used == set(made["components"]["messages"])
     assert used == {kind.__name__ for kind in EVENT_TYPES.values()} | set(REGISTRY)
+
+
+def test_the_work_channel_has_every_stage_and_every_message_that_goes_there() -> None:
+    work = asyncapi(EXAMPLE)["channels"]["work"]
+    assert work["parameters"]["stage"]["enum"] == list(get_args(Stage))
+    assert set(work["messages"]) == set(REGISTRY)
 
 
 @pytest.mark.parametrize("place", [EXAMPLE, ELSEWHERE, Place("http://localhost:8080", "", "here")])
