@@ -91,6 +91,7 @@ class Pipeline:
     events: list[dict[str, Any]] = field(default_factory=list)
     messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
     held: list[dict[str, Any]] = field(default_factory=list)
+    held_messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
 
     async def send(self, message: Message, connection_id: int = 99) -> None:
         await self.publisher.publish(outgoing(message, "fetch", connection_id), seconds=30)
@@ -214,6 +215,7 @@ async def _record(channel: aio_pika.abc.AbstractChannel, target: Pipeline) -> No
 
     async def on_event(message: aio_pika.abc.AbstractIncomingMessage) -> None:
         if message.routing_key == "sync.held":
+            target.held_messages.append(message)
             target.held.append(loads(message.body))
             return
         target.messages.append(message)

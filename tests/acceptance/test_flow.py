@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from common.codec import dumps, loads
 from ops.stack import WORKERS
 from schemas.events import ListingChanged, dataschema_of
 from tests.acceptance.world import World, world
 from tests.json_schemas import faults
 from tests.waiting import until
+from tests.wire import misread, served_schemas
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONNECTION = 99
+TYPES = {"listing.changed", "connection.changed", "grant.changed"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -70,6 +74,21 @@ async def test_a_webhook_becomes_an_event_with_every_field(gateway: World) -> No
     assert (message.content_type, message.delivery_mode) == ("application/cloudevents+json", 2)
 
 
+async def test_every_message_is_read_by_the_cloudevents_sdk_and_fits_the_schema_of_the_whole(gateway: World) -> None:
+    """As the broker delivered it, its AMQP properties too."""
+    await gateway.ledger()
+    assert {event["type"] for event in gateway.events} == TYPES
+    schemas = await served_schemas(gateway.stack.url, gateway.messages)
+    wrong = {message.message_id: misread(message, schemas) for message in gateway.messages}
+    assert {message_id: found for message_id, found in wrong.items() if found} == {}
+    one = next(message for message in gateway.messages if message.type == "listing.changed")
+    other_data = dumps(loads(one.body) | {"data": {}})
+    for name, value in {"message_id": "another", "type": "another", "headers": {}, "body": other_data}.items():
+        spoiled = copy(one)
+        setattr(spoiled, name, value)
+        assert misread(spoiled, schemas), name
+
+
 async def test_every_event_fits_the_schema_that_it_names(gateway: World) -> None:
     """Its `dataschema` is an address of the ingress, and what is served there describes its data."""
     await gateway.ledger()
@@ -79,7 +98,7 @@ async def test_every_event_fits_the_schema_that_it_names(gateway: World) -> None
             async with session.get(url) as answer:
                 assert (answer.status, answer.content_type) == (200, "application/schema+json")
                 schemas[url] = await answer.json(content_type=None)
-    assert {event["type"] for event in gateway.events} == {"listing.changed", "connection.changed", "grant.changed"}
+    assert {event["type"] for event in gateway.events} == TYPES
     wrong = {event["id"]: faults(schemas[event["dataschema"]], event["data"]) for event in gateway.events}
     assert {event_id: found for event_id, found in wrong.items() if found} == {}
 

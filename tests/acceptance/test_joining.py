@@ -22,10 +22,12 @@ from tests.acceptance.world import World, again_and_again, world
 from tests.consumer import ReferenceConsumer, State, states
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
+from tests.wire import misread, served_schemas
 
 pytestmark = pytest.mark.timeout(300)
 
 CONNECTION = 99
+FEW = 50
 SANDBOX = ("--seed=5", "--locations=6", "--resources=6", "--rates=4", "--concurrency=8")
 ROLES = ("ingress", "token", "fetch", "fetch", "reconcile", "reconcile", "relay", "relay")
 SETTINGS = {"API_RATE_PER_SECOND": "1000", "TARGET_INTERVAL": "200ms", "DELETE_BRAKE": "1"}
@@ -39,6 +41,8 @@ class Joiner:
     consumer: ReferenceConsumer = field(default_factory=ReferenceConsumer)
     came: dict[str, int] = field(default_factory=dict)
     """How many events, by type."""
+    first: dict[str, list[AbstractIncomingMessage]] = field(default_factory=dict)
+    """A few of them as they were delivered, by type."""
 
     async def listen(self, queue: str) -> None:
         """Bind it to the live events, then read."""
@@ -54,6 +58,8 @@ class Joiner:
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         event = loads(message.body)
         self.came[event["type"]] = self.came.get(event["type"], 0) + 1
+        if self.came[event["type"]] <= FEW:
+            self.first.setdefault(event["type"], []).append(message)
         self.consumer.take(event)
         await message.ack()
 
@@ -91,6 +97,7 @@ async def test_whoever_joins_in_a_storm_ends_in_the_stored_state(
         for name, joiner in joiners.items():
             await until(_arrives(joiner, stored), 30, what=f"{name} to know what is stored")
         _came_as_they_should(joiners, len(stored))
+        await _others_can_read(made, joiners)
         await _can_be_had_again(made, joiners, stored)
         assert not await made.admin.dead_letters()
     vhosts.give_back(vhost)
@@ -177,6 +184,18 @@ def _came_as_they_should(joiners: dict[str, Joiner], listings: int) -> None:
     for name in ("log", "table"):
         assert "listing.snapshot" not in joiners[name].came
         assert joiners[name].came["listing.changed"] > listings
+
+
+async def _others_can_read(made: World, joiners: dict[str, Joiner]) -> None:
+    """The CloudEvents SDK, and the schema of the whole, whichever way a message came; a snapshot's name its id."""
+    messages = [one for joiner in joiners.values() for some in joiner.first.values() for one in some]
+    kinds = {"listing.changed", "listing.snapshot", "snapshot.completed", "connection.changed", "grant.changed"}
+    assert {message.type for message in messages} == kinds
+    schemas = await served_schemas(made.stack.url, messages)
+    assert [wrong for message in messages if (wrong := misread(message, schemas))] == []
+    asked = joiners["asked"].first
+    ids = {one.correlation_id for kind in ("listing.snapshot", "snapshot.completed") for one in asked[kind]}
+    assert ids == {"in the storm"}
 
 
 async def _can_be_had_again(made: World, joiners: dict[str, Joiner], stored: State) -> None:

@@ -12,6 +12,7 @@ from schemas.messages import ResyncWanted
 from schemas.tables import SuspectRow, TargetRow
 from tests.pipeline import Pipeline, pipeline
 from tests.waiting import until
+from tests.wire import misread, published_schemas
 
 PLACE = "/v1/locations/5"
 ROOMS = f"{PLACE}/resources"
@@ -59,6 +60,7 @@ async def hold_twelve_of_twenty(run: Pipeline) -> None:
     assert await live_rooms(run) == set(rooms(range(20))), "nothing is deleted"
     assert [one["data"] for one in run.held] == [{"connectionId": 99, "held": 12, "live": 20}], "said once"
     assert (run.held[0]["type"], run.held[0]["subject"]) == ("sync.held", "99")
+    assert [misread(message, published_schemas("http://localhost:8080")) for message in run.held_messages] == [[]]
 
 
 async def test_a_resync_that_misses_most_deletes_nothing_until_a_person_agrees(vhost: Vhost, database_url: str) -> None:
