@@ -91,12 +91,12 @@ async def test_what_waits_and_what_is_replayed_keep_the_schema_version_of_their_
     await add(store, GrantChanged(state="active"))
     monkeypatch.setattr(GrantChanged, "SCHEMA_VERSION", today + 1)
     await add(store, GrantChanged(state="needs_authorisation"), confirmed(1))
-    waiting = await EventStore(store).pending((), 10)
-    assert [(one.subject, one.schema_version) for one in waiting] == [
+    rows = await waiting(store)
+    assert [(one.subject, one.schema_version) for one in rows] == [
         ("grant", today), ("grant", today + 1), ("1", other),
     ]  # fmt: skip
     past = PastStore(store)
-    assert [told.event for told in await past.page(Wanted(waiting[0].created_at), -1, 10**6)] == waiting
+    assert [told.event for told in await past.page(Wanted(rows[0].created_at), -1, 10**6)] == rows
 
 
 @dataclass
