@@ -78,9 +78,7 @@ async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(service) for service in services]
-            waiter = group.create_task(stop.wait())
-            await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
+            await first_of(stop.wait(), *tasks)
     except BaseExceptionGroup as group_error:
         # Bare, so that wrong settings found on the way still end the process as wrong settings.
         raise group_error.exceptions[0] from None
@@ -88,14 +86,27 @@ async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None
 
 async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of the work, or None when `stop` came first: then the work is cancelled."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    working = asyncio.create_task(work)
     try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await first_of(working, stop.wait())
         return working.result() if working.done() else None
     finally:
-        stopping.cancel()
         working.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def first_of(*waits: Coroutine[Any, Any, object] | asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Wait until one of them is done, or for so long; coroutines are cancelled then, tasks are left alone.
+
+    What one of them raises is not raised here: ask the task.
+    """
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, wait in zip(tasks, waits, strict=True):
+            if task is not wait:
+                task.cancel()
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:

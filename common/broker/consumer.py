@@ -30,7 +30,7 @@ from common.clock import monotonic_seconds
 from common.codec import decode, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.logs import get_logger
-from common.process import done_before
+from common.process import done_before, first_of
 from schemas.messages import REGISTRY, Message
 
 HOLD_SECONDS = 300.0
@@ -121,7 +121,7 @@ class Consumer:
             if cancel is None:
                 return
             workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-            await _first(stop.wait(), *workers)
+            await first_of(stop.wait(), *workers)
             await cancel()
             self._stopping.set()
             await asyncio.gather(*workers)
@@ -161,7 +161,7 @@ class Consumer:
             if self._stopping.is_set():
                 return []
             getting = asyncio.ensure_future(self._inbox.get())
-            await _first(self._stopping.wait(), getting)
+            await first_of(self._stopping.wait(), getting)
             if not getting.done():
                 getting.cancel()
                 return []
@@ -215,7 +215,7 @@ class Consumer:
                 await self._move(message, _copy(_delivery(message), _delivery(message).routing_key, {}))
             return False
         pause = min(5.0, 0.2 + held / 4)
-        await _first(asyncio.sleep(pause), self._stopping.wait())
+        await first_of(asyncio.sleep(pause), self._stopping.wait())
         return not self._stopping.is_set() and not _is_lost(batch[0])
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
@@ -232,7 +232,7 @@ class Consumer:
 
     async def _move_later(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
         """For a stage without delay queues: the wait is here, beside the work, so that it holds nobody up."""
-        await _first(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
+        await first_of(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
         await self._move(message, copy)
 
     async def _move(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
@@ -241,7 +241,7 @@ class Consumer:
             await self._publisher.publish(copy)
         except BrokerUnavailable as error:
             log.warning("consumer.copy_failed", queue=self._queue, reason=str(error))
-            await _first(asyncio.sleep(1.0), self._stopping.wait())
+            await first_of(asyncio.sleep(1.0), self._stopping.wait())
             await _settle(message.reject(requeue=True))
         else:
             log.info("consumer.moved", queue=self._queue, to=copy.routing_key, reason=copy.headers.get("reason"))
@@ -281,17 +281,6 @@ async def _settle(settling: Awaitable[None]) -> None:
         await bounded(settling, CALL_SECONDS)
     except (BrokerUnavailable, *BROKER_ERRORS) as error:
         log.debug("consumer.settle_failed", reason=str(error))
-
-
-async def _first(*waits: Any) -> None:
-    """Wait until one of them is done; those made here are cancelled, tasks given are left alone."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task, wait in zip(tasks, waits, strict=True):
-            if task is not wait:
-                task.cancel()
 
 
 def stage_consumer(

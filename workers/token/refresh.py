@@ -11,7 +11,7 @@ from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import Permanent, StoreUnavailable
 from common.logs import get_logger
-from common.process import pause
+from common.process import first_of, pause
 from common.token_pair import Pair, unpack
 from workers.token.keeping import PairKeeper
 from workers.token.rules import LEASE, Look, NoReply, Obtained, Refused, Reply, Unknown, Watch, classify
@@ -73,15 +73,13 @@ class Refresher:
             await pause(stop, self._pace.poll)
 
     async def _finished(self, step: asyncio.Task[None], stop: asyncio.Event) -> None:
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([step, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await first_of(step, stop.wait())
             async with asyncio.timeout(self._pace.last):
                 await step
         except TimeoutError:
             log.error("grant.given_up")
         finally:
-            stopping.cancel()
             step.cancel()
 
     async def _step(self) -> None:
