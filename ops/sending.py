@@ -30,8 +30,6 @@ def a_queue(name: str) -> str:
 
 
 To = Annotated[str, typer.Option("--to", metavar="QUEUE", help="An existing queue of yours.", callback=a_queue)]
-Connection = Annotated[int | None, typer.Option(help="Only those of this connection.")]
-Location = Annotated[str | None, typer.Option(help="Only those of this location, by its id on the platform.")]
 
 
 class NotSent(GatewayError):
@@ -73,7 +71,7 @@ async def outlet() -> AsyncIterator[Outlet]:
         NotSent: the store does not answer.
     """
     broker, events, store_settings, site = load(BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings)
-    url = (events.events_amqp_url or broker.amqp_url).get_secret_value()
+    url = events.url(broker)
     store = Store(store_settings.database_url.get_secret_value())
     opened = Outlet(store, partial(direct, url), site.source, url)
     try:
