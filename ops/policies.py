@@ -23,7 +23,6 @@ from ops.broker.local import run_ctl
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
-
 SEGMENT_BYTES = 50 * 1000 * 1000
 """A log forgets whole segments only; RabbitMQ's own size of 500 MB would keep a small platform's events for years."""
 
@@ -61,35 +60,45 @@ class Policy:
 def event_policies(amqp_url: str, settings: ManagementSettings) -> list[Policy]:
     """Those of the events' broker."""
     vhost = unquote(urlsplit(amqp_url).path.removeprefix("/")) or "/"
-    log: dict[str, str | int] = {
-        "max-age": f"{max(1, round(settings.event_log_age.total_seconds()))}s",
-        "max-length-bytes": settings.event_log_max_bytes,
-        "stream-max-segment-size-bytes": SEGMENT_BYTES,
-    }
-    others = {
-        "max-length": settings.subscriber_max_messages,
-        "max-length-bytes": settings.subscriber_max_bytes,
-    }
-    kept, most = duration_name(settings.event_log_age), settings.subscriber_max_messages
-    return [
-        Policy(
-            vhost=vhost,
-            name="syncaroo-event-log",
-            pattern=f"^{EVENT_LOG.replace('.', '[.]')}$",
-            definition={name: value for name, value in log.items() if value},
-            story=f"the event log keeps events for {kept}",
-        ),
-        Policy(
-            vhost=vhost,
-            name="syncaroo-subscribers",
-            pattern="^(?!syncaroo[.])",
-            definition={name: value for name, value in others.items() if value},
-            story=f"a subscriber's queue holds at most {most} messages"
-            if most
-            else "subscribers' queues have no limit",
-            is_operators=True,
-        ),
-    ]
+    return [_log_policy(vhost, settings), _subscribers_policy(vhost, settings)]
+
+
+def _log_policy(vhost: str, settings: ManagementSettings) -> Policy:
+    age, size = settings.event_log_age, settings.event_log_max_bytes
+    most = f", {_bytes(size)} at most" if size else ""
+    return Policy(
+        vhost=vhost,
+        name="syncaroo-event-log",
+        pattern=f"^{EVENT_LOG.replace('.', '[.]')}$",
+        definition=_limits(size)
+        | {"max-age": f"{max(1, round(age.total_seconds()))}s", "stream-max-segment-size-bytes": SEGMENT_BYTES},
+        story=f"the event log keeps events for {duration_name(age)}{most}",
+    )
+
+
+def _subscribers_policy(vhost: str, settings: ManagementSettings) -> Policy:
+    number, size = settings.subscriber_max_messages, settings.subscriber_max_bytes
+    most = " and ".join([*([f"{number} messages"] if number else []), *([_bytes(size)] if size else [])])
+    return Policy(
+        vhost=vhost,
+        name="syncaroo-subscribers",
+        pattern="^(?!syncaroo[.])",
+        definition=_limits(size) | ({"max-length": number} if number else {}),
+        story=f"a subscriber's queue holds at most {most}" if most else "subscribers' queues have no limit",
+        is_operators=True,
+    )
+
+
+def _limits(size: int) -> dict[str, str | int]:
+    return {"max-length-bytes": size} if size else {}
+
+
+def _bytes(size: int) -> str:
+    """`10 GB`, `1.5 MB`, `999 bytes`."""
+    for unit, worth in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= worth:
+            return f"{size / worth:.4g} {unit}"
+    return f"{size} bytes"
 
 
 def set_policy(amqp_url: str, management_url: str | None, policy: Policy) -> str:

@@ -208,6 +208,23 @@ def test_without_a_limit_there_is_to_be_no_operator_policy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "log", "others"),
+    [
+        ({}, "for 7d, 10 GB at most", "a subscriber's queue holds at most 1000000 messages and 1 GB"),
+        ({"event_log_max_bytes": 0, "subscriber_max_messages": 0}, "for 7d", "a subscriber's queue holds at most 1 GB"),
+        ({"subscriber_max_bytes": 0, "event_log_max_bytes": 1_500_000}, "for 7d, 1.5 MB at most", "1000000 messages"),
+        ({"subscriber_max_bytes": 0, "subscriber_max_messages": 0}, "10 GB at most", "have no limit"),
+        ({"subscriber_max_bytes": 999}, "10 GB at most", "1000000 messages and 999 bytes"),
+    ],
+)
+def test_what_is_limited_is_said(limits: dict[str, int], log: str, others: str) -> None:
+    told = event_policies("amqp://localhost", ManagementSettings(**limits))  # type: ignore[arg-type]  # as they are
+
+    for policy, end in zip(told, (log, others), strict=True):
+        assert policy.story.endswith(end)
+
+
+@pytest.mark.parametrize(
     ("queue", "limited"),
     [("orders", True), ("syncaroo", True), ("syncaroofan", True), ("amq.gen-x", True)]
     + [(queue.name, False) for queue in [*work_queues(()), *event_queues()]],
