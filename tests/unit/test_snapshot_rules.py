@@ -25,8 +25,10 @@ from schemas.messages import SnapshotPosition, SnapshotRequested, WebhookReceive
 from workers.relay.replay import Replay, ReplayStopped, in_order
 from workers.relay.rules import PendingEvent
 from workers.relay.snapshot_rules import after, end_on_the_wire, request_in, sent_by, state_on_the_wire
+from workers.relay.snapshots import Part, Snapshots
 from workers.relay.store.pages import fitting
 from workers.relay.store.past import Count, Found, Told, Wanted
+from workers.relay.store.snapshots import Page
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LISTING = ListingSnapshot(
@@ -214,6 +216,38 @@ class FakeQueue:
     async def open(self, name: str) -> AsyncIterator[FakeQueue]:
         assert name == "q"
         yield self
+
+
+@dataclass
+class FakeListings:
+    """So many listings, in pages of two."""
+
+    number: int
+
+    async def page(self, request: SnapshotRequested) -> Page:
+        return Page([LISTING] * min(2, self.number - sent_by(request)), AT)
+
+
+async def test_the_end_of_a_snapshot_tells_how_many_there_were_and_each_part_how_many_there_are() -> None:
+    queue, request = FakeQueue(), request_in(wanted())
+    snapshots = Snapshots(FakeListings(5), queue.open, "s", part=4)  # type: ignore[arg-type]
+    part = await snapshots.send_part(request)
+    assert part.listings == 4
+    assert part.rest is not None
+    assert await snapshots.send_part(part.rest) == Part(5, None)
+    assert len(queue.got) == 6
+
+
+async def test_what_was_sent_before_a_trouble_is_not_sent_again() -> None:
+    queue, request = FakeQueue(room=3), request_in(wanted())
+    snapshots = Snapshots(FakeListings(5), queue.open, "s")  # type: ignore[arg-type]
+    part = await snapshots.send_part(request)
+    assert part.listings == 3
+    assert part.rest is not None
+    with pytest.raises(QueueFull):
+        await snapshots.send_part(part.rest)
+    queue.room = 9
+    assert await snapshots.send_part(part.rest) == Part(5, None)
 
 
 PAST = [told(number, name) for number, name in enumerate("aabcabdd", start=1)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from common.broker.consumer import Delivery
@@ -38,6 +39,16 @@ Open = Callable[[str], AbstractAsyncContextManager[Way]]
 """The way into the queue of this name."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """How far a snapshot has come."""
+
+    listings: int
+    """That have been sent, all parts together."""
+    rest: SnapshotRequested | None
+    """The request for what is left; None: that was all."""
+
+
 class Snapshots:
     """Sends listings' states; no state of its own, so that any process may send the next part."""
 
@@ -47,25 +58,26 @@ class Snapshots:
         self._source = source
         self._part = part
 
-    async def send_part(self, request: SnapshotRequested) -> SnapshotRequested | None:
-        """Send the next part → the request for what is left; None: that was all, and the queue was told so.
+    async def send_part(self, request: SnapshotRequested) -> Part:
+        """Send the next part; behind the last one the queue is told that it was all.
 
         Raises, when nothing at all could be sent:
             NoSuchQueue, MayNotSend, QueueFull, BrokerUnavailable, StoreUnavailable.
         """
         began = monotonic_seconds()
+        reached = request
         rest: SnapshotRequested | None = request
         async with self._open(request.to) as way:
             while rest is not None and self._goes_on(request, rest, began):
+                reached = rest
                 try:
                     rest = await self._send_page(way, rest)
                 except (Retryable, Permanent):
                     if rest is request:
                         raise
-                    return (
-                        rest  # what was sent is not sent again; the trouble shows itself at once if it is still there
-                    )
-        return rest
+                    # What was sent is not sent again; the trouble, if it is still there, shows itself at once.
+                    break
+        return Part(sent_by(rest or reached), rest)
 
     async def send_all(self, request: SnapshotRequested, on_sent: Callable[[int], object]) -> int:
         """Send everything → how many listings; `on_sent` is told how many there are already.
@@ -106,8 +118,8 @@ class SnapshotHandler:
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             request = request_in(delivery.message(SnapshotRequested))
-            rest = await self._snapshots.send_part(request)
-            if rest is not None:
-                await self._publisher.publish(outgoing(rest, "snapshot", rest.connection_id or 0))
-            told = {"snapshot_id": request.snapshot_id, "to": request.to, "after": sent_by(request)}
-            log.info("snapshot.completed" if rest is None else "snapshot.part_sent", **told)
+            part = await self._snapshots.send_part(request)
+            if part.rest is not None:
+                await self._publisher.publish(outgoing(part.rest, "snapshot", request.connection_id or 0))
+            told = {"snapshot_id": request.snapshot_id, "to": request.to, "listings": part.listings}
+            log.info("snapshot.completed" if part.rest is None else "snapshot.part_sent", **told)
