@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from common.broker.publisher import DIRECT, Outgoing
+from common.broker.publisher import Outgoing
+from common.broker.topology import DIRECT
 from common.clock import utc_now
 from common.codec import dumps
 from common.identity import listing_id_of

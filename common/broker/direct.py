@@ -15,7 +15,8 @@ from aio_pika.abc import AbstractConnection, AbstractExchange
 from aiormq.exceptions import ChannelAccessRefused
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
-from common.broker.publisher import DIRECT, Outgoing, PublishRefused, Unroutable, confirming_channel, send
+from common.broker.publisher import Outgoing, PublishRefused, Unroutable, confirming_channel, send
+from common.broker.topology import DIRECT
 from common.errors import BrokerUnavailable, Permanent, Retryable
 
 CONFIRM_SECONDS = 20.0

@@ -14,7 +14,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishErr
 from pamqp.commands import Basic
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect, keep_trying
-from common.broker.topology import EXCHANGES, WORK, Stage, dead_key, shard_key
+from common.broker.topology import DIRECT, EXCHANGES, WORK, Stage, dead_key, shard_key
 from common.codec import dumps
 from common.errors import BrokerUnavailable
 from schemas.messages import Message
@@ -23,10 +23,6 @@ MAX_BODY = (16 * 1024 - 64) * 1024
 """Bytes. RabbitMQ from 4.0 on takes messages of up to 16 MiB, and closes the channel over a larger one."""
 PUBLISH_SECONDS = 4.0
 """How long a confirm may take; the ingress answers 503 within 5 s."""
-
-
-DIRECT = ""
-"""AMQP's default exchange: its routing keys are names of queues."""
 
 
 class PublishRefused(BrokerUnavailable):

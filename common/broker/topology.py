@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ EVENT_LOG = "syncaroo.events.log"
 LOG = "syncaroo.log"
 """The way to the event log alone, past all subscribers."""
 EXCHANGES = (WORK, EVENTS, LOG)
+DIRECT = ""
+"""AMQP's default exchange, which is always there: its routing keys are names of queues."""
 
 Stage = Literal["token", "fetch", "reconcile", "snapshot"]
 STAGES: tuple[Stage, ...] = ("token", "fetch", "reconcile")
@@ -101,7 +103,8 @@ def event_queues() -> list[Queue]:
         reader="anyone, from an offset or a time",
         arguments={"x-queue-type": "stream"},
     )
-    return [log, _stage_queue("snapshot"), _dead_queue("snapshot"), _delay_queue("snapshot", SNAPSHOT_DELAY)]
+    snapshots = [_stage_queue("snapshot"), _dead_queue("snapshot"), _delay_queue("snapshot", SNAPSHOT_DELAY)]
+    return [replace(queue, reader=f"{queue.reader}; on the events' broker") for queue in (log, *snapshots)]
 
 
 def work_stages() -> list[str]:
