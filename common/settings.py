@@ -218,6 +218,15 @@ class EventBrokerSettings(Section):
 
     events_amqp_url: AmqpUrl | None = None
 
+    def url(self, broker: BrokerSettings | None = None) -> str:
+        """Where events are: there, else on the broker between our processes, which is read when it is not given.
+
+        Raises:
+            SettingsError: there is neither.
+        """
+        found = self.events_amqp_url or (broker or load(BrokerSettings)[0]).amqp_url
+        return str(found.get_secret_value())
+
 
 class ManagementSettings(Section):
     """How `setup` sets the broker's policies: what the event log keeps, and what a subscriber's queue may hold."""

@@ -73,7 +73,7 @@ async def outlet() -> AsyncIterator[Outlet]:
         NotSent: the store does not answer.
     """
     broker, events, store_settings, site = load(BrokerSettings, EventBrokerSettings, StoreSettings, SiteSettings)
-    url = (events.events_amqp_url or broker.amqp_url).get_secret_value()
+    url = events.url(broker)
     store = Store(store_settings.database_url.get_secret_value())
     opened = Outlet(store, partial(direct, url), site.source, url)
     try:

@@ -39,7 +39,7 @@ def setup(
         BrokerSettings, EventBrokerSettings, ManagementSettings, StoreSettings, RetrySettings
     )
     work_url = broker.amqp_url.get_secret_value()
-    events_url = (events.events_amqp_url or broker.amqp_url).get_secret_value()
+    events_url = events.url(broker)
     asyncio.run(_store(store.database_url.get_secret_value(), wait))
     asyncio.run(_brokers(work_url, events_url, work_queues(retry.retry_delays), wait))
     _policies(events_url, management)

@@ -12,7 +12,7 @@ import uvloop
 from common.clock import utc_now
 from common.codec import decode
 from common.errors import BadJson
-from common.settings import BrokerSettings, EventBrokerSettings, load
+from common.settings import EventBrokerSettings, load
 from ops.foreign import harmless
 from ops.moments import moment_of, parse_when
 from ops.tail.event import Choice, Event
@@ -73,13 +73,8 @@ def tail(
         since=_moment(since),
     )
     show = Show(choice, limit, as_json)
-    uvloop.run(EventLog(_url(), _tell).read(choice.since, show, follow=follow))
-
-
-def _url() -> str:
     (events,) = load(EventBrokerSettings)
-    found = events.events_amqp_url or load(BrokerSettings)[0].amqp_url
-    return str(found.get_secret_value())
+    uvloop.run(EventLog(events.url(), _tell).read(choice.since, show, follow=follow))
 
 
 class Show:

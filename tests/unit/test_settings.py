@@ -13,6 +13,7 @@ from common.settings import (
     AdminSettings,
     BrokerSettings,
     EgressSettings,
+    EventBrokerSettings,
     FetchSettings,
     KeySettings,
     PlatformSettings,
@@ -185,6 +186,17 @@ def test_an_egress_proxy_is_an_address_and_never_shown(value: str, monkeypatch: 
     assert section.egress_proxy.get_secret_value() == value
     assert value not in repr(section) + str(section)
     assert value in secret_values([section])
+
+
+def test_events_are_on_the_broker_of_all_unless_they_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", "amqp://work")
+    broker, events = load(BrokerSettings, EventBrokerSettings)
+    assert events.url(broker) == events.url() == "amqp://work"
+    monkeypatch.setenv("EVENTS_AMQP_URL", "amqp://events")
+    (events,) = load(EventBrokerSettings)
+    assert events.url(broker) == "amqp://events"
+    monkeypatch.delenv("AMQP_URL")
+    assert events.url() == "amqp://events", "then nothing else is asked for"
 
 
 def test_a_socket_directory_is_a_database_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def build(
 ) -> Run:
     """The worker, ready to run until it is stopped."""
     work_url = broker.amqp_url.get_secret_value()
-    events_url = (events.events_amqp_url or broker.amqp_url).get_secret_value()
+    events_url = events.url(broker)
 
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
