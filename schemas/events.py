@@ -121,10 +121,11 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
-EVENT_TYPES: dict[str, type[EventData]] = {
-    kind.TYPE: kind
-    for kind in (ListingChanged, ConnectionChanged, GrantChanged, SyncHeld, ListingSnapshot, SnapshotCompleted)
-}
+BROADCAST: tuple[type[EventData], ...] = (ListingChanged, ConnectionChanged, GrantChanged, SyncHeld)
+"""What goes to everybody, on `syncaroo.events`."""
+ON_REQUEST: tuple[type[EventData], ...] = (ListingSnapshot, SnapshotCompleted)
+"""What goes into the one queue that asked."""
+EVENT_TYPES: dict[str, type[EventData]] = {kind.TYPE: kind for kind in (*BROADCAST, *ON_REQUEST)}
 """Everything that goes out as a CloudEvent, by its type."""
 
 

@@ -10,8 +10,9 @@ import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
 from common.codec import loads
+from schemas.events import BROADCAST
 
-KEYS = ("listing.changed", "connection.changed", "grant.changed", "sync.held")
+KEYS = tuple(kind.TYPE for kind in BROADCAST)
 
 Event = dict[str, Any]
 
