@@ -11,6 +11,9 @@ _UNSEEN = re.compile(
     "\u2028\u2029\ufeff\ud800-\udfff]"  # ends of lines to some, marks, halves of characters
 )
 
+_NAMES = ("Name", "name", "title", "period")
+"""Members that name a listing, the first of them that there is: rates have a period."""
+
 
 def harmless(text: str) -> str:
     """The text with what a terminal would obey, or a person not see, spelled out: `\\u001b`, as JSON would.
@@ -24,4 +27,4 @@ def name_of(current: Any) -> str:
     """What a person would call a listing."""
     if not isinstance(current, dict):
         return ""
-    return str(current.get("Name") or current.get("name") or current.get("period") or "")
+    return str(next((current[name] for name in _NAMES if current.get(name)), ""))

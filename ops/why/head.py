@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ops.foreign import harmless
+from ops.foreign import harmless, name_of
 from ops.why.ask import Answers
 from ops.why.story import moment_of
 from ops.why.values import shortened
@@ -59,9 +59,9 @@ def _title(answers: Answers, listing: Json, width: int) -> Text:
     """Which one, and its name or the one that it last had."""
     subject = "{connectionId}/{attributeType}/{itemId}".format_map(listing)
     bodies = [listing["current"], *(one["previous"] for one in answers.history if one["kind"] == "change")]
-    named = next((body for body in bodies if isinstance(body, dict)), {})
-    name = next((f"  “{named[name]}”" for name in ("Name", "name", "title") if named.get(name)), "")
-    return Text.assemble((subject, "bold"), shortened(harmless(name), "", width - len(subject))[0])
+    name = name_of(next((body for body in bodies if isinstance(body, dict)), None))
+    shown = shortened(harmless(f"  “{name}”"), "", width - len(subject))[0] if name else ""
+    return Text.assemble((subject, "bold"), shown)
 
 
 def _now(listing: Json, now: datetime) -> Text:
