@@ -48,6 +48,18 @@ def loads(raw: bytes) -> Json:
     return value
 
 
+def convert(value: Json, kind: type[T]) -> T:
+    """A value of a known type, out of what `loads` read.
+
+    Raises:
+        BadJson: it is not one.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise BadJson(_without_input(error)) from None
+
+
 def decode(raw: bytes, kind: type[T]) -> T:
     """A value of a known type, as another process of ours wrote it.
 

@@ -27,7 +27,7 @@ from common.broker.publisher import Outgoing, Publisher
 from common.broker.retry import RetryPolicy, jittered
 from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
 from common.clock import monotonic_seconds
-from common.codec import decode, loads
+from common.codec import convert, decode, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.logs import get_logger
 from common.process import done_before, first_of
@@ -67,9 +67,7 @@ class Delivery:
         if kind is None:
             raise Permanent("unreadable_message", "unknown schema")
         try:
-            if not name:
-                loads(self.body)  # strangers may send anything
-            return decode(self.body, kind)
+            return decode(self.body, kind) if name else convert(loads(self.body), kind)  # strangers may send anything
         except BadJson as error:
             raise Permanent("unreadable_message", error.detail) from error
 
