@@ -30,8 +30,6 @@ def a_queue(name: str) -> str:
 
 
 To = Annotated[str, typer.Option("--to", metavar="QUEUE", help="An existing queue of yours.", callback=a_queue)]
-Connection = Annotated[int | None, typer.Option(help="Only those of this connection.")]
-Location = Annotated[str | None, typer.Option(help="Only those of this location, by its id on the platform.")]
 
 
 class NotSent(GatewayError):

@@ -44,6 +44,11 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     (out if out.is_terminal else Console(highlight=False, width=UNFOLDED)).print(table)
 
 
+def counted(number: int, thing: str, one: str = "is", many: str = "are") -> str:
+    """`1 listing is`, `2 listings are`."""
+    return f"{number} {thing} {one}" if number == 1 else f"{number} {thing}s {many}"
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere; what it yields is told how many are done."""

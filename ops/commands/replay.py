@@ -5,34 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from common.settings import HistorySettings, load
-from ops.moments import When, moment_of, parse_when
-from ops.sending import Connection, Location, NotSent, Outlet, To, outlet
-from ops.terminal import AsJson, out, print_json, print_table, progress
+from ops.choosing import Changes, Connections, Kinds, Listings, Locations, Since, Types, Until
+from ops.moments import When, moment_of
+from ops.sending import NotSent, Outlet, To, outlet
+from ops.terminal import AsJson, counted, out, print_json, print_table, progress
 from workers.relay.replay import Replay, ReplayStopped
 from workers.relay.store.past import Found, PastStore, Wanted
 
 EPILOG = "Example: [bold]gateway replay --since 2h --to my-team.listings --connection 99[/bold]"
 LINES = 5
 
-
-def _when(text: str) -> When:
-    try:
-        return parse_when(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-Since = Annotated[Any, typer.Option("--since", metavar="WHEN", parser=_when, help="2h ago, or 2026-11-24T10:00 (UTC).")]
-Until = Annotated[Any, typer.Option("--until", metavar="WHEN", parser=_when, help="Before then; by default until now.")]
-Type = Annotated[str | None, typer.Option("--type", help="Only events of this type, such as listing.changed.")]
-Kind = Annotated[str | None, typer.Option("--kind", help="Only those of locations, resources or rates.")]
-Change = Annotated[Literal["created", "updated", "deleted"] | None, typer.Option("--change", help="Only such changes.")]
-Listing = Annotated[str | None, typer.Option("--listing", help="Only those of this listing, by its listingId.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")]
 
@@ -41,12 +28,12 @@ def replay(
     since: Since,
     to: To,
     until: Until = None,
-    connection: Connection = None,
-    location: Location = None,
-    event_type: Type = None,
-    kind: Kind = None,
-    change: Change = None,
-    listing: Listing = None,
+    connection: Connections = None,
+    location: Locations = None,
+    kind: Kinds = None,
+    type_: Types = None,
+    change: Changes = None,
+    listing: Listings = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -54,36 +41,38 @@ def replay(
     """Send past events into a queue once more, oldest first: same ids, versions and bodies as when they were published.
 
     Shows how many and which before it asks. Filters look at what an event said
-    then. Of one listing no event overtakes another; a consumer that compares
+    then, and may be given several times: any of the values of one filter will
+    do, but every filter must fit. Of one listing no event overtakes another; a consumer that compares
     versions may have had some before. Reads DATABASE_URL, sends to
     EVENTS_AMQP_URL (or AMQP_URL).
     """
     if as_json and not (yes or dry_run):
         raise typer.BadParameter("a program cannot be asked: give --yes or --dry-run with --json")
-    members = {
-        "connection_id": connection, "location_id": location, "attribute_type": kind, "change": change,
-        "type": event_type, "listing_id": listing,
+    filters = {
+        "connections": connection, "locations": location, "kinds": kind, "types": type_, "changes": change,
+        "listings": listing,
     }  # fmt: skip
-    asyncio.run(_replay(since, until, members, to, sure=yes, dry_run=dry_run, as_json=as_json))
+    given = {name: values or () for name, values in filters.items()}
+    asyncio.run(_replay(since, until, given, to, sure=yes, dry_run=dry_run, as_json=as_json))
 
 
 async def _replay(
-    since: When, until: When | None, members: dict[str, Any], to: str, *, sure: bool, dry_run: bool, as_json: bool
+    since: When, until: When | None, filters: dict[str, Any], to: str, *, sure: bool, dry_run: bool, as_json: bool
 ) -> None:
     async with outlet() as opened:
         past = PastStore(opened.store)
         now = await past.now()
-        wanted = Wanted(moment_of(since, now), None if until is None else moment_of(until, now), **members)
+        wanted = Wanted(moment_of(since, now), None if until is None else moment_of(until, now), **filters)
         found = await past.find(wanted, LINES)
         if not as_json:
             _preview(found, _missing(found, wanted.since, now))
             if found.events and not (dry_run or sure):
-                typer.confirm(f"send {found.events} events to {to}?", abort=True)
+                typer.confirm(f"send {found.events} {'event' if found.events == 1 else 'events'} to {to}?", abort=True)
         sent = 0 if dry_run else await _send(opened, past, wanted, found, to)
     if as_json:
         print_json(_as_json(found, wanted, to) | ({} if dry_run else {"sent": sent}))
     elif not dry_run:
-        out.print(f"{sent} events are in {to}", markup=False)
+        out.print(f"{counted(sent, 'event')} in {to}", markup=False)
 
 
 async def _send(opened: Outlet, past: PastStore, wanted: Wanted, found: Found, to: str) -> int:
@@ -101,7 +90,7 @@ def _rest(error: ReplayStopped) -> str:
     if not error.sent:
         return " Nothing was sent."
     go_on = "" if error.go_on is None else f"; --since {_exact(error.go_on)} sends the rest"
-    return f" {error.sent} events were sent{go_on}."
+    return f" {counted(error.sent, 'event', 'was', 'were')} sent{go_on}."
 
 
 def _preview(found: Found, missing: Sequence[str]) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
 import typer
 
 from common.errors import Permanent, Retryable
-from ops.sending import Connection, Location, NotSent, To, outlet
-from ops.terminal import AsJson, out, print_json, progress
+from ops.choosing import Connection, Kind, Location
+from ops.sending import NotSent, To, outlet
+from ops.terminal import AsJson, counted, out, print_json, progress
 from schemas.messages import SnapshotRequested
 from workers.relay.snapshot_rules import request_in
 from workers.relay.snapshots import Snapshots
 from workers.relay.store.snapshots import SnapshotStore
 
 EPILOG = "Example: [bold]gateway snapshot --to my-team.listings --connection 99[/bold]"
-
-Kind = Annotated[str | None, typer.Option("--type", help="Only locations, resources or rates.")]
 
 
 def snapshot(
@@ -40,7 +38,7 @@ def snapshot(
     if as_json:
         print_json({"queue": to, "snapshotId": request.snapshot_id, "listings": listings})
     else:
-        out.print(f"{listings} listings are in {to} (snapshot {request.snapshot_id})", markup=False)
+        out.print(f"{counted(listings, 'listing')} in {to} (snapshot {request.snapshot_id})", markup=False)
 
 
 async def _send(request: SnapshotRequested) -> int:
@@ -57,7 +55,7 @@ async def _send(request: SnapshotRequested) -> int:
             try:
                 return await Snapshots(listings, opened.open_way, opened.source).send_all(request, note)
             except (Retryable, Permanent) as error:
-                had = f" {sent} listings were sent." if sent else ""
+                had = f" {counted(sent, 'listing', 'was', 'were')} sent." if sent else ""
                 raise NotSent(opened.words(error, request.to) + had) from error
 
 

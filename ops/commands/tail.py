@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -13,8 +12,9 @@ from common.clock import utc_now
 from common.codec import decode
 from common.errors import BadJson
 from common.settings import EventBrokerSettings, load
+from ops.choosing import Changes, Connections, Kinds, Listings, Locations, Since, Types
 from ops.foreign import harmless
-from ops.moments import moment_of, parse_when
+from ops.moments import moment_of
 from ops.tail.event import Choice, Event
 from ops.tail.lines import Line, Lines
 from ops.tail.stream import EventLog, Logged
@@ -24,18 +24,7 @@ EPILOG = """Examples: [bold]gateway tail --connection 99 --change deleted[/bold]
 [bold]gateway tail --since 2h --no-follow --json[/bold] prints two hours of events for a program;
 [bold]gateway tail --listing 99/resources/7843 --limit 1[/bold] waits for the next change of one listing."""
 NARROWEST, WIDEST, PIPED = 72, 160, 120
-TYPES = ("listing.changed", "connection.changed", "grant.changed", "sync.held")
-CHANGES = ("created", "updated", "deleted")
 
-Connection = Annotated[list[int] | None, typer.Option(help="Only of this connection.")]
-Location = Annotated[list[str] | None, typer.Option(help="Only of this location, by its id on the platform.")]
-Kind = Annotated[list[str] | None, typer.Option(help="Only locations, resources or rates.")]
-Type = Annotated[list[str] | None, typer.Option("--type", help=f"Only events of this type: {', '.join(TYPES)}.")]
-Change = Annotated[list[str] | None, typer.Option(help=f"Only listings that were {', '.join(CHANGES)}.")]
-Listing = Annotated[list[str] | None, typer.Option(help="Only this listing: its listingId, or connection/kind/item.")]
-Since = Annotated[
-    str | None, typer.Option(help="Begin so long ago (2h, 30m, 1d) or at a time (2026-01-02T03:04Z); without: now.")
-]
 Follow = Annotated[
     bool, typer.Option("--follow/--no-follow", "-f", help="Wait for more; --no-follow ends with what is there by now.")
 ]
@@ -44,12 +33,12 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print each event as i
 
 
 def tail(
-    connection: Connection = None,
-    location: Location = None,
-    kind: Kind = None,
-    type_: Type = None,
-    change: Change = None,
-    listing: Listing = None,
+    connection: Connections = None,
+    location: Locations = None,
+    kind: Kinds = None,
+    type_: Types = None,
+    change: Changes = None,
+    listing: Listings = None,
     since: Since = None,
     follow: Follow = True,
     limit: Limit = None,
@@ -67,10 +56,10 @@ def tail(
         connection=frozenset(connection or ()),
         location=frozenset(location or ()),
         kind=frozenset(kind or ()),
-        type=_known("--type", type_, TYPES),
-        change=_known("--change", change, CHANGES),
+        type=frozenset(type_ or ()),
+        change=frozenset(change or ()),
         listing=frozenset(listing or ()),
-        since=_moment(since),
+        since=None if since is None else moment_of(since, utc_now()),
     )
     show = Show(choice, limit, as_json)
     (events,) = load(EventBrokerSettings)
@@ -113,22 +102,6 @@ def _event(message: Logged) -> Event | None:
 
 def _tell(line: str) -> None:
     err.print(line, style="dim", markup=False)
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return moment_of(parse_when(text), utc_now())
-    except ValueError as error:
-        raise typer.BadParameter(f"--since: {error}") from error
-
-
-def _known(option: str, values: Sequence[str] | None, known: Sequence[str]) -> frozenset[str]:
-    for value in values or ():
-        if value not in known:
-            raise typer.BadParameter(f"{option} is one of {', '.join(known)}")
-    return frozenset(values or ())
 
 
 def add_to(app: typer.Typer) -> None:

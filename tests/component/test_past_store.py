@@ -53,14 +53,16 @@ FILTERS: dict[str, tuple[dict[str, Any], list[int]]] = {
     "none": ({}, [1, 2, 3, 4, 5]),
     "since": ({"since": T0 + timedelta(minutes=4)}, [4, 5]),
     "until": ({"until": T0 + timedelta(minutes=3)}, [1, 2]),
-    "connection": ({"connection_id": 100}, [2]),
-    "location": ({"location_id": "1199"}, [3]),
-    "kind": ({"attribute_type": "resources"}, [2, 3]),
-    "change": ({"change": "deleted"}, [4]),
-    "type": ({"type": "grant.changed"}, [5]),
-    "listing": ({"listing_id": "l4"}, [4]),
-    "several": ({"attribute_type": "resources", "connection_id": 99, "change": "updated"}, [3]),
-    "nothing": ({"location_id": "it's \"\\ nobody's"}, []),
+    "connection": ({"connections": [100]}, [2]),
+    "location": ({"locations": ["1199"]}, [3]),
+    "kind": ({"kinds": ["resources"]}, [2, 3]),
+    "change": ({"changes": ["deleted"]}, [4]),
+    "type": ({"types": ["grant.changed"]}, [5]),
+    "listing": ({"listings": ["l4"]}, [4]),
+    "listing by its names": ({"listings": ["99/rates/3", "l1"]}, [1, 3]),
+    "several values": ({"connections": [100, 98], "changes": ["deleted", "updated"]}, [2]),
+    "several": ({"kinds": ["resources"], "connections": [99], "changes": ["updated"]}, [3]),
+    "nothing": ({"locations": ["it's \"\\ nobody's"]}, []),
 }
 
 
@@ -86,7 +88,7 @@ async def test_filters(store: Store, name: str) -> None:
 async def test_a_location_of_any_letters_is_found(store: Store) -> None:
     name = "it's \"\\ 'é🏢 %_"
     await add(store, event(1, headers={"locationId": name}), event(2))
-    assert await positions(PastStore(store), replace(SINCE_EVER, location_id=name)) == [[1]]
+    assert await positions(PastStore(store), replace(SINCE_EVER, locations=[name])) == [[1]]
 
 
 async def test_the_order_is_that_of_positions_whatever_the_clock_said(store: Store) -> None:

@@ -88,10 +88,10 @@ async def test_a_snapshot_by_the_command(terminal: Terminal) -> None:
         name: version for name, (version, _, _) in expected(rows).items()
     }
     assert loads(end.body)["data"] == {"snapshotId": done["snapshotId"], "listings": 3}
-    words = ("snapshot", "--to", TEAM, "--connection", "98", "--location", "1198", "--type", "resources")
+    words = ("snapshot", "--to", TEAM, "--connection", "98", "--location", "1198", "--kind", "resources")
     done = await terminal.gateway(*words)
     assert (done.code, done.output.count("\n")) == (0, 1), done.output
-    assert done.output.startswith(f"1 listings are in {TEAM}")
+    assert done.output.startswith(f"1 listing is in {TEAM}")
 
 
 @ON_SQLITE
@@ -169,6 +169,18 @@ async def test_a_replay_is_what_was_published_and_can_be_looked_at_before(termin
     chosen = ("--location", "1198", "--change", "updated", "--kind", "resources", "--until", "0")
     assert (await terminal.result(*words, *chosen, "--yes", **source))["sent"] == 2
     assert {_data(message)["itemId"] for message in await terminal.messages()} == {"1"}
+    chosen = (
+        "--listing",
+        "99/resources/2",
+        "--listing",
+        "99/resources/3",
+        "--change",
+        "created",
+        "--change",
+        "deleted",
+    )
+    assert (await terminal.result(*words, *chosen, "--yes", **source))["sent"] == 2
+    assert {_data(message)["itemId"] for message in await terminal.messages()} == {"2", "3"}
 
 
 _COUNTS = (("created", "3"), ("updated", "6"), ("deleted", "1"))

@@ -262,11 +262,13 @@ def test_the_probe_names_the_recipes_that_explain_a_hash(
         ("snapshot", "--to", "syncaroo.fetch"),
         ("snapshot", "--to", ""),
         ("snapshot", "--to", "q", "--location", ""),
+        ("snapshot", "--to", "q", "--type", "resources"),
         ("replay", "--to", "q"),
         ("replay", "--since", "2h", "--to", "syncaroo.events.log"),
         ("replay", "--since", "yesterday", "--to", "q"),
         ("replay", "--since", "2h", "--to", "q", "--json"),
         ("replay", "--since", "2h", "--to", "q", "--change", "renamed"),
+        ("replay", "--since", "2h", "--to", "q", "--type", "listing.snapshot"),
     ],
 )
 def test_what_cannot_be_sent_ends_with_2_before_anything_is_opened(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Select, case, cast, func, select, type_coerce
+from sqlalchemy import JSON, ColumnElement, Select, case, cast, func, or_, select, type_coerce
 
 from common.store.engine import Store, Transaction
 from schemas.tables import EventRow, table_of
@@ -21,16 +21,20 @@ _shown = (_event.c.position, _event.c.created_at, _event.c.type, _event.c.subjec
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which events: told at `since` or later, before `until`, and with these members as the event said them then."""
+    """Which events: told at `since` or later, before `until`, and as the event said it then of these.
+
+    Any of the values of one filter will do, every filter that has some must fit; a listing is named by its listingId or
+    as the subjects of events are, `99/resources/7843`.
+    """
 
     since: datetime
     until: datetime | None = None
-    connection_id: int | None = None
-    location_id: str | None = None
-    attribute_type: str | None = None
-    change: str | None = None
-    type: str | None = None
-    listing_id: str | None = None
+    connections: Sequence[int] = ()
+    locations: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    changes: Sequence[str] = ()
+    types: Sequence[str] = ()
+    listings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -178,15 +182,16 @@ def _groups(transaction: Transaction, wanted: Wanted) -> Select[Any]:
 
 def _fits(transaction: Transaction, wanted: Wanted) -> list[ColumnElement[bool]]:
     until = [] if wanted.until is None else [_event.c.created_at < wanted.until]
-    filters: tuple[tuple[ColumnElement[Any], Any], ...] = (
-        (_event.c.connection_id, wanted.connection_id),
-        (_event.c.type, wanted.type),
-        (_event.c.listing_id, wanted.listing_id),
-        (_header(transaction, "locationId"), wanted.location_id),
-        (_header(transaction, "attributeType"), wanted.attribute_type),
-        (_header(transaction, "change"), wanted.change),
+    filters: tuple[tuple[ColumnElement[Any], Sequence[Any]], ...] = (
+        (_event.c.connection_id, wanted.connections),
+        (_event.c.type, wanted.types),
+        (_header(transaction, "locationId"), wanted.locations),
+        (_header(transaction, "attributeType"), wanted.kinds),
+        (_header(transaction, "change"), wanted.changes),
     )
-    named = [column == value for column, value in filters if value is not None]
+    named: list[ColumnElement[bool]] = [column.in_(values) for column, values in filters if values]
+    if wanted.listings:
+        named.append(or_(_event.c.listing_id.in_(wanted.listings), _event.c.subject.in_(wanted.listings)))
     return [_event.c.created_at >= wanted.since, *until, *named]
 
 
