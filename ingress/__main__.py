@@ -18,11 +18,12 @@ def build(*sections: Any) -> Run:
 
     async def run(stop: asyncio.Event) -> None:
         raise_file_limit()
-        publisher = Publisher(settings.broker.amqp_url.get_secret_value(), "ingress")
-        parts = Parts(settings, publisher)
+        publishers = _publishers(settings)
+        parts = Parts(settings, *publishers)
         listeners = _listeners(settings, parts)
         done = asyncio.Event()
-        publisher.start()
+        for publisher in publishers:
+            publisher.start()
         try:
             await until_stopped(
                 done,
@@ -34,10 +35,16 @@ def build(*sections: Any) -> Run:
                 *(listener.close_silent(done) for listener in listeners),
             )
         finally:
-            await publisher.close()
+            await asyncio.gather(*(publisher.close() for publisher in publishers))
             await parts.store.close()
 
     return run
+
+
+def _publishers(settings: Settings) -> list[Publisher]:
+    """For what our processes do, and, where events have a broker of their own, for requests that are replayed there."""
+    urls = dict.fromkeys((settings.broker.amqp_url.get_secret_value(), settings.events.url(settings.broker)))
+    return [Publisher(url, "ingress") for url in urls]
 
 
 async def _serve(

@@ -17,6 +17,7 @@ from common.settings import (
     AdminSettings,
     BrokerSettings,
     ClientSettings,
+    EventBrokerSettings,
     KeySettings,
     ListenSettings,
     PlatformSettings,
@@ -58,6 +59,7 @@ class Settings:
     """The sections that the ingress reads, in the order of `SECTIONS`."""
 
     broker: BrokerSettings
+    events: EventBrokerSettings
     store: StoreSettings
     keys: KeySettings
     site: SiteSettings
@@ -71,6 +73,7 @@ class Settings:
 
 SECTIONS = (
     BrokerSettings,
+    EventBrokerSettings,
     StoreSettings,
     KeySettings,
     SiteSettings,
@@ -100,8 +103,10 @@ class Broker(Protocol):
 class Parts:
     """What handlers share and what runs behind them; made once per process."""
 
-    def __init__(self, settings: Settings, broker: Broker) -> None:
+    def __init__(self, settings: Settings, broker: Broker, events_broker: Broker | None = None) -> None:
+        """`events_broker`: where events are, if that is another one than `broker`."""
         self.broker = broker
+        self.events_broker = events_broker or broker
         self.store = Store(settings.store.database_url.get_secret_value())
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -153,7 +158,14 @@ def _application() -> web.Application:
 
 
 def _add_ops_routes(app: web.Application, settings: Settings, parts: Parts) -> None:
-    admin = AdminHandler(parts.store, parts.broker, settings.admin, parts.passwords, parts.hashes.unmatched)
+    admin = AdminHandler(
+        parts.store,
+        parts.broker,
+        settings.admin,
+        parts.passwords,
+        parts.hashes.unmatched,
+        events_broker=parts.events_broker,
+    )
     app.add_routes(admin.routes())
     app.add_routes(_health_handler(parts).metrics_routes())
 

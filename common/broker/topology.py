@@ -25,6 +25,8 @@ DIRECT = ""
 
 Stage = Literal["token", "fetch", "reconcile", "snapshot"]
 STAGES: tuple[Stage, ...] = ("token", "fetch", "reconcile")
+EVENT_STAGES: tuple[Stage, ...] = ("snapshot",)
+"""Those on the events' broker."""
 DELAYED_STAGES: tuple[Stage, ...] = ("token", "reconcile", "snapshot")
 
 SNAPSHOT_DELAY = timedelta(seconds=5)

@@ -9,12 +9,15 @@ import msgspec
 from aiohttp import web
 
 from common.broker.publisher import Outgoing, Unroutable
+from common.broker.topology import EVENT_STAGES, queue_name
 from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
 from ingress.admin.rules import connection_of, cursor, queue_of, read_paging, shown_body
 from ingress.admin.store.dead_letters import DeadLetterStore
 from ingress.problems import problem
 from schemas.messages import Json
+
+EVENT_QUEUES = frozenset(map(queue_name, EVENT_STAGES))
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -55,9 +58,10 @@ class Broker(Protocol):
 class DeadLetterEndpoints:
     """Parked messages."""
 
-    def __init__(self, store: DeadLetterStore, broker: Broker) -> None:
+    def __init__(self, store: DeadLetterStore, broker: Broker, events_broker: Broker) -> None:
         self._store = store
         self._broker = broker
+        self._events_broker = events_broker
 
     async def list(self, request: web.Request) -> web.Response:
         """In the order of parking; `queue` and `connectionId` filter."""
@@ -73,8 +77,9 @@ class DeadLetterEndpoints:
         if found is None:
             return missing("dead letter")
         headers = {"schema": found.schema_name, "attempt": 0}
+        broker = self._events_broker if found.queue in EVENT_QUEUES else self._broker
         try:
-            await self._broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
+            await broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
         except Unroutable:
             return _nobody_takes(found.routing_key)
         await self._store.drop(found.parked_id)
@@ -86,10 +91,10 @@ class DeadLetterEndpoints:
 
 
 def _nobody_takes(routing_key: str) -> web.Response:
-    """409: the broker answers, and waiting mends nothing; requests for snapshots live on the events' broker."""
+    """409: the broker answers, and waiting mends nothing."""
     detail = (
-        f"No queue here takes {routing_key}; the dead letter is kept. Has `gateway setup` been run? Where events have "
-        "a broker of their own (EVENTS_AMQP_URL), ask there for the snapshot again, or use `gateway snapshot`."
+        f"No queue takes {routing_key}; the dead letter is kept. Run `gateway setup`, with the AMQP_URL and "
+        "EVENTS_AMQP_URL of this process."
     )
     return problem(409, "/problems/no-queue", "No queue takes it", detail)
 

@@ -54,8 +54,13 @@ class AdminHandler:
         settings: AdminSettings,
         passwords: Passwords,
         unmatched_webhooks: Collection[bytes] = (),
+        *,
+        events_broker: Broker | None = None,
     ) -> None:
-        """`unmatched_webhooks`: the last raw bodies whose hash did not match, as this process remembers them."""
+        """`unmatched_webhooks`: the last raw bodies whose hash did not match, as this process remembers them.
+
+        `events_broker`: where events are, if that is another one than `broker`.
+        """
         self._status_store = StatusStore(store)
         self._broker = broker
         self._tokens = settings.tokens()
@@ -65,7 +70,7 @@ class AdminHandler:
         self._held = HeldEndpoints(HeldStore(store), connections)
         self._listings = ListingEndpoints(ListingStore(store))
         self._targets = TargetEndpoints(TargetStore(store))
-        self._dead_letters = DeadLetterEndpoints(DeadLetterStore(store), broker)
+        self._dead_letters = DeadLetterEndpoints(DeadLetterStore(store), broker, events_broker or broker)
         self._unmatched_webhooks = unmatched_webhooks
 
     def routes(self) -> list[web.RouteDef]:

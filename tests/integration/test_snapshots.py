@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -21,14 +22,17 @@ from common.broker.consumer import Delivery
 from common.broker.direct import direct
 from common.broker.publisher import Outgoing, Publisher
 from common.broker.retry import RetryPolicy
-from common.broker.topology import declare, event_queues
+from common.broker.setup import declare_topology
+from common.broker.topology import declare, event_queues, work_queues
 from common.codec import canonical, dumps, loads
 from common.store.engine import Store
 from common.store.parked import Parked, list_parked
 from ops.broker import Vhost
+from ops.stack import Stack, environment
 from schemas.events import ListingSnapshot, dataschema_of
 from schemas.tables import ListingRow, table_of
 from tests.consumer import ReferenceConsumer, State
+from tests.fixtures.broker import Vhosts
 from tests.waiting import until
 from workers.relay import requests, snapshots
 from workers.relay.snapshots import SnapshotHandler, Snapshots
@@ -307,6 +311,29 @@ class _NoDefaultExchange:
             await channel.declare_exchange("internal", internal=True)
             way._exchange = await channel.get_exchange("internal", ensure=False)
             yield way
+
+
+async def test_a_parked_request_is_replayed_by_the_ingress_where_events_have_a_broker_of_their_own(
+    desk: Desk, vhosts: Vhosts, database_url: str, tmp_path: Path
+) -> None:
+    await desk.known([listing(1)])
+    work = vhosts.take()
+    await declare_topology(work.url, work_queues([QUICKLY]), wait=20)
+    settings = environment(amqp_url=work.url, database_url=database_url, settings={"EVENTS_AMQP_URL": desk.url})
+    async with Stack(settings, tmp_path / "stack") as stack, desk.relay():
+        await stack.start("ingress")
+        await stack.wait_ready()
+        await desk.ask(dumps({"to": TEAM}))
+        await until(lambda: _are_parked(desk, 1), what="the request to be parked")
+        [dead] = await desk.parked()
+        assert dead.reason == "no_such_queue"
+        await desk.read()
+        done = await stack.run("-m", "ops", "dead-letters", "replay", dead.parked_id)
+        assert done.code == 0, done.output
+        await completed(desk)
+    assert desk.consumer.state == expected([listing(1)])
+    assert not await desk.parked()
+    vhosts.give_back(work)
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["before the rest is asked for", "before the ack"])
