@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from common.broker.publisher import Outgoing
+from common.broker.publisher import Outgoing, Publisher
 from common.broker.topology import DIRECT
 from common.clock import utc_now
 from common.codec import dumps
+from common.errors import BrokerUnavailable
 from common.identity import listing_id_of
 from common.ids import new_id
 from common.store.events import headers_of, subject_of
 from schemas.events import EventData, ListingChanged, ListingNames, ListingSnapshot, SnapshotCompleted
+from tests.waiting import until
 from workers.reconcile.patch import changed_fields, patch_between
 from workers.relay.rules import PendingEvent, on_the_wire
 
@@ -104,6 +107,20 @@ def wire(event: EventData, at: datetime | None = None) -> Outgoing:
         created_at=at or utc_now(),
     )
     return on_the_wire(pending, SOURCE)
+
+
+async def published(publisher: Publisher, *messages: Outgoing) -> None:
+    """Publish each until the broker has confirmed it, however long that takes: more than once, perhaps."""
+    for message in messages:
+        await until(partial(_is_confirmed, publisher, message), 60, "published")
+
+
+async def _is_confirmed(publisher: Publisher, message: Outgoing) -> bool:
+    try:
+        await publisher.publish(message)
+    except BrokerUnavailable:
+        return False
+    return True
 
 
 def _to(queue: str, message: Outgoing) -> Outgoing:

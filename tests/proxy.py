@@ -6,6 +6,7 @@ import socket
 import struct
 from enum import StrEnum
 from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from tests.listener import Listener
@@ -28,6 +29,8 @@ class Mode(StrEnum):
 class Proxy(Listener):
     """`async with Proxy(host, port) as proxy:` listens on `proxy.port` of 127.0.0.1 and leads to `host:port`.
 
+    `Proxy.before(url)` is one in front of a broker, by its URL.
+
     `delay` is in seconds. `reset_after` is a number of bytes from client to server after which a connection is reset.
     `accepted` counts connections, `sent` the bytes that went to the server, `answered` those that came back.
     """
@@ -42,6 +45,12 @@ class Proxy(Listener):
         self.delay = 0.2
         self.reset_after: int | None = None
         self.accepted = self.sent = self.answered = 0
+
+    @classmethod
+    def before(cls, url: str) -> Self:
+        parts = urlsplit(url)
+        assert parts.hostname
+        return cls(parts.hostname, parts.port or 5672)
 
     @property
     def mode(self) -> Mode:

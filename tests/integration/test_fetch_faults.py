@@ -86,8 +86,7 @@ async def test_a_page_that_is_missing_deletes_nothing(vhost: Vhost, database_url
 
 async def test_a_page_whose_confirm_is_lost_is_asked_again_and_told_once(vhost: Vhost, database_url: str) -> None:
     """T-FR-CONFIRM: the broker has the page, and nobody says so; the target is not answered before a confirm."""
-    host, port = vhost.url.rpartition("@")[2].split("/")[0].split(":")
-    async with Proxy(host, int(port)) as way, pipeline(
+    async with Proxy.before(vhost.url) as way, pipeline(
         vhost.url, database_url, fetch_amqp_url=way.url(vhost.url)
     ) as run:  # fmt: skip
         await run.webhook(PLACE)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from common.broker.publisher import Outgoing, Publisher
 from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.clock import utc_now
 from common.codec import loads
-from common.errors import BrokerUnavailable
 from ops.broker import PrivateNode, Vhost
 from ops.broker.broker import on_vhost
 from ops.tail.stream import EventLog, Logged
 from schemas.events import GrantChanged
-from tests.events import Told, wire
+from tests.events import Told, published, wire
 from tests.programs import program
 from tests.proxy import Mode, Proxy
 from tests.waiting import until
@@ -122,9 +120,7 @@ async def test_an_empty_log_is_at_its_end(vhost: Vhost) -> None:
 async def test_only_what_comes_after_a_lost_connection_too(vhost: Vhost, before: int) -> None:
     """Nothing that was there, and no gap and no duplicate though connections are reset before and after the first."""
     told = Told()
-    parts = vhost.url.rpartition("@")[2].partition("/")[0]
-    host, _, port = parts.partition(":")
-    async with publishing(vhost.url) as publisher, Proxy(host, int(port or 5672)) as proxy:
+    async with publishing(vhost.url) as publisher, Proxy.before(vhost.url) as proxy:
         await publish(publisher, [told.put("old", n=number) for number in range(before)])
         async with tail(proxy.url(vhost.url), "--json") as tailing:
             await until(lambda: READING in tailing.lines, what="subscribed")
@@ -208,20 +204,11 @@ async def test_it_reads_on_through_a_restart_of_the_broker(private_node: Private
             await asyncio.to_thread(private_node.kill)
             await until(lambda: "the connection to the broker is lost, waiting for it" in tailing.lines, what="told")
             await asyncio.to_thread(private_node.start)
-            for message in messages[6:]:
-                await until(partial(confirmed, publisher, message), 60, "published after the restart")
+            await published(publisher, *messages[6:])
             await until(lambda: len(set(ids(tailing.lines))) == 12, 60, "after")
 
             assert list(dict.fromkeys(ids(tailing.lines))) == sent(messages), "in their order"
             assert tailing.lines.count("the connection to the broker is lost, waiting for it") == 1, "told once"
-
-
-async def confirmed(publisher: Publisher, message: Outgoing) -> bool:
-    try:
-        await publisher.publish(message)
-    except BrokerUnavailable:
-        return False
-    return True
 
 
 async def test_a_busy_log_is_read_whole_and_in_order(vhost: Vhost) -> None:
