@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shlex
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
@@ -22,15 +23,14 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Queue
 
 from common.broker.publisher import Outgoing, Publisher
-from common.broker.topology import declare, event_queues
+from common.broker.topology import DIRECT, declare, event_queues
 from common.clock import utc_now
 from common.codec import canonical, loads
-from common.errors import BrokerUnavailable
 from common.store.engine import Store
 from ops.broker import PrivateNode, Vhost
 from schemas.events import ConnectionChanged
 from schemas.tables import ListingRow, table_of
-from tests.events import SOURCE, Known, Told, wire
+from tests.events import SOURCE, Known, Told, published, wire
 from tests.fixtures.node import Node
 from tests.programs import Program, program
 from tests.proxy import Mode, Proxy
@@ -93,6 +93,27 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
     return Example(name, tmp_path / "state", node)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Starts the programs that print what they read."""
+
+    folder: Path
+
+    @property
+    def offset(self) -> Path:
+        return self.folder / "offset.txt"
+
+    def start(self, name: str, url: str, *words: str) -> AbstractAsyncContextManager[Program]:
+        script = self.folder / name
+        script.write_text(PROGRAMS[name])
+        return program([sys.executable, str(script), *words], {"AMQP_URL": url, "OFFSET": str(self.offset)})
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    return Reader(tmp_path)
+
+
 @dataclass
 class Gateway:
     """What a consumer sees of a gateway: events of listings that are `told`, and answers to requests for snapshots."""
@@ -106,8 +127,7 @@ class Gateway:
     completes: bool = True
 
     async def publish(self, *messages: Outgoing) -> None:
-        for message in messages:
-            await until(partial(confirmed, self.publisher, message), 60, "published")
+        await published(self.publisher, *messages)
 
     async def answer(self, request: AbstractIncomingMessage) -> None:
         """Stands in for the relay: states, live events between them, the end."""
@@ -127,14 +147,6 @@ class Gateway:
         connection = await aio_pika.connect(self.url)
         async with connection:
             return (await (await connection.channel()).get_queue(queue)).declaration_result
-
-
-async def confirmed(publisher: Publisher, message: Outgoing) -> bool:
-    try:
-        await publisher.publish(message)
-    except BrokerUnavailable:
-        return False
-    return True
 
 
 @asynccontextmanager
@@ -164,15 +176,10 @@ async def knows(example: Example, told: Told, running: Program) -> None:
     await until(check, 30, f"{example.name} knows everything: {running.lines[-5:]}")
 
 
-def address(url: str) -> tuple[str, int]:
-    host, _, port = url.rpartition("@")[2].partition("/")[0].partition(":")
-    return host, int(port or 5672)
-
-
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
 async def test_a_consumer_of_the_document_knows_every_listing_in_the_end(vhost: Vhost, example: Example) -> None:
     """Snapshot, live events, duplicates, older ones after newer ones, lost connections, kill -9, poison."""
-    async with gateway(vhost.url) as upstream, Proxy(*address(vhost.url)) as proxy:
+    async with gateway(vhost.url) as upstream, Proxy.before(vhost.url) as proxy:
         told = upstream.told
         for number in range(6):
             told.put(f"old{number}", Name=f"Räum {number}", price=0.1)
@@ -297,52 +304,110 @@ async def test_consumers_of_the_document_go_on_after_a_restart_of_the_broker(
             await knows(example, upstream.told, started)
 
 
-async def test_a_queue_of_its_own_headers_gets_only_what_fits(vhost: Vhost, tmp_path: Path) -> None:
-    script = tmp_path / "filtered.py"
-    script.write_text(PROGRAMS["filtered.py"])
+FILTERED = "my-team.deleted-of-99"
+
+
+async def test_a_queue_of_its_own_headers_gets_only_what_fits(vhost: Vhost, reader: Reader) -> None:
+    """Over lost connections, and poison does not hold it up."""
     ours, others = Told(99), Told(98)
-    async with gateway(vhost.url) as upstream, program([sys.executable, str(script)], {"AMQP_URL": vhost.url}) as shown:
-        await until(lambda: is_there(upstream, "my-team.deleted-of-99"), 20, "declared")
-
-        async def seen() -> bool:
-            """Bound a moment after it is there."""
-            events = [ours.put("1"), others.put("1"), ours.put("1", n=1), others.gone("1"), ours.gone("1")]
-            await upstream.publish(*events)
-            return bool(shown.lines)
-
-        await until(seen, 20, "the first")
-        await upstream.publish(others.put("2"), others.gone("2"), ours.put("3"), ours.gone("3"))
+    async with (
+        gateway(vhost.url) as upstream,
+        Proxy.before(vhost.url) as proxy,
+        reader.start("filtered.py", proxy.url(vhost.url)) as shown,
+    ):
+        await until(lambda: is_read(upstream, FILTERED), 20, "bound, and read")
+        await upstream.publish(ours.put("1"), others.put("1"), ours.put("1", n=1), others.gone("1"), ours.gone("1"))
+        await until(lambda: "99/resources/1" in shown.lines, 20, "the first")
+        proxy.mode = Mode.RESET
+        proxy.mode = Mode.PASS
+        await upstream.publish(others.put("2"), others.gone("2"), ours.put("3"))
+        await upstream.publish(replace(ours.gone("3"), body=b"not JSON"))
+        ours.put("3")
+        await upstream.publish(ours.gone("3"))
         await until(lambda: "99/resources/3" in shown.lines, 20, "the last")
+        await until(lambda: waits(upstream, f"{FILTERED}.dead", 1), 20, "the poison, and nothing else")
 
-        assert set(shown.lines) == {"99/resources/1", "99/resources/3"}
+        assert proxy.accepted >= 2, "it has connected again"
+        assert {line for line in shown.lines if line.startswith("9")} == {"99/resources/1", "99/resources/3"}
 
 
 async def test_the_log_is_read_from_its_beginning_or_a_time_and_on_from_where_one_was(
-    vhost: Vhost, tmp_path: Path
+    vhost: Vhost, reader: Reader
 ) -> None:
-    script = tmp_path / "read_log.py"
-    script.write_text(PROGRAMS["read_log.py"])
-    environment = {"AMQP_URL": vhost.url, "OFFSET": str(tmp_path / "offset.txt")}
-
-    def reading(*words: str) -> AbstractAsyncContextManager[Program]:
-        return program([sys.executable, str(script), *words], environment)
-
-    async with gateway(vhost.url) as upstream:
+    async with gateway(vhost.url) as upstream, Proxy.before(vhost.url) as proxy:
+        url = proxy.url(vhost.url)
         await upstream.publish(*(upstream.told.put(f"n{number}") for number in range(5)))
-        subjects = [f"99/resources/n{number}" for number in range(8)]
-        async with reading() as shown:
+        subjects = [f"99/resources/n{number}" for number in range(11)]
+        async with reader.start("read_log.py", url) as shown:
             await until(lambda: printed(shown) == subjects[:5], 20, "from its beginning")
         await upstream.publish(*(upstream.told.put(f"n{number}") for number in range(5, 8)))
-        async with reading() as shown:
-            await until(lambda: printed(shown) == subjects[5:], 20, "behind the last one")
-        (tmp_path / "offset.txt").unlink()
-        async with reading((utc_now() - timedelta(hours=1)).isoformat()) as shown:
+        async with reader.start("read_log.py", url) as shown:
+            await until(lambda: printed(shown) == subjects[5:8], 20, "behind the last one")
+            proxy.mode = Mode.RESET
+            proxy.mode = Mode.PASS
+            await upstream.publish(*(upstream.told.put(f"n{number}") for number in range(8, 11)))
+            await until(lambda: printed(shown) == subjects[5:], 20, "over a lost connection, each once")
+        reader.offset.unlink()
+        async with reader.start("read_log.py", url, (utc_now() - timedelta(hours=1)).isoformat()) as shown:
             await until(lambda: printed(shown) == subjects, 20, "from a time")
+
+
+async def test_the_programs_need_no_more_rights_than_the_document_says(
+    private_node: PrivateNode, private_vhost: Vhost, reader: Reader, tmp_path: Path
+) -> None:
+    [line] = re.findall(r"^rabbitmqctl (set_permissions .*)$", DOCUMENT.read_text(), re.MULTILINE)
+    words = [private_vhost.name if word == "<vhost>" else word for word in shlex.split(line)]
+    user = words[words.index("-p") + 2]
+    await asyncio.to_thread(private_node.ctl, "add_user", user, "geheim")
+    await asyncio.to_thread(private_node.ctl, *words)
+    url = urlsplit(private_vhost.url)._replace(netloc=f"{user}:geheim@127.0.0.1:{private_node.port}").geturl()
+    example = Example(CONSUMERS[0], tmp_path / "state", None)
+    async with gateway(private_vhost.url) as upstream:
+        upstream.told.put("old", n=1)
+        async with example.start(url) as running, reader.start("filtered.py", url) as filtered:
+            await knows(example, upstream.told, running)
+            await until(lambda: is_read(upstream, FILTERED), 20, "bound, and read")
+            poison = Outgoing(TEAM, b"not JSON", exchange=DIRECT)
+            await upstream.publish(poison, upstream.told.put("new", n=3), upstream.told.gone("new"))
+            await knows(example, upstream.told, running)
+            await until(lambda: "99/resources/new" in filtered.lines, 20, "what was deleted")
+            await until(lambda: waits(upstream, f"{TEAM}.dead", 1), 20, "the poison goes where it belongs")
+
+        async with reader.start("read_log.py", url) as log:
+            await until(lambda: any("ACCESS_REFUSED" in line for line in log.lines), 20, "more is needed for the log")
+        words[-1] = words[-1].replace(r"syncaroo\.events)", r"syncaroo\.events|syncaroo\.events\.log)")
+        assert words[-1].count("log") == 1
+        await asyncio.to_thread(private_node.ctl, *words)
+        await upstream.publish(upstream.told.put("last"))
+        async with reader.start("read_log.py", url) as log:
+            await until(lambda: any("99/resources/new" in line for line in log.lines), 20, "the log")
+
+
+async def test_the_other_programs_go_on_after_a_restart_of_the_broker(
+    private_node: PrivateNode, private_vhost: Vhost, reader: Reader
+) -> None:
+    url = private_vhost.url
+    async with (
+        gateway(url) as upstream,
+        reader.start("filtered.py", url) as filtered,
+        reader.start("read_log.py", url) as log,
+    ):
+        await until(lambda: is_read(upstream, FILTERED), 20, "bound, and read")
+        await upstream.publish(upstream.told.put("1"), upstream.told.gone("1"))
+        await until(lambda: printed(log) == ["99/resources/1"] * 2, 20, "before")
+
+        await asyncio.to_thread(private_node.settle)
+        await asyncio.to_thread(private_node.kill)
+        await asyncio.to_thread(private_node.start)
+
+        await upstream.publish(upstream.told.put("2"), upstream.told.gone("2"))
+        await until(lambda: "99/resources/2" in filtered.lines, 60, "the filtered one goes on")
+        await until(lambda: printed(log)[2:4] == ["99/resources/2"] * 2, 60, "and so does the log, where it was")
 
 
 def printed(shown: Program) -> list[str]:
     """The subjects in its lines."""
-    return [line.split()[1] for line in shown.lines]
+    return [line.split()[1] for line in shown.lines if line[:2] == "20"]
 
 
 async def is_there(upstream: Gateway, queue: str) -> bool:
