@@ -79,10 +79,9 @@ class Show:
     def __call__(self, messages: Sequence[Logged]) -> bool:
         lines: list[Line] = []
         for message in messages:
-            event = _event(message)
-            if event is None or not self._choice.wants(event):
+            if not (shown := self._shown(message)):
                 continue
-            lines += [[(harmless(message.body.decode()), "")]] if self._as_json else self._lines.of(event)
+            lines += shown
             if self._left is not None:
                 self._left -= 1
                 if self._left == 0:
@@ -91,13 +90,16 @@ class Show:
             write_lines(lines)
         return self._left != 0
 
-
-def _event(message: Logged) -> Event | None:
-    try:
-        return decode(message.body, Event)
-    except BadJson:
-        _tell(f"offset {message.offset}: not an event of the gateway")
-        return None
+    def _shown(self, message: Logged) -> list[Line]:
+        """Its lines; none for what is not wanted, or is no event of ours: anybody who may publish can send one."""
+        try:
+            event = decode(message.body, Event)
+            if not self._choice.wants(event):
+                return []
+            return [[(harmless(message.body.decode()), "")]] if self._as_json else list(self._lines.of(event))
+        except (BadJson, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            _tell(f"offset {message.offset}: not an event of the gateway")
+            return []
 
 
 def _tell(line: str) -> None:

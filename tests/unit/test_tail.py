@@ -246,3 +246,29 @@ def test_colours_are_for_terminals_that_want_them(
     write_lines([[("10", "red"), (" → ", ""), ("12", "green")]])
 
     assert file.getvalue() == printed
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"time": "2026-01-02T03:04:05"},
+        {"time": "0001-01-01T00:00:00+14:00"},
+        {"data": {"change": "updated", "current": {"a": 1}, "previous": {}, "patch": [{"op": "replace"}]}},
+        {"data": {"change": "updated", "current": {"a": 1}, "previous": {}, "patch": 7}},
+        {"data": {"change": "updated", "current": {"a": 1}, "previous": {}, "patch": [1]}},
+    ],
+)
+def test_a_message_that_only_looks_like_an_event_ends_nothing(
+    odd: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anybody who may publish on the exchange can put one into the log."""
+    good = {
+        "type": "listing.changed",
+        "subject": "99/rates/1",
+        "time": "2026-01-02T03:04:05Z",
+        "data": {"change": "created"},
+    }
+    show = Show(Choice(since=AT - timedelta(days=1)), None, False)
+    assert show([Logged(6, dumps({**good, **odd})), Logged(7, dumps(good))])
+    said = capsys.readouterr()
+    assert "99/rates/1" in said.out
