@@ -104,7 +104,8 @@ async def test_a_version_goes_up_and_the_one_before_stays_and_is_served(checkout
     async with TestClient(TestServer(app)) as client:
         index = loads(await (await client.get("/schemas")).read())
         assert index == loads((checkout.folder / "index.json").read_bytes())
-        assert {one["version"] for one in index["items"] if one["name"] == "grant.changed"} == {TODAY, TODAY + 1}
+        versions = {one["version"] for one in index["items"] if one["name"] == "grant.changed"}
+        assert {TODAY, TODAY + 1} <= versions
         for name in (GRANT, written):
             answer = await client.get(f"/schemas/{name.removesuffix('.json')}")
             assert loads(await answer.read()) == loads((checkout.folder / name).read_bytes())
