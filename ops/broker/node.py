@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,8 @@ _MORE_PATH = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/lib/erlang/bin
 _NAME = "gateway@localhost"  # unique per epmd, and the epmd is our own
 _MEMORY = "512MB"
 _HELLO = b"AMQP\x00\x00\x09\x01"
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="starts nodes")
+"""The kernel ends a child with the thread that started it, and whoever calls `start` may be one that ends before us."""
 
 
 def scripts() -> Path:
@@ -210,6 +213,9 @@ class PrivateNode:
         )
 
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return _SPAWNER.submit(self._spawn_here, command, environment).result()
+
+    def _spawn_here(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,

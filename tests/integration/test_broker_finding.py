@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 
 import aio_pika
@@ -220,6 +221,17 @@ async def test_a_kill_loses_nothing_that_was_confirmed_after_settling(
             bodies.append(message_back.body)
             await message_back.ack()
     assert bodies == [b"%d" % n for n in range(20)]
+
+
+def test_a_node_outlives_the_thread_that_started_it(private_node: PrivateNode) -> None:
+    """As an event loop's threads end with the test that restarted the node, and the next test wants it."""
+    private_node.kill()
+    thread = threading.Thread(target=private_node.start)
+    thread.start()
+    thread.join()
+    private_node.ctl("await_startup")
+    assert private_node.pid is not None
+    let_in(private_node.url)
 
 
 def test_a_frozen_node_is_there_but_does_not_answer(private_node: PrivateNode) -> None:
