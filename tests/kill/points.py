@@ -180,7 +180,7 @@ _TABLE = [
     Point("retry.copied", "reconcile", moved(UpstreamFailed("as ordered"), "delay.reconcile.")),
     Point("park.published", "reconcile", moved(Permanent("as_ordered"), "dead.reconcile")),
     Point("relay.elected", "relay", after("common.store.leader:Leadership.held", something)),
-    Point("relay.read", "relay", after(f"{EVENTS}.pending", something)),
+    Point("relay.read", "relay", after(f"{EVENTS}.oldest", something)),
     Point("relay.before_publish", "relay", before(f"{LINE}.publish"), nth=2),
     Point("relay.refused", "relay", refused(before(PUBLISH, to_log))),
     Point("relay.logged", "relay", refused(after(PUBLISH, to_log))),
