@@ -13,10 +13,13 @@ process's log says what to do.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+from aiormq.channel import Channel as Underlay
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
 from common.broker.publisher import Outgoing, Publisher, PublishRefused, Unroutable, confirming_channel, send
@@ -31,6 +34,7 @@ IMPATIENT_SECONDS = 0.1
 """How long a confirm is waited for after a subscriber kept us waiting; every other one has its copy by then."""
 FIND_OUT_EVERY_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
+GIVEN_UP_SECONDS = 60.0
 LINE_LIMIT = 256
 """Messages without a confirm on one connection; well below what makes RabbitMQ stop reading from it."""
 SILENT_LINES_TOLD = {3, *range(30, 30_000, 30)}
@@ -92,17 +96,15 @@ class Broadcast:
         """
         line, patience = await self._usable_line(), self._patience()
         try:
-            await line.publish(message, patience)
+            async with line.publishing(message) as confirm:
+                if await self._is_confirmed(line, confirm, message, patience):
+                    return Heard.BY_ALL
+                await self._make_sure_of_routing(line)
+            self._in_trouble = self._in_trouble or patience == CONFIRM_SECONDS
         except Unroutable:
             raise  # nobody was given it: not even the log is bound
         except PublishRefused:
             pass
-        except BrokerUnavailable:
-            await self._make_sure_of_routing(line)
-            self._in_trouble = self._in_trouble or patience == CONFIRM_SECONDS
-        else:
-            self._in_trouble, self._silent_lines = False, 0
-            return Heard.BY_ALL
         try:
             return await self.publish_to_log(message)
         except BrokerUnavailable as error:
@@ -124,6 +126,19 @@ class Broadcast:
             return IMPATIENT_SECONDS
         self._find_out_at = now + FIND_OUT_EVERY_SECONDS
         return CONFIRM_SECONDS
+
+    async def _is_confirmed(self, line: _Line, confirm: asyncio.Task[None], message: Outgoing, patience: float) -> bool:
+        try:
+            confirmed = await line.confirms(confirm, message, patience)
+        except PublishRefused:
+            raise
+        except BrokerUnavailable:
+            line.over.set()
+            self._retire(line)
+            raise
+        if confirmed:
+            self._in_trouble, self._silent_lines = False, 0
+        return confirmed
 
     async def _make_sure_of_routing(self, line: _Line) -> None:
         """Returns when the broker has routed all that was sent on the line before."""
@@ -177,6 +192,8 @@ class _Line:
     connection: AbstractConnection
     channel: AbstractChannel
     exchange: AbstractExchange
+    underlay: Underlay
+    """Knows which messages have left and are not confirmed: a call that is made after that comes behind them."""
     unanswered: int = 0
     """Messages whose confirm is not waited for any more."""
     under_way: int = 0
@@ -191,15 +208,41 @@ class _Line:
         """Messages that the broker may have to keep for somebody."""
         return self.unanswered + self.under_way
 
-    async def publish(self, message: Outgoing, seconds: float) -> None:
+    @asynccontextmanager
+    async def publishing(self, message: Outgoing) -> AsyncIterator[asyncio.Task[None]]:
+        """A message on its way; its confirm is waited for until the end of the block, and given up then."""
         self.under_way += 1
         self.idle.clear()
+        confirm = asyncio.create_task(send(self.exchange, message, GIVEN_UP_SECONDS))
         try:
-            await send(self.exchange, message, seconds)
+            yield confirm
         finally:
+            confirm.cancel()
+            await asyncio.gather(confirm, return_exceptions=True)
             self.under_way -= 1
             if not self.under_way:
                 self.idle.set()
+
+    async def confirms(self, confirm: asyncio.Task[None], message: Outgoing, seconds: float) -> bool:
+        """Whether it is confirmed in time; False: it has left, and is not.
+
+        Time counts from when it has left: while this process is busy it may wait for its turn, and then the broker's
+        answer to a later call says nothing about it.
+
+        Raises:
+            PublishRefused: the broker nacked it.
+            BrokerUnavailable: the connection is lost, or it could not leave for long.
+        """
+        deadline = monotonic_seconds() + CONFIRM_SECONDS
+        while True:
+            await asyncio.wait([confirm], timeout=seconds)
+            if confirm.done():
+                confirm.result()
+                return True
+            if message.properties["message_id"] in self.underlay.message_id_delivery_tag:
+                return False
+            if monotonic_seconds() > deadline:
+                raise BrokerUnavailable("broker: the connection takes nothing")
 
     async def answer(self) -> None:
         """Returns when the broker has answered a call that was made after this one; one call serves many.
@@ -228,7 +271,9 @@ async def _open(url: str, name: str) -> _Line:
     try:
         channel = await bounded(confirming_channel(connection), CONNECT_SECONDS)
         exchange = await channel.get_exchange(EVENTS, ensure=False)
+        underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, Underlay)
     except BaseException:
         await close(connection)
         raise
-    return _Line(connection, channel, exchange)
+    return _Line(connection, channel, exchange, underlay)

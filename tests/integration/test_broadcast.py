@@ -12,7 +12,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
-from common.broker.broadcast import LINE_LIMIT, Broadcast, Heard
+from common.broker.broadcast import IMPATIENT_SECONDS, LINE_LIMIT, Broadcast, Heard
 from common.broker.publisher import Outgoing, Unroutable
 from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.errors import BrokerUnavailable
@@ -76,6 +76,20 @@ async def test_with_no_subscriber_at_all_events_leave(vhost: Vhost) -> None:
     """T-OUT-NOSUB: the log is always there."""
     async with opened(vhost.url) as (broadcast, _):
         assert await publish(broadcast, 20) == {Heard.BY_ALL}
+
+
+async def test_what_has_not_left_this_process_is_not_passed_by(vhost: Vhost) -> None:
+    """While the process is busy the broker may answer a later call and know nothing of the event."""
+    async with opened(vhost.url) as (broadcast, channel):
+        await subscribe(channel, "healthy")
+        broadcast._in_trouble, broadcast._find_out_at = True, float("inf")  # it waits for a tenth of a second only
+        line = await broadcast._usable_line()
+        async with line.underlay.lock:  # whoever wants to send waits for its turn
+            publishing = asyncio.create_task(broadcast.publish(event(1)))
+            await asyncio.wait([publishing], timeout=5 * IMPATIENT_SECONDS)
+            assert not publishing.done()
+        await publishing  # by all, or late by the log alone: the healthy queue was given it
+        await until(lambda: _has(channel, "healthy", 1))
 
 
 async def test_a_full_queue_is_passed_by(vhost: Vhost) -> None:

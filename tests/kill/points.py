@@ -141,13 +141,13 @@ def refused(install: Install) -> Install:
 
     def install_with_it(reach: Reach) -> None:
         def wrap(original: Method) -> Method:
-            async def publish(self: Any, *given: Any) -> Any:
+            async def refuses(self: Any, *given: Any) -> Any:
                 await original(self, *given)
                 raise PublishRefused("as ordered")
 
-            return publish
+            return refuses
 
-        replace(f"{LINE}.publish", wrap)
+        replace(f"{LINE}.confirms", wrap)
         install(reach)
 
     return install_with_it
@@ -181,7 +181,7 @@ _TABLE = [
     Point("park.published", "reconcile", moved(Permanent("as_ordered"), "dead.reconcile")),
     Point("relay.elected", "relay", after("common.store.leader:Leadership.held", something)),
     Point("relay.read", "relay", after(f"{EVENTS}.oldest", something)),
-    Point("relay.before_publish", "relay", before(f"{LINE}.publish"), nth=2),
+    Point("relay.before_publish", "relay", before("common.broker.broadcast:Broadcast.publish"), nth=2),
     Point("relay.refused", "relay", refused(before(PUBLISH, to_log))),
     Point("relay.logged", "relay", refused(after(PUBLISH, to_log))),
     Point("relay.published", "relay", before(f"{EVENTS}.published")),
