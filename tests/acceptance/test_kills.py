@@ -57,7 +57,8 @@ ON_POSTGRESQL = (
     "relay.marked",
 )
 """Points in and right after a transaction that are gone through on PostgreSQL, too."""
-DEATH_SECONDS = 45.0
+DEATH_SECONDS = 90.0
+"""A deadline for a busy machine; six gateways are played side by side."""
 PAGE_SIZE = 2
 PAUSE = 0.25
 """Seconds between changes: slow enough for a busy machine to keep up while a process is dead now and then."""
