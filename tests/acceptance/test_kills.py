@@ -47,12 +47,6 @@ ON_POSTGRESQL = (
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
     "reconcile.committed",
-    "relay.elected",
-    "relay.read",
-    "relay.before_publish",
-    "relay.refused",
-    "relay.logged",
-    "relay.published",
     "relay.marking_commits",
     "relay.marked",
 )

@@ -210,7 +210,7 @@ async def test_a_subscriber_that_refuses_sleeps_or_has_no_leader_holds_up_nobody
         await made.add(500, 6)
 
         await made.all_out()
-        await until(lambda: len(heard.ids) == sum(made.versions.values()), what="the healthy one to have everything")
+        await until(lambda: len(heard.ids) == sum(made.versions.values()), 60, "the healthy one to have everything")
         heard.check(made.versions)
         (await in_the_log(await connection.channel(), made.versions)).check(made.versions)
         assert await ready(channel, "asleep") <= LITTLE // SMALLEST_EVENT < limit, (
