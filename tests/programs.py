@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 
@@ -43,6 +44,11 @@ class Program:
             self.lines.append(line.decode(errors="replace").rstrip("\n"))
 
 
+def _hear_ctrl_c() -> None:
+    """Whoever starts the tests in the background has them, and all that they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.asynccontextmanager
 async def program(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Program]:
     """Start it, with these variables beside the test's own; killed at the end when it still runs."""
@@ -53,6 +59,7 @@ async def program(command: Sequence[str], environment: Mapping[str, str]) -> Asy
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         limit=2**24,
+        preexec_fn=_hear_ctrl_c,
     )
     started = Program(process)
     try:
