@@ -43,7 +43,6 @@ ON_POSTGRESQL = (
     "fetch.before_outcome_commits",
     "fetch.putting_off_commits",
     "fetch.giving_up_commits",
-    "fetch.before_suspects_commit",
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
     "reconcile.committed",
