@@ -43,6 +43,7 @@ ON_POSTGRESQL = (
     "fetch.before_outcome_commits",
     "fetch.putting_off_commits",
     "fetch.giving_up_commits",
+    "fetch.before_suspects_commit",
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
     "reconcile.committed",
@@ -232,8 +233,9 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
             url = (await _long_lists(made))[0]
             await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0])
         case "fetch.before_suspects_commit" | "fetch.suspected":
-            for url in (await _long_lists(made))[:3]:  # a webhook under way may show one that it is gone
-                await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][-1], webhook=False)
+            # Of the oldest rooms: a new one's rates may not be known yet. Three: a webhook may show of one that it is gone.
+            for url in sorted(await _long_lists(made))[:3]:
+                await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0], webhook=False)
                 await _tell_list(made, url)
         case "fetch.resync_half_marked":
             location_id = next(iter((await made.sandbox.connections())[CONNECTION].locations.values()))
