@@ -47,10 +47,9 @@ ON_POSTGRESQL = (
     "fetch.resync_half_marked",
     "reconcile.in_transaction",
     "reconcile.committed",
-    "relay.marking_commits",
-    "relay.marked",
+    *(name for name in POINTS if name.startswith("relay.")),
 )
-"""Points in and right after a transaction that are gone through on PostgreSQL, too."""
+"""Gone through on PostgreSQL, too: points in and right after a transaction, and all of the relay."""
 DEATH_SECONDS = 90.0
 """A deadline for a busy machine; six gateways are played side by side."""
 PAGE_SIZE = 2
@@ -233,7 +232,7 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
             url = (await _long_lists(made))[0]
             await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0])
         case "fetch.before_suspects_commit" | "fetch.suspected":
-            # Of the oldest rooms: a new one's rates may not be known yet. Three: a webhook may show of one that it is gone.
+            # Of the oldest rooms: a new one's rates may not be known yet. A webhook may show of one that it is gone.
             for url in sorted(await _long_lists(made))[:3]:
                 await made.sandbox.change("remove", (await made.sandbox.world()).collections[url][0], webhook=False)
                 await _tell_list(made, url)
