@@ -127,9 +127,11 @@ async def check_store(store: Store, facts: dict[str, str]) -> None:
     """Once, for a command: the store has our schema and belongs to this environment. Writes nothing.
 
     Raises:
-        StoreUnavailable: it does not answer, or its schema is older.
+        StoreUnavailable: it does not answer, is not there, or its schema is older.
         SettingsError: as above.
     """
+    if not store.postgres and not Path(store.url.database or "").exists():  # asked, SQLite would make the file
+        raise StoreUnavailable(f"store: there is no file {store.url.database}; run `gateway setup` where it is to be")
     await _check_schema(store)
     async with store.reading() as transaction:
         _refuse_others(await _known(transaction), facts)
@@ -142,7 +144,8 @@ async def _check_schema(store: Store) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
     if found is not None and found not in known:
         raise SettingsError(["DATABASE_URL: the store's schema is newer than this program; run the newer program"])
-    raise StoreUnavailable("store: the schema is older than this program; run `gateway setup`")
+    what = "it has no tables" if found is None else "the schema is older than this program"
+    raise StoreUnavailable(f"store: {what}; run `gateway setup`")
 
 
 async def remember(store: Store, facts: dict[str, str]) -> None:

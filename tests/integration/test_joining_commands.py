@@ -105,7 +105,9 @@ async def test_what_stands_in_the_way_of_a_snapshot_is_said_in_one_sentence(term
     assert "geheim" not in said
     store = f"postgresql+asyncpg://postgres@127.0.0.1:{free_port()}/x"
     assert "DATABASE_URL: the database cannot be read" in await terminal.refusal(*words, DATABASE_URL=store)
-    assert "gateway setup" in await terminal.refusal(*words, DATABASE_URL="sqlite+aiosqlite:///empty.db")
+    assert "there is no file empty.db; run `gateway setup`" in await terminal.refusal(
+        *words, DATABASE_URL="sqlite+aiosqlite:///empty.db"
+    )
     await terminal.channel.declare_queue(TEAM, arguments=SHORT)
     assert "is full, or has no leader. Have it read" in await terminal.refusal(*words)
 
