@@ -74,7 +74,7 @@ class Direct:
             return MayNotSend()
         if isinstance(error, PublishRefused):
             return QueueFull(f"queue {self._queue} is full, or has no leader")
-        if isinstance(error, BrokerUnavailable) and not self._connection.is_closed:
+        if isinstance(error, BrokerUnavailable) and self._connection.connected.is_set():
             return QueueFull(f"queue {self._queue} does not confirm")
         return error
 

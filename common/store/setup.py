@@ -130,11 +130,16 @@ async def check_store(store: Store, facts: dict[str, str]) -> None:
         StoreUnavailable: it does not answer, is not there, or its schema is older.
         SettingsError: as above.
     """
-    if not store.postgres and not Path(store.url.database or "").exists():  # asked, SQLite would make the file
-        raise StoreUnavailable(f"store: there is no file {store.url.database}; run `gateway setup` where it is to be")
+    _check_file(store)
     await _check_schema(store)
     async with store.reading() as transaction:
         _refuse_others(await _known(transaction), facts)
+
+
+def _check_file(store: Store) -> None:
+    """SQLite would make it, when asked."""
+    if not store.postgres and not Path(store.url.database or "").exists():
+        raise StoreUnavailable(f"store: there is no file {store.url.database}; run `gateway setup` where it is to be")
 
 
 async def _check_schema(store: Store) -> None:
