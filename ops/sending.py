@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from common.broker.direct import NoSuchQueue, QueueFull, direct
+from common.broker.direct import NoSuchQueue, QueueFull, direct, look_at
 from common.errors import BrokerUnavailable, GatewayError, Permanent, StoreUnavailable
 from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, load
 from common.store.engine import Store
 from common.store.setup import check_store
 from ops.broker.broker import without_password
+from ops.terminal import err
 from workers.relay.snapshot_rules import check_queue
 from workers.relay.snapshots import Open
 
@@ -60,6 +61,34 @@ class Outlet:
         if isinstance(error, StoreUnavailable):
             return f"DATABASE_URL: the database cannot be read ({error})."
         return str(error)
+
+    async def must_be_there(self, queue: str) -> None:
+        """Look for the queue before somebody is asked whether to send into it.
+
+        Raises:
+            NotSent: it is not there, or the broker is away.
+        """
+        try:
+            await look_at(self.url, queue)
+        except (NoSuchQueue, BrokerUnavailable) as error:
+            raise NotSent(self.words(error, queue)) from error
+
+    async def warn_of_loss(self, queue: str, sent: int) -> None:
+        """Say so on stderr when fewer messages wait in the queue than were sent, and nobody has read them."""
+        try:
+            seen = await look_at(self.url, queue)
+        except NoSuchQueue:
+            err.print(f"The queue {queue} is gone, and what was sent with it.", markup=False)
+            return
+        except BrokerUnavailable:  # all was confirmed; there is nothing more to say
+            return
+        if seen is not None and seen.messages < sent and not seen.consumers:
+            err.print(
+                f"The queue {queue} holds {seen.messages} messages though {sent} were sent, and nobody reads it: it "
+                "drops what is over its limit (its own, SUBSCRIBER_MAX_MESSAGES or SUBSCRIBER_MAX_BYTES). Have it "
+                "read, then run this again.",
+                markup=False,
+            )
 
 
 @asynccontextmanager
