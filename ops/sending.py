@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from ops.broker.broker import without_password
 from ops.terminal import err
 from workers.relay.snapshot_rules import check_queue
 from workers.relay.snapshots import Open
+
+LOOKS = 10
+"""One a second: a stream counts its messages every 5 s only."""
 
 
 def a_queue(name: str) -> str:
@@ -76,19 +80,30 @@ class Outlet:
     async def warn_of_loss(self, queue: str, sent: int) -> None:
         """Say so on stderr when fewer messages wait in the queue than were sent, and nobody has read them."""
         try:
-            seen = await look_at(self.url, queue)
+            held = await self._held(queue, sent)
         except NoSuchQueue:
             err.print(f"The queue {queue} is gone, and what was sent with it.", markup=False)
             return
         except BrokerUnavailable:  # all was confirmed; there is nothing more to say
             return
-        if seen is not None and seen.messages < sent and not seen.consumers:
+        if held is not None:
             err.print(
-                f"The queue {queue} holds {seen.messages} messages though {sent} were sent, and nobody reads it: it "
-                "drops what is over its limit (its own, SUBSCRIBER_MAX_MESSAGES or SUBSCRIBER_MAX_BYTES). Have it "
-                "read, then run this again.",
+                f"The queue {queue} holds {held} messages though {sent} were sent, and nobody reads it: it drops what "
+                "is over its limit (its own, SUBSCRIBER_MAX_MESSAGES or SUBSCRIBER_MAX_BYTES). Have it read, then run "
+                "this again.",
                 markup=False,
             )
+
+    async def _held(self, queue: str, sent: int) -> int | None:
+        """How many messages wait in a queue that has lost some; None: nothing says that it has."""
+        held = 0
+        for _ in range(LOOKS):
+            seen = await look_at(self.url, queue)
+            if seen is None or seen.consumers or seen.messages >= sent:
+                return None
+            held = seen.messages
+            await asyncio.sleep(1)
+        return held
 
 
 @asynccontextmanager
