@@ -123,7 +123,13 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "nonsense") == 2
     assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
-    for words in (("--since", "yesterday"), ("--type", "listing"), ("--change", "new"), ("--limit", "0")):
+    for words in (
+        ("--since", "yesterday"),
+        ("--type", "listing"),
+        ("--change", "new"),
+        ("--limit", "0"),
+        ("--kind", "desks"),
+    ):
         assert gateway(monkeypatch, "tail", *words) == 2, words
 
 
@@ -263,11 +269,18 @@ def test_the_probe_names_the_recipes_that_explain_a_hash(
         ("snapshot", "--to", ""),
         ("snapshot", "--to", "q", "--location", ""),
         ("snapshot", "--to", "q", "--type", "resources"),
+        ("snapshot", "--to", "q", "--kind", "desks"),
+        ("snapshot", "--to", "q", "--connection", str(2**63)),
         ("replay", "--to", "q"),
         ("replay", "--since", "2h", "--to", "syncaroo.events.log"),
         ("replay", "--since", "yesterday", "--to", "q"),
         ("replay", "--since", "2h", "--to", "q", "--json"),
         ("replay", "--since", "2h", "--to", "q", "--change", "renamed"),
+        ("replay", "--since", "2h", "--to", "q", "--kind", "desks"),
+        ("replay", "--since", "2h", "--to", "q", "--connection", str(2**63)),
+        ("replay", "--since", "2h", "--to", "q", "--connection", "99", "--connection", "x"),
+        ("replay", "--since", "2h", "--to", "q", "--location", ""),
+        ("replay", "--since", "2h", "--to", "q", "--listing", ""),
         ("replay", "--since", "2h", "--to", "q", "--type", "listing.snapshot"),
     ],
 )
