@@ -113,6 +113,18 @@ async def test_a_lost_answer_ends_in_one_call_for_a_person(bench: Bench) -> None
     assert bench.violations() == []
 
 
+async def test_a_refusal_is_not_asked_for_again_because_the_store_was_away(bench: Bench) -> None:
+    """T-RT-LOSTRESP: the verdict is kept until the store takes it; the token is not presented a third time."""
+    await bench.authorise()
+    bench.order("token_drop", consume=True)
+    worker = bench.worker()
+    worker.grants.verdict_failures = 3
+    async with bench.running(worker):
+        await until(bench.events, what="grant.changed")
+    assert bench.requests == ["dropped", "reused_after_drop"]
+    assert await bench.events() == ["needs_authorisation"]
+
+
 async def test_a_request_that_never_arrived_is_repeated(bench: Bench) -> None:
     """T-RT-NOTSENT"""
     await bench.authorise()
