@@ -105,7 +105,9 @@ def view_of(attempt: Attempt) -> View:
         text = "We could not get Syncaroo's tokens in time. Nothing has changed: an access that worked goes on working."
         return View("Not connected", text, "bad", attempt.detail, again=True)
     if not attempt.handed_on and attempt.age > HANDING_ON:
-        text = "The authorization got lost on its way to the token worker, and by now it is too old. Nothing has changed."
+        text = (
+            "The authorization got lost on its way to the token worker, and by now it is too old. Nothing has changed."
+        )
         return View("Not connected", text, "bad", attempt.detail, again=True)
     if attempt.age > GIVEN_UP_AFTER:
         text = (
