@@ -1,9 +1,9 @@
 """Our access to Syncaroo survives whatever happens on the way to its tokens: a live pair, or one call for a person.
 
-Processes are killed, and stopped for longer than their lease, at each step of a refresh and of a code's exchange; answers
-get lost, the store is locked, fifty fetches demand a token at once. It all happens once, in `played`, many gateways side
-by side, because leases (20 s) can only be waited out; the tests then look at what came of it. `-k` with a point's name
-plays that one alone.
+Processes are killed, and stopped for longer than their lease, at each step of a refresh and of a code's exchange;
+answers get lost, the store is locked, fifty fetches demand a token at once. It all happens once, in `played`, many
+gateways side by side, because leases (20 s) can only be waited out; the tests then look at what came of it. `-k` with a
+point's name plays that one alone.
 """
 
 from __future__ import annotations
