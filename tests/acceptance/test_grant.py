@@ -245,13 +245,12 @@ async def _lost_reply(made: World, place: Place) -> None:
     """The work waits for a person, and goes on by itself."""
     order = (await made.sandbox.records()).order
     await made.sandbox.fault("token_drop", consume=True)
-    await made.sandbox.expire_access()
-    await made.sandbox.burst(20, 20, connection_id=CONNECTION)
+    _make_due(place)
     await until(lambda: _told(made)[1:], SECONDS, what="the call for a person")
+    await made.sandbox.burst(20, 20, connection_id=CONNECTION)
     presented = [one.outcome for one in (await made.sandbox.records(after=order)).tokens]
     assert presented == ["dropped", "reused_after_drop"]
-    status = await made.admin.status()
-    assert (status["grant"]["state"], status["targets"]["due"] > 0) == ("needs_authorisation", True)
+    assert await until(lambda: _waits(made), SECONDS, what="the work to wait")
     await made.authorise(SECONDS)
     await made.ledger(SECONDS)
     assert _told(made) == ["active", "needs_authorisation", "active"]
@@ -338,6 +337,11 @@ async def _renewed(made: World) -> None:
 async def _issued(made: World, order: int) -> int:
     tokens = (await made.sandbox.records(after=order)).tokens
     return sum(one.outcome == "issued" and one.order_began > order for one in tokens)
+
+
+async def _waits(made: World) -> bool:
+    status = await made.admin.status()
+    return bool(status["grant"]["state"] == "needs_authorisation" and status["targets"]["due"])
 
 
 def _told(made: World) -> list[str]:

@@ -56,7 +56,9 @@ async def test_no_secret_is_anywhere_in_clear(
 ) -> None:
     pool = [vhosts.take(), vhosts.take()]
     places = [Place(tmp_path / "sqlite", pool[0].url), Place(tmp_path / "postgresql", pool[1].url, postgresql_url)]
-    for canaries, where, environment in await asyncio.gather(*map(_run, places)):
+    async with asyncio.TaskGroup() as both:
+        runs = [both.create_task(_run(place)) for place in places]
+    for canaries, where, environment in (run.result() for run in runs):
         where["settings"] = _reprs(environment, monkeypatch)
         assert found(canaries, where) == []
         for place, control in CONTROLS.items():
@@ -87,7 +89,11 @@ async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[
         amqp_url=place.amqp_url,
         database_url=place.database_url,
         settings=SETTINGS,
-        sandbox=[f"--secret-mark={MARK}", f"--hash-key={SETTINGS['WEBHOOK_HASH_KEY']}"],
+        sandbox=[
+            f"--secret-mark={MARK}",
+            f"--hash-key={SETTINGS['WEBHOOK_HASH_KEY']}",
+            f"--platform-client-secret={SETTINGS['PLATFORM_CLIENT_SECRET'].partition(',')[0]}",
+        ],
     ) as made:
         canaries = {**_of_settings(made.stack.environment), **await _onboard(made)}
         where["queues"] = await _queued_code(made)
