@@ -9,6 +9,7 @@ point's name plays that one alone.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -41,7 +42,7 @@ OF_THE_INGRESS = ("callback.used", "callback.published")
 STOPPED = [name for name in OF_THE_GRANT if name not in OF_THE_INGRESS]
 IN_DOUBT = ("refresh.sent", "refresh.answered", "callback.sent", "callback.exchanged")
 """Syncaroo has used up what was presented, and no other process can know: it may be presented once more."""
-STAMPEDE, LOST_REPLY, LOCKED = "fifty demands", "lost reply", "locked store"
+STAMPEDE, LOST_REPLY, LOCKED, CALLBACKS = "fifty demands", "lost reply", "locked store", "callbacks"
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _stages(run: Played, wanted: set[str]) -> list[Stage]:
     return [
         *renewals,
         *exchanges,
-        (bool(pages), partial(_pages, run, pages)),
+        (bool(pages) or CALLBACKS in wanted, partial(_pages, run, pages)),
         (bool(wanted & {STAMPEDE, LOST_REPLY}), partial(_demands, run)),
         (LOCKED in wanted, partial(_locked, run)),
     ]
@@ -193,11 +194,30 @@ async def _exchange(made: World, place: Place, point: Point, mode: str) -> None:
 
 async def _pages(run: Played, names: list[str], place: Place) -> None:
     """The ingress dies between taking the code and saying so; the admin reloads the page."""
-    with run.play(*(f"kill {name}" for name in names)):
+    with run.play(CALLBACKS, *(f"kill {name}" for name in names)):
         async with _alone(place) as made:
+            with run.play(CALLBACKS):
+                await _callbacks(made)
             for name in names:
                 with run.play(f"kill {name}"):
                     await _page(made, POINTS[name])
+
+
+async def _callbacks(made: World) -> None:
+    """Of all that comes back from Syncaroo, one link is exchanged, once."""
+    before = await _evidence(made)
+    async with Admin() as admin, Admin() as other:
+        link, refused = await admin.allowed(made), await other.allowed(made)
+        for wrong in (f"{link}x", refused, link.partition("&state=")[0], re.sub("code=[^&]+&", "", link)):
+            assert (await admin.open(wrong)).status == 400, "a state, this browser's, and a code"
+        declined = await other.open(re.sub("code=[^&]+&", "error=access_denied&", refused))
+        assert (declined.status, declined.heading) == (200, "Not connected")
+        assert (await other.open(refused)).heading == "Not connected", "that state is used up"
+        assert {page.status for page in await asyncio.gather(*(admin.open(link) for _ in range(5)))} == {200}
+        await admin.follow(link, "Connected")
+    after = await _evidence(made)
+    assert after.exchanges == [*before.exchanges, "issued"]
+    _compare(before, after, again=False)
 
 
 async def _page(made: World, point: Point) -> None:
@@ -412,6 +432,12 @@ async def test_a_kill_on_the_way_to_tokens_costs_one_call_for_a_person_at_most(p
 @pytest.mark.parametrize("play", [f"stop {name}" for name in STOPPED])
 async def test_who_stands_still_beyond_its_lease_neither_harms_nor_loses_what_it_has(played: Played, play: str) -> None:
     """T-RT-PAUSE: SIGSTOP, another takes over, SIGCONT: the newer pair wins, also over the call for a person."""
+    assert played.outcomes[play] == ""
+
+
+@pytest.mark.parametrize("play", [CALLBACKS])
+async def test_of_all_that_comes_back_one_link_is_exchanged_once(played: Played, play: str) -> None:
+    """T-CB-STATE, T-CB-ERROR, T-CB-DOUBLE."""
     assert played.outcomes[play] == ""
 
 

@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 from common.broker.consumer import Delivery
 from common.broker.publisher import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
+from common.clock import monotonic_seconds
 from common.codec import loads
 from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
@@ -144,7 +145,7 @@ class Bench:
             client_secret="sandbox-secret",
             redirect_uri=REDIRECT_URI,
         )
-        keeper = PairKeeper(grants, self.spool, cipher)
+        keeper = PairKeeper(grants, self.spool, cipher, clock=more.get("clock", monotonic_seconds))
         retry = RetryPolicy(delays, timedelta(hours=72))
         pace = more.pop("pace", QUICK)
         refresher = Refresher(grants, client, keeper, cipher, retry, pace=pace, **more)
