@@ -42,7 +42,7 @@ async def renewed(bench: Bench, version: int) -> None:
 
 
 async def test_a_pair_that_the_api_refused_is_renewed_once(bench: Bench) -> None:
-    """T-API-401: its successor is too new to be renewed over another refusal."""
+    """T-API-401, T-RT-401LOOP: its successor is too new to be renewed over another refusal."""
     await bench.authorise(due=False)
     fetching = Refused(bench.store)
     worker = bench.worker()
