@@ -15,11 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
+from common.crypto import TokenCipher
 from common.errors import SettingsError, StoreUnavailable
 from common.logs import get_logger
 from common.settings import SiteSettings, SyncarooSettings
 from common.store.engine import Store, Transaction, is_passing
 from common.store.insert import insert
+from common.store.keys import check_keys
 from schemas.tables import FactRow, table_of
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
@@ -98,14 +100,15 @@ def facts_of(site: SiteSettings, syncaroo: SyncarooSettings) -> dict[str, str]:
     return {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
 
 
-async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
-    """Wait until the store answers and has our schema; then check that it belongs to this environment.
+async def wait_for_store(store: Store, facts: dict[str, str], cipher: TokenCipher | None = None) -> bool:
+    """Wait until the store answers and has our schema; then check that it belongs to this environment, and that the
+    cipher of who needs Syncaroo's tokens opens them.
 
     A store that is away or not migrated yet is waited for with backoff, told once per kind of trouble; then True, so
     that a caller can tell that it was not stopped before.
 
     Raises:
-        SettingsError: the store has a newer schema, or remembers another environment.
+        SettingsError: the store has a newer schema, remembers another environment, or needs another key.
     """
     told: set[str] = set()
     async for attempt in AsyncRetrying(
@@ -115,6 +118,8 @@ async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
             try:
                 await _check_schema(store)
                 await remember(store, facts)
+                if cipher is not None:
+                    await check_keys(store, cipher)
             except StoreUnavailable as error:
                 if str(error) not in told:
                     told.add(str(error))

@@ -39,7 +39,21 @@ COMMANDS = (
     "keys",
 )
 SINGLE = (
-    *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "tail", "resync", "keys new"),
+    *(
+        "setup",
+        "demo",
+        "up",
+        "topology",
+        "portal",
+        "status",
+        "listings",
+        "why",
+        "tail",
+        "resync",
+        "keys new",
+        "keys check",
+        "keys forget",
+    ),
     *("snapshot", "replay"),
     *("held list", "held approve", "held discard"),
     *(
