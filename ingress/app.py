@@ -20,6 +20,7 @@ from common.settings import (
     EventBrokerSettings,
     KeySettings,
     ListenSettings,
+    OidcSettings,
     PlatformSettings,
     SiteSettings,
     StoreSettings,
@@ -39,6 +40,7 @@ from ingress.health.store_watch import StoreWatch
 from ingress.limits import MAX_BODY, drop_server_header, limits_middleware
 from ingress.oauth.handler import OAuthHandler
 from ingress.oauth.revocations import Revocations
+from ingress.oidc.provider import identity_provider
 from ingress.outages.heartbeat import Heartbeat
 from ingress.outages.refused import Refused
 from ingress.outages.store import OutageStore
@@ -65,6 +67,7 @@ class Settings:
     site: SiteSettings
     listen: ListenSettings
     platform: PlatformSettings
+    oidc: OidcSettings
     webhook: WebhookSettings
     syncaroo: SyncarooSettings
     client: ClientSettings
@@ -79,6 +82,7 @@ SECTIONS = (
     SiteSettings,
     ListenSettings,
     PlatformSettings,
+    OidcSettings,
     WebhookSettings,
     SyncarooSettings,
     ClientSettings,
@@ -126,7 +130,8 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
     """What `HTTP_PORT` serves: everything, or everything but the operator's part when there is an `OPS_PORT`."""
     app = _application()
     setup_pages(app, settings.site, settings.keys)
-    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords)
+    identities = identity_provider(settings.oidc, settings.site)
+    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities)
     connect = ConnectHandler(
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )

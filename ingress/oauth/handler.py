@@ -12,9 +12,14 @@ from common.store.engine import Store
 from ingress.oauth.check import CheckEndpoint
 from ingress.oauth.consent import ConsentPages
 from ingress.oauth.exchange import REFRESH_PREFIX, TokenEndpoint
+from ingress.oauth.local_sign_in import LocalSignIn
 from ingress.oauth.login import Login
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import Throttle
+from ingress.oauth.visitor import SignIn, Visitors
+from ingress.oidc.handler import NoOidc, OidcSignIn
+from ingress.oidc.provider import IdentityProvider
+from ingress.oidc.rules import CALLBACK
 from ingress.passwords import Passwords
 
 
@@ -28,11 +33,19 @@ class OAuthHandler:
         keys: KeySettings,
         tokens: AccessTokens,
         passwords: Passwords,
+        identities: IdentityProvider | None = None,
     ) -> None:
+        """`identities`: where users log in, instead of with local accounts."""
         rows = OAuthStore(store)
+        visitors = Visitors(rows)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
-        login = Login(rows, passwords, Throttle(monotonic_seconds))
-        self._consent = ConsentPages(rows, platform, login)
+        self._callback: OidcSignIn | NoOidc
+        if identities is None:
+            self._callback = NoOidc()
+            sign_in: SignIn = LocalSignIn(Login(rows, passwords, Throttle(monotonic_seconds)), visitors)
+        else:
+            sign_in = self._callback = OidcSignIn(identities, rows, visitors)
+        self._consent = ConsentPages(rows, platform, visitors, sign_in)
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens)
         self._check = CheckEndpoint(rows, tokens)
 
@@ -43,5 +56,6 @@ class OAuthHandler:
             web.get(f"{prefix}/oauth/authorize", self._consent.show),
             web.post(f"{prefix}/oauth/authorize", self._consent.answer),
             web.post(f"{prefix}/oauth/token", self._token.exchange),
+            web.get(CALLBACK, self._callback.callback, allow_head=False),
             *(web.get(path, self._check.check) for path in sorted(checks)),
         ]

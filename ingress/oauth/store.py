@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +36,12 @@ class Account:
     user_id: str
     login: str | None
     password_hash: str | None = field(repr=False)
+    since: datetime
+
+    @property
+    def mark(self) -> str:
+        """Another one when the password is another, or the user was erased and made again: sessions end with it."""
+        return hashlib.sha256(f"{self.since.isoformat()} {self.password_hash}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,16 @@ class OAuthStore:
     async def account_of(self, login: str) -> Account | None:
         """The user who logs in so."""
         return await self._account(select(_user).where(_user.c.login == login))
+
+    async def known(self, user_id: str) -> Account:
+        """The user whom the platform's identity provider calls so, made if the platform has not told us of them."""
+        async with self._store.transaction() as transaction:
+            row = {"user_id": user_id, "created_at": await transaction.now()}
+            fresh = insert(transaction, _user).values(row).on_conflict_do_nothing(index_elements=["user_id"])
+            await transaction.execute(fresh)
+            found = await transaction.row(select(_user).where(_user.c.user_id == user_id))
+        assert found is not None
+        return _as_account(found)
 
     async def owner(self, connection_id: int) -> str | None:
         """Whose connection it is; None while nobody has consented to it."""
@@ -207,7 +224,11 @@ class OAuthStore:
     async def _account(self, query: Any) -> Account | None:
         async with self._store.reading() as transaction:
             row = await transaction.row(query)
-        return None if row is None else Account(row.user_id, row.login, row.password_hash)
+        return None if row is None else _as_account(row)
+
+
+def _as_account(row: Any) -> Account:
+    return Account(row.user_id, row.login, row.password_hash, row.created_at)
 
 
 def _consent(transaction: Transaction, code: NewCode, now: datetime) -> Any:

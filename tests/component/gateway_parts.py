@@ -20,6 +20,7 @@ from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSe
 from common.store.engine import Store
 from ingress.admin.handler import AdminHandler
 from ingress.oauth.handler import OAuthHandler
+from ingress.oidc.provider import IdentityProvider
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
 from ingress.problems import problem_middleware
@@ -183,8 +184,8 @@ def authorize(connection_id: int | str = 99, **more: str) -> str:
 
 
 @asynccontextmanager
-async def running(database_url: str) -> AsyncIterator[Gateway]:
-    """The application on a port of its own."""
+async def running(database_url: str, identities: IdentityProvider | None = None) -> AsyncIterator[Gateway]:
+    """The application on a port of its own; users log in at `identities`, or with local accounts."""
     site = SiteSettings(site_uri="http://localhost:8080")
     platform = PlatformSettings(
         platform_client_id=CLIENT_ID,
@@ -197,7 +198,7 @@ async def running(database_url: str) -> AsyncIterator[Gateway]:
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
-    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords).routes(site.prefix))
+    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords, identities).routes(site.prefix))
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:

@@ -118,7 +118,7 @@ async def test_a_form_of_another_session_is_refused(gateway: Gateway) -> None:
     stale = first_form(await (await gateway.http.get(authorize())).text())
     gateway.http.session.cookie_jar.clear()
     fields = stale.fields | {"login": "ada", "password": "ada-password"}
-    assert (await gateway.http.post(authorize(), data=fields, allow_redirects=False)).status == 400
+    assert (await gateway.http.post(authorize(), data=fields, allow_redirects=False)).status == 403
     await gateway.log_in(authorize())
     for csrf in ({}, stale.fields):
         forged = await gateway.http.post(authorize(), data={**csrf, "decision": "allow"}, allow_redirects=False)
