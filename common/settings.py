@@ -17,7 +17,16 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.errors import SettingsError
@@ -158,6 +167,7 @@ Delays = Annotated[
     BeforeValidator(_split),
     AfterValidator(_not_empty),
 ]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=0)]
@@ -297,6 +307,8 @@ class ListenSettings(Section):
     http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
     http_port: Port = 8080
     ops_port: Port | None = None
+    trusted_proxies: Networks = ()
+    """Whose `X-Forwarded-For` is believed."""
     drain_seconds: Seconds = 1.0
     """How long it goes on serving after SIGTERM while `/readyz` already says no."""
 

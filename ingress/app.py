@@ -34,6 +34,7 @@ from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
 from ingress.documents.handler import DocumentsHandler
 from ingress.documents.place import place_of
+from ingress.forwarded import forwarded_middleware
 from ingress.health.handler import HealthHandler
 from ingress.health.readiness import Readiness
 from ingress.health.store_watch import StoreWatch
@@ -128,7 +129,7 @@ class Parts:
 
 def create_app(settings: Settings, parts: Parts) -> web.Application:
     """What `HTTP_PORT` serves: everything, or everything but the operator's part when there is an `OPS_PORT`."""
-    app = _application()
+    app = _application(settings)
     setup_pages(app, settings.site, settings.keys)
     identities = identity_provider(settings.oidc, settings.site)
     oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities)
@@ -148,7 +149,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
 
 def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
     """What `OPS_PORT` serves: the operator's part alone."""
-    app = _application()
+    app = _application(settings)
     setup_pages(app, settings.site, settings.keys)
     app.add_routes(_health_handler(parts).routes())
     _add_ops_routes(app, settings, parts)
@@ -156,8 +157,9 @@ def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
     return app
 
 
-def _application() -> web.Application:
-    app = web.Application(middlewares=[problem_middleware, limits_middleware], client_max_size=MAX_BODY)
+def _application(settings: Settings) -> web.Application:
+    forwarded = forwarded_middleware(settings.listen.trusted_proxies)
+    app = web.Application(middlewares=[forwarded, problem_middleware, limits_middleware], client_max_size=MAX_BODY)
     app.on_response_prepare.append(drop_server_header)
     return app
 

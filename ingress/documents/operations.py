@@ -68,12 +68,15 @@ SYNCAROO = (
     _check("checkConnectionAtRoot", "/check_connection"),
     Operation(
         "exchangeToken", "POST", "~/oauth/token", "A code or a refresh token for tokens, once each.",
-        {200: json(TokenPair), 400: (REFUSAL, PROBLEM), 401: REFUSAL, 413: (REFUSAL, PROBLEM), 503: REFUSAL},
+        {
+            200: json(TokenPair), 400: (REFUSAL, PROBLEM), 401: REFUSAL, 413: (REFUSAL, PROBLEM), 429: REFUSAL,
+            503: REFUSAL,
+        },
         "client", "", TOKEN_FORM, tag="Syncaroo",
     ),
 )  # fmt: skip
 
-_AUTHORIZE = "connectionId! clientId! redirectUri! responseType! state"
+_AUTHORIZE = "connectionId! clientId! redirectUri! responseType! state codeChallenge codeChallengeMethod"
 PAGES = (
     Operation(
         "authorize", "GET", "~/oauth/authorize", "The login, or the page that asks for consent.",

@@ -6,33 +6,42 @@ Documented by Syncaroo: the address's parameters, the confirmation, and `connect
 
 from __future__ import annotations
 
-import hashlib
 import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import asdict
 from datetime import timedelta
 
 from aiohttp import web
 from aiohttp_session import Session, get_session
 
+from common.codec import canonical
+from common.crypto import Signer
+from common.logs import get_logger
 from common.settings import PlatformSettings
-from ingress.oauth.rules import Authorization, origin_of, read_authorization, way_back
-from ingress.oauth.store import Account, NewCode, OAuthStore
+from ingress.oauth.rules import Authorization, hash_of, origin_of, read_authorization, way_back
+from ingress.oauth.store import Account, Consent, NewCode, OAuthStore
 from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
-from ingress.pages.session import check_csrf, csrf_token
+from ingress.pages.session import CSRF_FIELD, check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
 
 SHOWN_LOCATIONS = 200
+
+log = get_logger(__name__)
 
 
 class ConsentPages:
     """One address: what it shows depends on who is looking."""
 
-    def __init__(self, store: OAuthStore, platform: PlatformSettings, visitors: Visitors, sign_in: SignIn) -> None:
+    def __init__(
+        self, store: OAuthStore, platform: PlatformSettings, visitors: Visitors, sign_in: SignIn, signer: Signer
+    ) -> None:
         self._store = store
         self._platform = platform
         self._visitors = visitors
         self._sign_in = sign_in
+        self._signer = signer
 
     @page
     async def show(self, request: web.Request) -> web.Response:
@@ -73,6 +82,7 @@ class ConsentPages:
                 "locations": locations[:SHOWN_LOCATIONS],
                 "more": len(locations[SHOWN_LOCATIONS:]),
                 "csrf": csrf_token(session),
+                "once": secrets.token_urlsafe(16),
             },
             form_origins=[origin_of(wanted.redirect_uri)],
         )
@@ -85,28 +95,36 @@ class ConsentPages:
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":
-            return redirect(way_back(wanted, code=await self._allow(wanted, account)))
+            code = self._code(wanted, account, form)
+            await self._allow(wanted, account, code)
+            return redirect(way_back(wanted, code=code))
         if form["decision"] == "deny":
             return redirect(way_back(wanted, error="access_denied"))
         raise BadInput("decision must be allow or deny")
 
-    async def _allow(self, wanted: Authorization, account: Account) -> str:
-        code = secrets.token_urlsafe(32)
+    def _code(self, wanted: Authorization, account: Account, form: dict[str, str]) -> str:
+        """The code of this very page: a page that is sent twice, as by a double click, has one.
+
+        A secret to all but this session, whose CSRF token is in it.
+        """
+        once = form.get("once") or secrets.token_urlsafe(16)
+        parts = [form[CSRF_FIELD], once, account.user_id, account.mark, canonical(asdict(wanted))]
+        return urlsafe_b64encode(self._signer.sign("\n".join(parts).encode())).decode().rstrip("=")
+
+    async def _allow(self, wanted: Authorization, account: Account, code: str) -> None:
         remembered = NewCode(
-            code_hash=hash_of(code),
+            code_hash=hash_of(code, wanted.challenge),
             connection_id=wanted.connection_id,
             user_id=account.user_id,
             client_id=wanted.client_id,
             redirect_uri=wanted.redirect_uri,
         )
-        if not await self._store.allow(remembered, timedelta(seconds=self._platform.code_seconds)):
-            raise _not_yours()
-        return code
-
-
-def hash_of(code: str) -> str:
-    """What the store knows of a code."""
-    return hashlib.sha256(code.encode()).hexdigest()
+        match await self._store.allow(remembered, timedelta(seconds=self._platform.code_seconds)):
+            case Consent.NOT_YOURS:
+                raise _not_yours()
+            case Consent.SPENT:
+                raise BadInput("this page was answered already: please go back to Syncaroo, and begin again there")
+        log.info("oauth.consented", connection_id=wanted.connection_id, user_id=account.user_id)
 
 
 def _not_yours() -> BadInput:

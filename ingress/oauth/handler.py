@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from common.access_tokens import AccessTokens
-from common.clock import monotonic_seconds
+from common.clock import Monotonic, monotonic_seconds
+from common.crypto import Signer
 from common.settings import KeySettings, PlatformSettings
 from common.signed_text import SignedText
 from common.store.engine import Store
@@ -34,19 +35,22 @@ class OAuthHandler:
         tokens: AccessTokens,
         passwords: Passwords,
         identities: IdentityProvider | None = None,
+        *,
+        clock: Monotonic = monotonic_seconds,
     ) -> None:
         """`identities`: where users log in, instead of with local accounts."""
         rows = OAuthStore(store)
         visitors = Visitors(rows)
+        throttle = Throttle(clock)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
         self._callback: OidcSignIn | NoOidc
         if identities is None:
             self._callback = NoOidc()
-            sign_in: SignIn = LocalSignIn(Login(rows, passwords, Throttle(monotonic_seconds)), visitors)
+            sign_in: SignIn = LocalSignIn(Login(rows, passwords, throttle), visitors)
         else:
             sign_in = self._callback = OidcSignIn(identities, rows, visitors)
-        self._consent = ConsentPages(rows, platform, visitors, sign_in)
-        self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens)
+        self._consent = ConsentPages(rows, platform, visitors, sign_in, Signer(keys.clear(), "code"))
+        self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, throttle)
         self._check = CheckEndpoint(rows, tokens)
 
     def routes(self, prefix: str) -> list[web.RouteDef]:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from aiohttp import hdrs, web
 from aiohttp_session import get_session
 
+from common.logs import get_logger
 from ingress.oauth.login import LoggedIn, Login, TooMany
 from ingress.oauth.visitor import Visitors
 from ingress.pages.render import here, redirect, render
 from ingress.pages.session import check_csrf, csrf_token
+
+log = get_logger(__name__)
 
 
 class LocalSignIn:
@@ -32,8 +35,11 @@ class LocalSignIn:
         login = form.get("login", "").strip()
         outcome = await self._login.attempt(login, form.get("password", ""), request.remote or "")
         if isinstance(outcome, LoggedIn):
+            log.info("login.succeeded", user_id=outcome.account.user_id, address=request.remote)
             await self._visitors.enter(request, outcome.account)
             return redirect(here(request))
+        # Not what was typed: people type passwords there.
+        log.warning("login.refused", address=request.remote, throttled=isinstance(outcome, TooMany))
         if isinstance(outcome, TooMany):
             seconds = math.ceil(outcome.seconds)
             message = f"Too many wrong passwords. Please try again in {seconds} seconds."

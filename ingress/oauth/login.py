@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ingress.oauth.store import Account, OAuthStore
-from ingress.oauth.throttle import Throttle
+from ingress.oauth.throttle import Throttle, of_account, of_address
 from ingress.passwords import Passwords
 
 AT_ONCE = 2
@@ -55,11 +55,11 @@ class Login:
             account = await self._store.account_of(login)
             stored = None if account is None else account.password_hash
             if not await self._passwords.verify(stored, password) or account is None:
-                self._throttle.failed(login, address)
+                self._throttle.failed(of_account(login), of_address(address))
                 return WrongPassword()
-        self._throttle.succeeded(login)
+        self._throttle.succeeded(of_account(login))
         return LoggedIn(account)
 
     def _refused(self, login: str, address: str) -> TooMany | None:
-        seconds = self._throttle.wait(login, address)
+        seconds = self._throttle.wait(of_account(login), of_address(address))
         return TooMany(seconds) if seconds > 0 else None

@@ -58,6 +58,16 @@ class Broker:
 
 
 @dataclass
+class Clock:
+    """One that stands still until it is moved."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
 class Form:
     """The first form of a page: fields by name with their values, and the kinds of the inputs that one sees."""
 
@@ -108,6 +118,8 @@ class Gateway:
     store: Store
     broker: Broker
     tokens: AccessTokens
+    clock: Clock
+    """By which wrong passwords and secrets are counted."""
 
     async def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """An operator's call: status, and the JSON that came back (None without a body)."""
@@ -198,10 +210,12 @@ async def running(database_url: str, identities: IdentityProvider | None = None)
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
-    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords, identities).routes(site.prefix))
+    clock = Clock()
+    oauth = OAuthHandler(store, platform, KEYS, tokens, passwords, identities, clock=clock)
+    app.add_routes(oauth.routes(site.prefix))
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:
-            yield Gateway(client, store, broker, tokens)
+            yield Gateway(client, store, broker, tokens, clock)
     finally:
         await store.close()

@@ -12,20 +12,12 @@ from ingress.oidc.client import OidcClient
 from ingress.oidc.provider import KEPT_SECONDS, IdentityProvider
 from ingress.oidc.rules import Client
 from schemas.tables import UserRow
-from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, first_form, query_of, running
+from tests.component.gateway_parts import LOCATIONS, Clock, Gateway, authorize, first_form, query_of, running
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, provider, signing_key
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """What a database has to do with it is in test_accounts.py."""
 REDIRECT_URI = "https://gateway.example/login/callback"
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
