@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
@@ -28,9 +27,9 @@ def signing_key(kid: str | None) -> RSAKey:
 
 @dataclass
 class FakeProvider:
-    """Everybody is `subject`. `metadata`, `claims` and `header` are laid over what it would say; `...` leaves out.
+    """Everybody is `subject`. `metadata`, `claims` and `answer` are laid over what it would say; `...` leaves out.
 
-    `frozen` answers nothing while it is cleared; `broken` is a status that everything answers instead.
+    `broken` is a status that everything answers instead.
     """
 
     redirect_uri: str
@@ -42,13 +41,11 @@ class FakeProvider:
     published: list[RSAKey] = field(default_factory=list)
     unsigned: bool = False
     broken: int | None = None
-    frozen: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     issuer: str = ""
 
     def __post_init__(self) -> None:
-        self.frozen.set()
         self.published = self.published or [self.key]
 
     def app(self) -> web.Application:
@@ -77,7 +74,6 @@ class FakeProvider:
     @web.middleware
     async def _moods(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.asked.append(request.path)
-        await self.frozen.wait()
         if self.broken is not None:
             return web.Response(status=self.broken, text="<html>")
         answer: web.StreamResponse = await handler(request)
@@ -140,7 +136,4 @@ async def provider(redirect_uri: str) -> AsyncIterator[FakeProvider]:
     fake = FakeProvider(redirect_uri)
     async with TestServer(fake.app()) as server:
         fake.issuer = str(server.make_url("")).rstrip("/")
-        try:
-            yield fake
-        finally:
-            fake.frozen.set()
+        yield fake

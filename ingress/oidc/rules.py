@@ -242,7 +242,7 @@ def subject_of(
     registry = JWSRegistry(algorithms=list(provider.algorithms), strict_check_header=False)
     try:
         token = jwt.decode(tokens["id_token"], keys, registry=registry)
-        claims = CodeIDToken(token.claims, token.header, _options(client, attempt), _given(tokens, client, attempt))
+        claims = CodeIDToken(token.claims, token.header, _options(client), _given(tokens, client, attempt))
         claims.validate(now=now, leeway=LEEWAY_SECONDS)
     except (InvalidKeyIdError, BadSignatureError):
         raise UnknownKey from None
@@ -251,11 +251,10 @@ def subject_of(
     return _subject(str(claims["sub"]))
 
 
-def _options(client: Client, attempt: Attempt) -> dict[str, Any]:
+def _options(client: Client) -> dict[str, Any]:
     return {
         "iss": {"essential": True, "value": client.issuer},
         "aud": {"essential": True, "value": client.client_id},
-        "nonce": {"essential": True, "value": attempt.nonce},
         "sub": {"essential": True},
     }
 

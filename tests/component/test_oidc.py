@@ -11,6 +11,7 @@ from aiohttp import ClientResponse
 from ingress.oidc.client import OidcClient
 from ingress.oidc.provider import KEPT_SECONDS, IdentityProvider
 from ingress.oidc.rules import Client
+from schemas.messages import Json
 from schemas.tables import UserRow
 from tests.component.gateway_parts import LOCATIONS, Clock, Gateway, authorize, first_form, query_of, running
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, provider, signing_key
@@ -153,6 +154,8 @@ LIES: list[tuple[str, dict[str, Any]]] = [
     ("another audience in a list", {"claims": {"aud": ["somebody else"]}}),
     ("several audiences, made for none", {"claims": {"aud": [CLIENT_ID, "somebody else"]}}),
     ("made for another", {"claims": {"aud": [CLIENT_ID, "b"], "azp": "b"}}),
+    ("another audience, for our use", {"claims": {"aud": "somebody else", "azp": CLIENT_ID}}),
+    ("other audiences, for our use", {"claims": {"aud": ["a", "b"], "azp": CLIENT_ID}}),
     ("no audience", {"claims": {"aud": ...}}),
     ("expired", {"claims": {"exp": 1}}),
     ("never expires", {"claims": {"exp": ...}}),
@@ -259,15 +262,19 @@ async def test_a_provider_that_is_down_is_said_so_and_comes_back(world: World) -
     assert (await world.get(back)).status == 303, "the same link works once the provider does"
 
 
+class Silent(OidcClient):
+    """Waits for ever: what bounds it is above it."""
+
+    async def get(self, url: str) -> Json:
+        await asyncio.Event().wait()
+
+
 async def test_a_provider_that_hangs_holds_nobody_up(database_url: str) -> None:
-    async with provider(REDIRECT_URI) as fake:
-        client = Client(fake.issuer, CLIENT_ID, CLIENT_SECRET, REDIRECT_URI)
-        identities = IdentityProvider(client, Clock(), http=OidcClient(), seconds=0.3)
-        async with running(database_url, identities) as gateway:
-            fake.frozen.clear()
-            answers = await asyncio.gather(*(gateway.http.get(authorize(), allow_redirects=False) for _ in range(10)))
-            assert [await is_clearly_unavailable(answer) for answer in answers] == [True] * 10
-            assert fake.asked.count("/token") == 0
+    client = Client("https://login.example", CLIENT_ID, CLIENT_SECRET, REDIRECT_URI)
+    identities = IdentityProvider(client, Clock(), http=Silent(), seconds=0.3)
+    async with running(database_url, identities) as gateway:
+        answers = await asyncio.gather(*(gateway.http.get(authorize(), allow_redirects=False) for _ in range(10)))
+        assert [await is_clearly_unavailable(answer) for answer in answers] == [True] * 10
 
 
 async def test_without_a_provider_at_that_address(database_url: str) -> None:
