@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp_session import get_session
 
 from common.logs import get_logger
@@ -54,7 +54,7 @@ class OidcSignIn:
             )
         if isinstance(came, Declined):
             forget(session, state)
-            return self._refused(request, attempt, f"The sign-in service answered: {came.error}", came.error)
+            return self._refused(request, attempt, f"The sign-in service answered: {came.error}", "declined")
         try:
             user_id = await self._user(came.code, came.issuer, attempt)
         except SignInRefused as refused:
@@ -86,4 +86,4 @@ class NoOidc:
     @page
     async def callback(self, request: web.Request) -> web.Response:
         """Nobody comes here."""
-        raise web.HTTPNotFound(headers={hdrs.CACHE_CONTROL: "no-store"})
+        raise web.HTTPNotFound

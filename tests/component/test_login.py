@@ -7,16 +7,23 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp_session import get_session
 from argon2 import PasswordHasher
 from sqlalchemy import update
 
+from common.errors import Unavailable
+from common.settings import SiteSettings
 from common.store.engine import Store
-from ingress.oauth.login import LoggedIn, Login, TooMany, WrongPassword
+from ingress.oauth.login import MOST_WAITING, LoggedIn, Login, TooMany, WrongPassword
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import ACCOUNT, ADDRESS, Throttle
+from ingress.pages.render import setup_pages
+from ingress.pages.session import csrf_token
 from ingress.passwords import Passwords
 from schemas.tables import UserRow, table_of
-from tests.component.gateway_parts import Clock, Gateway, authorize, first_form, running
+from tests.component.gateway_parts import KEYS, Clock, Gateway, authorize, first_form, running
 
 
 @pytest.fixture
@@ -73,6 +80,24 @@ async def test_a_cookie_that_was_changed_is_nobody_s(gateway: Gateway) -> None:
     for changed in (value[:-3], value[1:], value.swapcase(), ""):
         assert not await is_logged_in(gateway, changed)
     assert await is_logged_in(gateway, value)
+
+
+async def test_on_https_the_cookie_goes_nowhere_else() -> None:
+    """T-OP-LOGIN"""
+
+    async def set_it(request: web.Request) -> web.Response:
+        csrf_token(await get_session(request))
+        return web.Response()
+
+    for site, words in (("https://a.example", {"Secure"}), ("http://a.example", set())):
+        app = web.Application()
+        setup_pages(app, SiteSettings(site_uri=site), KEYS)
+        app.router.add_get("/", set_it)
+        async with TestClient(TestServer(app)) as client:
+            name, *said = re.split(r"[=;] ?", (await client.get("/")).headers["Set-Cookie"])
+            assert name == ("__Host-gateway" if words else "gateway")
+            assert {"HttpOnly", "Lax", "/"} | words <= set(said)
+            assert "Domain" not in said
 
 
 # --- passwords -----------------------------------------------------------------------------------------------------
@@ -159,6 +184,21 @@ async def test_an_unknown_login_costs_the_same_work_and_none_of_it_on_the_loop(s
     answers = await asyncio.gather(*waiting)
     refused = [answer for answer in answers if isinstance(answer, TooMany)]
     assert len(refused) >= 30 - ACCOUNT.wrong - 1, "of those that came at once only the first few were tried"
+
+
+@ON_SQLITE
+async def test_behind_a_flood_of_logins_nobody_waits_for_long(store: Store) -> None:
+    """T-OP-LOGIN: those who come beyond what can wait are told to come back, at once."""
+    hasher = CountingHasher()
+    login = Login(OAuthStore(store), Passwords(hasher), Throttle(Clock()))
+    hasher.go.clear()
+    waiting = [asyncio.create_task(login.attempt(str(each), "x", str(each))) for each in range(MOST_WAITING)]
+    await asyncio.sleep(0)  # each has come as far as its turn
+    with pytest.raises(Unavailable):
+        await login.attempt("one more", "x", "one more")
+    hasher.go.set()
+    assert set(await asyncio.gather(*waiting)) == {WrongPassword()}
+    assert await login.attempt("one more", "x", "one more") == WrongPassword()
 
 
 # --- users of an identity provider ---------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
 // A certified OpenID provider with its own login and consent pages, in which everybody is who they say they are.
 // Environment: PORT, CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, and NODE_PATH, where its modules are.
 
-import { webcrypto } from "node:crypto";
 import { pathToFileURL } from "node:url";
 
-globalThis.crypto ??= webcrypto; // Node 18 has it under another name
 const { env } = process;
 const { default: Provider } = await import(pathToFileURL(`${env.NODE_PATH}/oidc-provider/lib/index.js`).href);
 
