@@ -25,7 +25,10 @@ from ingress.passwords import Passwords
 
 
 class OAuthHandler:
-    """Authorize, token, check_connection. Needs an application that `setup_pages` was called for."""
+    """Authorize, token, check_connection. Needs an application that `setup_pages` was called for.
+
+    `visitors` and `sign_in` are for the other pages of users.
+    """
 
     def __init__(
         self,
@@ -40,16 +43,16 @@ class OAuthHandler:
     ) -> None:
         """`identities`: where users log in, instead of with local accounts."""
         rows = OAuthStore(store)
-        visitors = Visitors(rows)
+        self.visitors = Visitors(rows)
         throttle = Throttle(clock)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
         self._callback: OidcSignIn | NoOidc
         if identities is None:
             self._callback = NoOidc()
-            sign_in: SignIn = LocalSignIn(Login(rows, passwords, throttle), visitors)
+            self.sign_in: SignIn = LocalSignIn(Login(rows, passwords, throttle), self.visitors)
         else:
-            sign_in = self._callback = OidcSignIn(identities, rows, visitors)
-        self._consent = ConsentPages(rows, platform, visitors, sign_in, Signer(keys.clear(), "code"))
+            self.sign_in = self._callback = OidcSignIn(identities, rows, self.visitors)
+        self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in, Signer(keys.clear(), "code"))
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, throttle)
         self._check = CheckEndpoint(rows, tokens)
 
