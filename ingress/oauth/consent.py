@@ -7,42 +7,41 @@ Documented by Syncaroo: the address's parameters, the confirmation, and `connect
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import secrets
 from datetime import timedelta
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp_session import Session, get_session
 
 from common.settings import PlatformSettings
-from ingress.oauth.login import LoggedIn, Login, TooMany
 from ingress.oauth.rules import Authorization, origin_of, read_authorization, way_back
+from ingress.oauth.shared import shared_of
+from ingress.oauth.sign_in import SignIn
 from ingress.oauth.store import Account, NewCode, OAuthStore
 from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
-from ingress.pages.session import USER, check_csrf, csrf_token, sign_in, signed_in
+from ingress.pages.session import check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
 
-SHOWN_LOCATIONS = 200
+WHY_SIGN_IN = "Syncaroo would like to connect to your account. You decide on the next page."
 
 
 class ConsentPages:
     """One address: what it shows depends on who is looking."""
 
-    def __init__(self, store: OAuthStore, platform: PlatformSettings, login: Login) -> None:
+    def __init__(self, store: OAuthStore, platform: PlatformSettings, sign_in: SignIn) -> None:
         self._store = store
         self._platform = platform
-        self._login = login
+        self._sign_in = sign_in
 
     @page
     async def show(self, request: web.Request) -> web.Response:
         """GET: the login page, or the consent page of whoever is logged in."""
         wanted = self._wanted(request)
         session = await get_session(request)
-        account = await self._account(session)
+        account = await self._sign_in.account(session)
         if account is None:
-            return _login_page(request, session)
+            return self._sign_in.ask(request, session, WHY_SIGN_IN)
         return await self._consent_page(request, session, wanted, account)
 
     @page
@@ -52,51 +51,25 @@ class ConsentPages:
         form = await read_form(request)
         if "decision" in form:
             return await self._decide(request, wanted, form)
-        return await self._log_in(request, form)
+        return await self._sign_in.answer(request, form, WHY_SIGN_IN)
 
     def _wanted(self, request: web.Request) -> Authorization:
         platform = self._platform
         values = singles(request.query.items())
         return read_authorization(values, platform.platform_client_id, platform.platform_redirect_uris)
 
-    async def _account(self, session: Session) -> Account | None:
-        user_id = signed_in(session, USER)
-        return None if user_id is None else await self._store.account(user_id)
-
-    async def _log_in(self, request: web.Request, form: dict[str, str]) -> web.Response:
-        session = await get_session(request)
-        login = form.get("login", "").strip()
-        if not check_csrf(session, form):
-            return _login_page(request, session, "This page was too old, or cookies are off. Please try again.", 400)
-        outcome = await self._login.attempt(login, form.get("password", ""), request.remote or "")
-        if isinstance(outcome, LoggedIn):
-            await sign_in(request, USER, outcome.user_id)
-            return redirect(_here(request))
-        if isinstance(outcome, TooMany):
-            seconds = math.ceil(outcome.seconds)
-            return _login_page(
-                request,
-                session,
-                f"Too many wrong passwords. Please try again in {seconds} seconds.",
-                429,
-                {hdrs.RETRY_AFTER: str(seconds)},
-            )
-        return _login_page(request, session, "Login or password is wrong.", 401)
-
     async def _consent_page(
         self, request: web.Request, session: Session, wanted: Authorization, account: Account
     ) -> web.Response:
         if await self._store.owner(wanted.connection_id) not in (None, account.user_id):
             raise _not_yours()
-        locations = await self._store.locations(account.user_id)
         return render(
             request,
             "consent.html",
             {
                 "account": account.login or account.user_id,
                 "connection_id": wanted.connection_id,
-                "locations": locations[:SHOWN_LOCATIONS],
-                "more": len(locations[SHOWN_LOCATIONS:]),
+                "shared": shared_of(await self._store.locations(account.user_id)),
                 "csrf": csrf_token(session),
             },
             form_origins=[origin_of(wanted.redirect_uri)],
@@ -104,9 +77,9 @@ class ConsentPages:
 
     async def _decide(self, request: web.Request, wanted: Authorization, form: dict[str, str]) -> web.Response:
         session = await get_session(request)
-        account = await self._account(session)
+        account = await self._sign_in.account(session)
         if account is None:
-            return _login_page(request, session, "Please sign in again.", 401)
+            return self._sign_in.ask(request, session, WHY_SIGN_IN, "Please sign in again.", 401)
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":
@@ -136,16 +109,3 @@ def hash_of(code: str) -> str:
 
 def _not_yours() -> BadInput:
     return BadInput("this connection belongs to another account")
-
-
-def _login_page(
-    request: web.Request, session: Session, message: str = "", status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    context = {"csrf": csrf_token(session), "message": message}
-    return render(request, "login.html", context, status=status, headers=headers)
-
-
-def _here(request: web.Request) -> str:
-    """The same address with the same parameters; one slash at its beginning, so that it stays on this site."""
-    path = re.sub("/+", "/", request.rel_url.raw_path)
-    return f"{path}?{request.rel_url.raw_query_string}"

@@ -13,13 +13,17 @@ from ingress.oauth.check import CheckEndpoint
 from ingress.oauth.consent import ConsentPages
 from ingress.oauth.exchange import REFRESH_PREFIX, TokenEndpoint
 from ingress.oauth.login import Login
+from ingress.oauth.sign_in import SignIn
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import Throttle
 from ingress.passwords import Passwords
 
 
 class OAuthHandler:
-    """Authorize, token, check_connection. Needs an application that `setup_pages` was called for."""
+    """Authorize, token, check_connection. Needs an application that `setup_pages` was called for.
+
+    `sign_in` is for the other pages of users.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,8 @@ class OAuthHandler:
     ) -> None:
         rows = OAuthStore(store)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
-        login = Login(rows, passwords, Throttle(monotonic_seconds))
-        self._consent = ConsentPages(rows, platform, login)
+        self.sign_in = SignIn(rows, Login(rows, passwords, Throttle(monotonic_seconds)))
+        self._consent = ConsentPages(rows, platform, self.sign_in)
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens)
         self._check = CheckEndpoint(rows, tokens)
 

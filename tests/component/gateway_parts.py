@@ -18,6 +18,7 @@ from common.broker.publisher import Outgoing, Unroutable
 from common.errors import BrokerUnavailable
 from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSettings
 from common.store.engine import Store
+from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler
 from ingress.oauth.handler import OAuthHandler
 from ingress.pages.render import setup_pages
@@ -88,11 +89,16 @@ class _Forms(HTMLParser):
         self.inside = self.inside and tag != "form"
 
 
-def first_form(html: str) -> Form:
-    """What a page is about."""
+def all_forms(html: str) -> list[Form]:
+    """Every form of a page."""
     parser = _Forms()
     parser.feed(html)
-    return parser.found[0]
+    return parser.found
+
+
+def first_form(html: str) -> Form:
+    """What a page is about."""
+    return all_forms(html)[0]
 
 
 def query_of(location: str) -> dict[str, str]:
@@ -197,7 +203,9 @@ async def running(database_url: str) -> AsyncIterator[Gateway]:
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
-    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords).routes(site.prefix))
+    oauth = OAuthHandler(store, platform, KEYS, tokens, passwords)
+    app.add_routes(oauth.routes(site.prefix))
+    app.add_routes(AccountHandler(store, oauth.sign_in).routes())
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:
