@@ -16,8 +16,8 @@
   };
 
   const show = (view) => {
+    document.title = document.title.replace(parts.title.textContent, view.title);
     write(parts.title, view.title);
-    document.title = view.title;
     outcome.dataset.mood = view.mood;
     write(parts.text, view.text);
     write(parts.detail, view.detail ?? "");
