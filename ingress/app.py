@@ -132,7 +132,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )
     app.add_routes(oauth.routes(settings.site.prefix))
-    app.add_routes(AccountHandler(parts.store, oauth.sign_in).routes())
+    app.add_routes(AccountHandler(parts.store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(connect.routes())
     app.add_routes(_webhook_handler(settings, parts).routes())
     app.add_routes(DocumentsHandler(place_of(settings.site, settings.webhook)).routes())

@@ -9,15 +9,14 @@ from common.logs import get_logger
 from common.store.engine import Store
 from ingress.account.rules import Connection
 from ingress.account.store import AccountStore
-from ingress.oauth.sign_in import SignIn
 from ingress.oauth.store import Account
+from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
 from ingress.pages.render import error_page, page, redirect, render
-from ingress.pages.session import USER, check_csrf, csrf_token, sign_out
+from ingress.pages.session import check_csrf, csrf_token
 from ingress.parameters import BadInput, one, positive_number, singles
 
 PATH = "/account"
-WHY = "Sign in to see your connections to Syncaroo, and to end them."
 
 log = get_logger(__name__)
 
@@ -25,8 +24,9 @@ log = get_logger(__name__)
 class AccountHandler:
     """Needs an application that `setup_pages` was called for. Nobody is told of a connection that is not theirs."""
 
-    def __init__(self, store: Store, sign_in: SignIn) -> None:
+    def __init__(self, store: Store, visitors: Visitors, sign_in: SignIn) -> None:
         self._connections = AccountStore(store)
+        self._visitors = visitors
         self._sign_in = sign_in
 
     def routes(self) -> list[web.RouteDef]:
@@ -43,9 +43,9 @@ class AccountHandler:
     async def show(self, request: web.Request) -> web.Response:
         """GET: the user's connections, or first the login page; `?revoked=99` says that this has just been done."""
         session = await get_session(request)
-        account = await self._sign_in.account(session)
+        account = await self._visitors.account(session)
         if account is None:
-            return self._sign_in.ask(request, session, WHY)
+            return await self._sign_in.ask(request)
         connections = await self._connections.connections(account.user_id)
         told = singles(request.query.items()).get("revoked")
         revoked = [found.connection_id for found in connections if not found.live and str(found.connection_id) == told]
@@ -63,14 +63,14 @@ class AccountHandler:
     @page
     async def log_in(self, request: web.Request) -> web.Response:
         """POST: a login."""
-        return await self._sign_in.answer(request, await read_form(request), WHY)
+        return await self._sign_in.answer(request, await read_form(request))
 
     @page
     async def revoke(self, request: web.Request) -> web.Response:
         """POST: asks whether one is sure, and does it when the form says so."""
         form = await read_form(request)
         session = await get_session(request)
-        account = await self._sign_in.account(session)
+        account = await self._visitors.account(session)
         if account is None:
             return redirect(PATH)
         if not check_csrf(session, form):
@@ -84,10 +84,11 @@ class AccountHandler:
 
     @page
     async def sign_out(self, request: web.Request) -> web.Response:
-        """POST: the end of the session."""
-        if not check_csrf(await get_session(request), await read_form(request)):
+        """POST: the end of the session, an operator's too where one person is both."""
+        session = await get_session(request)
+        if not check_csrf(session, await read_form(request)):
             return _too_old(request)
-        await sign_out(request, USER)
+        session.invalidate()
         return redirect(f"{PATH}/signed-out")
 
     @page

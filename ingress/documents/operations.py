@@ -115,8 +115,8 @@ PAGES = (
         {200: json(View)}, "nothing", "state!", tag="pages",
     ),
     Operation(
-        "account", "GET", ACCOUNT, "A user's connections; first the login page.",
-        {200: PAGE, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", "revoked", tag="pages",
+        "account", "GET", ACCOUNT, "A user's connections; first the login.",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", "revoked", tag="pages",
     ),
     Operation(
         "logIn", "POST", ACCOUNT, "A user's login; back to /account.",

@@ -16,32 +16,31 @@ from aiohttp_session import Session, get_session
 from common.settings import PlatformSettings
 from ingress.oauth.rules import Authorization, origin_of, read_authorization, way_back
 from ingress.oauth.shared import shared_of
-from ingress.oauth.sign_in import SignIn
 from ingress.oauth.store import Account, NewCode, OAuthStore
+from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
 from ingress.pages.session import check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
 
-WHY_SIGN_IN = "Syncaroo would like to connect to your account. You decide on the next page."
-
 
 class ConsentPages:
     """One address: what it shows depends on who is looking."""
 
-    def __init__(self, store: OAuthStore, platform: PlatformSettings, sign_in: SignIn) -> None:
+    def __init__(self, store: OAuthStore, platform: PlatformSettings, visitors: Visitors, sign_in: SignIn) -> None:
         self._store = store
         self._platform = platform
+        self._visitors = visitors
         self._sign_in = sign_in
 
     @page
     async def show(self, request: web.Request) -> web.Response:
-        """GET: the login page, or the consent page of whoever is logged in."""
+        """GET: the login, or the consent page of whoever is logged in."""
         wanted = self._wanted(request)
         session = await get_session(request)
-        account = await self._sign_in.account(session)
+        account = await self._visitors.account(session)
         if account is None:
-            return self._sign_in.ask(request, session, WHY_SIGN_IN)
+            return await self._sign_in.ask(request)
         return await self._consent_page(request, session, wanted, account)
 
     @page
@@ -51,7 +50,7 @@ class ConsentPages:
         form = await read_form(request)
         if "decision" in form:
             return await self._decide(request, wanted, form)
-        return await self._sign_in.answer(request, form, WHY_SIGN_IN)
+        return await self._sign_in.answer(request, form)
 
     def _wanted(self, request: web.Request) -> Authorization:
         platform = self._platform
@@ -77,9 +76,9 @@ class ConsentPages:
 
     async def _decide(self, request: web.Request, wanted: Authorization, form: dict[str, str]) -> web.Response:
         session = await get_session(request)
-        account = await self._sign_in.account(session)
+        account = await self._visitors.account(session)
         if account is None:
-            return self._sign_in.ask(request, session, WHY_SIGN_IN, "Please sign in again.", 401)
+            return await self._sign_in.ask(request, "Please sign in again.", 401)
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":

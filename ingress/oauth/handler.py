@@ -12,17 +12,18 @@ from common.store.engine import Store
 from ingress.oauth.check import CheckEndpoint
 from ingress.oauth.consent import ConsentPages
 from ingress.oauth.exchange import REFRESH_PREFIX, TokenEndpoint
+from ingress.oauth.local_sign_in import LocalSignIn
 from ingress.oauth.login import Login
-from ingress.oauth.sign_in import SignIn
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import Throttle
+from ingress.oauth.visitor import SignIn, Visitors
 from ingress.passwords import Passwords
 
 
 class OAuthHandler:
     """Authorize, token, check_connection. Needs an application that `setup_pages` was called for.
 
-    `sign_in` is for the other pages of users.
+    `visitors` and `sign_in` are for the other pages of users.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class OAuthHandler:
     ) -> None:
         rows = OAuthStore(store)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
-        self.sign_in = SignIn(rows, Login(rows, passwords, Throttle(monotonic_seconds)))
-        self._consent = ConsentPages(rows, platform, self.sign_in)
+        self.visitors = Visitors(rows)
+        self.sign_in: SignIn = LocalSignIn(Login(rows, passwords, Throttle(monotonic_seconds)), self.visitors)
+        self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in)
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens)
         self._check = CheckEndpoint(rows, tokens)
 

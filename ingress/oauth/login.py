@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from ingress.oauth.store import OAuthStore
+from ingress.oauth.store import Account, OAuthStore
 from ingress.oauth.throttle import Throttle
 from ingress.passwords import Passwords
 
@@ -16,7 +16,7 @@ AT_ONCE = 2
 class LoggedIn:
     """The password was right."""
 
-    user_id: str
+    account: Account
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Login:
                 self._throttle.failed(login, address)
                 return WrongPassword()
         self._throttle.succeeded(login)
-        return LoggedIn(account.user_id)
+        return LoggedIn(account)
 
     def _refused(self, login: str, address: str) -> TooMany | None:
         seconds = self._throttle.wait(login, address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from ingress.parameters import BadInput
 from ingress.problems import retry_after
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+_TITLES = {400: "This does not work", 403: "Nothing was done", 503: "Not right now"}
 
 S = TypeVar("S")
 PageMethod = Callable[[S, web.Request], Awaitable[web.StreamResponse]]
@@ -72,11 +75,18 @@ def redirect(location: str, status: int = 303) -> web.Response:
     return web.Response(status=status, headers={hdrs.LOCATION: location, **security_headers()})
 
 
+def here(request: web.Request) -> str:
+    """The same address with the same parameters; one slash at its beginning, so that it stays on this site."""
+    path = re.sub("/+", "/", request.rel_url.raw_path)
+    query = request.rel_url.raw_query_string
+    return f"{path}?{query}" if query else path
+
+
 def error_page(
     request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """A page that says what went wrong, in a sentence that never repeats what was sent."""
-    title = HTTPStatus(status).phrase
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
     return render(request, "error.html", {"title": title, "message": message}, status=status, headers=headers)
 
 
@@ -122,4 +132,4 @@ def _sentence(detail: str) -> str:
 
 def _moment(at: datetime) -> str:
     """A time as people read it."""
-    return f"{at.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
+    return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"

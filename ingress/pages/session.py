@@ -52,21 +52,12 @@ class SessionCookie(EncryptedCookieStorage):
 
 async def sign_in(request: web.Request, role: Role, name: str) -> None:
     """Start a fresh session for this role; nothing but the other role's sign-in is carried over."""
-    (await _fresh(request))[role] = name
-
-
-async def sign_out(request: web.Request, role: Role) -> None:
-    """Start a fresh session without this role; nothing but the other role's sign-in is carried over."""
-    (await _fresh(request)).pop(role, None)
-
-
-async def _fresh(request: web.Request) -> Session:
     old = await get_session(request)
     fresh = await new_session(request)
-    for role in _ROLES:
-        if role in old:
-            fresh[role] = old[role]
-    return fresh
+    for other in _ROLES:
+        if other in old:
+            fresh[other] = old[other]
+    fresh[role] = name
 
 
 def signed_in(session: Session, role: Role) -> str | None:

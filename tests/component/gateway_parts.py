@@ -205,7 +205,7 @@ async def running(database_url: str) -> AsyncIterator[Gateway]:
     setup_pages(app, site, KEYS)
     oauth = OAuthHandler(store, platform, KEYS, tokens, passwords)
     app.add_routes(oauth.routes(site.prefix))
-    app.add_routes(AccountHandler(store, oauth.sign_in).routes())
+    app.add_routes(AccountHandler(store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:
