@@ -104,8 +104,8 @@ REVOCATION = Media(
     FORM_TYPE,
     {
         "type": "object",
-        "description": "What the page's form holds; without `sure` one is asked.",
-        "properties": {"csrf": TEXT, "connectionId": NUMBER, "sure": {"const": "yes"}},
+        "description": "What the page's form holds. Nobody who is not signed in is told whether it is right.",
+        "properties": {"csrf": TEXT, "connectionId": TEXT, "sure": TEXT | {"description": "yes; else one is asked."}},
     },
 )
 SIGN_OUT = Media(FORM_TYPE, {"type": "object", "properties": {"csrf": TEXT}})

@@ -48,7 +48,7 @@ async def test_one_signs_in_and_arrives_where_one_was_going(gateway: Gateway) ->
 async def test_one_sees_one_s_own_connections_and_no_other_s(gateway: Gateway) -> None:
     await gateway.check((await gateway.connect(100))["accessToken"], 100)
     text = await text_of(gateway)
-    assert "signed in as <strong>ada</strong>" in text
+    assert "signed in as <strong><bdi>ada</bdi></strong>" in text
     assert "Connection 99" in text
     assert "waiting for Syncaroo" in text
     assert "connected" in text
@@ -58,6 +58,7 @@ async def test_one_sees_one_s_own_connections_and_no_other_s(gateway: Gateway) -
 
 
 async def test_revoking_asks_first_and_is_what_an_operator_s_delete_is(gateway: Gateway) -> None:
+    """T-OP-REVOKE"""
     pair = await gateway.connect(99)
     form = first_form(await text_of(gateway))
     assert form.fields["connectionId"] == "99"
