@@ -18,7 +18,7 @@
   const show = (view) => {
     document.title = document.title.replace(parts.title.textContent, view.title);
     write(parts.title, view.title);
-    outcome.dataset.mood = view.mood;
+    outcome.className = `message ${view.mood}`;
     write(parts.text, view.text);
     write(parts.detail, view.detail ?? "");
     parts.again.hidden = !view.again;
