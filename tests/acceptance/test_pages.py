@@ -246,8 +246,7 @@ async def users_pages(gateway: World, page: Page) -> AsyncIterator[str]:
     yield "consent"
     await page.goto(f"{gateway.stack.url}/account")
     yield "account-empty"
-    await gateway.connect(301, has_listings=False)
-    for number in (302, 98765432):
+    for number in (301, 302, 98765432):
         await page.goto(await gateway.sandbox.connect(number))
         await page.get_by_role("button", name="Allow").click()
         await headline(page, f"Connection {number} is confirmed")
