@@ -48,17 +48,15 @@ class AccountHandler:
             return await self._sign_in.ask(request)
         connections = await self._connections.connections(account.user_id)
         told = singles(request.query.items()).get("revoked")
-        revoked = [found.connection_id for found in connections if not found.live and str(found.connection_id) == told]
-        return render(
-            request,
-            "account.html",
-            {
-                "account": account.login or account.user_id,
-                "connections": connections,
-                "revoked": revoked[0] if revoked else None,
-                "csrf": csrf_token(session),
-            },
-        )
+        context = {
+            "account": account.login or account.user_id,
+            "connections": connections,
+            "revoked": [
+                each.connection_id for each in connections if not each.live and str(each.connection_id) == told
+            ],
+            "csrf": csrf_token(session),
+        }
+        return render(request, "account.html", context)
 
     @page
     async def log_in(self, request: web.Request) -> web.Response:

@@ -211,6 +211,7 @@ DEEDS = {
     "policy: script-src": ADD.format("script", "1"),
     "policy: img-src": "new Image().src = 'http://127.0.0.1:1/x.png'",
     "missing: ": "fetch('/static/none.css')",
+    "failed: ": "document.body.append(Object.assign(document.createElement('iframe'), {src: '//127.0.0.1:1/'}))",
     "console: ": "console.error('oh')",
     "thrown: ": "setTimeout(() => { throw new Error('oh') })",
 }
