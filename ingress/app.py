@@ -30,6 +30,7 @@ from common.settings import (
 from common.store.engine import Store
 from common.store.setup import facts_of
 from common.urls import AllowedHosts
+from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
 from ingress.documents.handler import DocumentsHandler
@@ -137,6 +138,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )
     app.add_routes(oauth.routes(settings.site.prefix))
+    app.add_routes(AccountHandler(parts.store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(connect.routes())
     app.add_routes(_webhook_handler(settings, parts).routes())
     app.add_routes(DocumentsHandler(place_of(settings.site, settings.webhook)).routes())

@@ -1,4 +1,6 @@
-"""`GET /connect` sends an admin to Syncaroo's consent page, `GET /confirm` takes the code to the token worker."""
+"""`GET /connect` sends an admin to Syncaroo's consent page, `GET /confirm` takes the code to the token worker and shows
+what comes of it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ import hashlib
 import math
 import secrets
 from typing import Protocol
+from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp_session import Session, get_session
 
 from common.broker.publisher import Outgoing, outgoing
 from common.clock import monotonic_seconds
+from common.codec import dumps
 from common.crypto import TokenCipher, same_secret
 from common.errors import BrokerUnavailable
 from common.logs import get_logger
@@ -37,6 +41,7 @@ from ingress.pages.session import ADMIN, check_csrf, csrf_token, sign_in, signed
 from ingress.parameters import BadInput, singles
 from schemas.messages import CodeReceived
 
+STATUS_PATH = "/confirm/status"
 BINDING = "connect"
 """Where the session keeps the secret that its states are bound to."""
 SHARD = 0
@@ -82,6 +87,7 @@ class ConnectHandler:
             web.get("/connect", self.connect, allow_head=False),
             web.post("/connect", self.log_in),
             web.get("/confirm", self.confirm, allow_head=False),
+            web.get(STATUS_PATH, self.status, allow_head=False),
         ]
 
     @page
@@ -136,7 +142,21 @@ class ConnectHandler:
         attempt = await self._attempts.used(attempt_id)
         if attempt is None:
             raise _wrong_state()
-        return _view_page(request, view_of(attempt))
+        return _view_page(request, view_of(attempt), state=came.state)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """How the attempt of this state stands: what the page of `confirm` asks while it is open.
+
+        Raises:
+            BadInput: this is no state of this session, or it has not been used.
+        """
+        attempt_id = self._attempt_of(await get_session(request), singles(request.query.items()).get("state", ""))
+        attempt = None if attempt_id is None else await self._attempts.used(attempt_id)
+        if attempt is None:
+            raise _wrong_state()
+        return web.Response(
+            body=dumps(view_of(attempt)), content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"}
+        )
 
     async def _decline(self, request: web.Request, session: Session, declined: Declined) -> web.Response:
         attempt_id = self._attempt_of(session, declined.state)
@@ -210,5 +230,6 @@ def _wrong_state() -> BadInput:
     )
 
 
-def _view_page(request: web.Request, view: View, status: int = 200) -> web.Response:
-    return render(request, "confirm.html", {"view": view}, status=status)
+def _view_page(request: web.Request, view: View, status: int = 200, *, state: str = "") -> web.Response:
+    status_url = f"{STATUS_PATH}?{urlencode({'state': state})}" if view.follow else None
+    return render(request, "confirm.html", {"view": view, "status_url": status_url}, status=status)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlencode
 
+import msgspec
+
 from ingress.parameters import BadInput, one
 
 STATE_LIFETIME = timedelta(minutes=10)
@@ -82,9 +84,10 @@ class Attempt:
     """Whether the token worker's queue has the code."""
 
 
-@dataclass(frozen=True)
-class View:
-    """A page about an attempt: it reloads itself while `follow` is set, and offers to start `again`."""
+class View(msgspec.Struct, frozen=True):
+    """What is to be read about an attempt. While `follow` is set (seconds) it is asked for again; `again`: there is a
+    reason to begin anew. `mood`: good, bad or quiet.
+    """
 
     title: str
     text: str
@@ -114,7 +117,7 @@ def view_of(attempt: Attempt) -> View:
             "Nobody has fetched Syncaroo's tokens, and by now the authorization is too old. Is a token worker running?"
         )
         return View("Not connected", text, "bad", attempt.detail, again=True)
-    text = "Syncaroo has authorised us, and we are fetching our tokens. This page reloads by itself."
+    text = "Syncaroo has authorised us, and we are fetching our tokens. This page shows by itself what comes of it."
     if attempt.age > SLOW_AFTER:
         text += " It takes longer than usual: is a token worker running, and is Syncaroo up? We go on trying."
     return View("Connecting to Syncaroo", text, "quiet", attempt.detail, follow=FOLLOW_SECONDS)

@@ -40,6 +40,9 @@ PARAMETERS: dict[str, tuple[str, Schema]] = {
     "kind": ("Whole CloudEvents, or messages of our own.", {"enum": ["cloudevents", "messages"]}),
     "name": ("Such as listing.changed.", TEXT),
     "version": ("The schema's version.", NUMBER),
+    "revoked": ("The connection that has just been revoked.", TEXT),
+    "file": ("Its name.", TEXT),
+    "v": ("A hash of the content that is wanted: browsers keep it for good.", TEXT),
 }
 
 EXAMPLES = {
@@ -52,6 +55,7 @@ EXAMPLES = {
     "kind": "cloudevents",
     "name": "listing.changed",
     "version": 1,
+    "file": "style.css",
 }
 """Of parameters."""
 
@@ -91,6 +95,23 @@ LOGIN_OR_DECISION = Media(
         },
     },
 )
+LOGIN = Media(
+    FORM_TYPE,
+    {
+        "type": "object",
+        "description": "What the page's form holds.",
+        "properties": {"csrf": TEXT, "login": TEXT, "password": TEXT | {"format": "password"}},
+    },
+)
+REVOCATION = Media(
+    FORM_TYPE,
+    {
+        "type": "object",
+        "description": "What the page's form holds. Nobody who is not signed in is told whether it is right.",
+        "properties": {"csrf": TEXT, "connectionId": TEXT, "sure": TEXT | {"description": "yes; else one is asked."}},
+    },
+)
+SIGN_OUT = Media(FORM_TYPE, {"type": "object", "properties": {"csrf": TEXT}})
 ADMIN_LOGIN = Media(
     FORM_TYPE,
     {

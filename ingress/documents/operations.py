@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ingress.account.handler import PATH as ACCOUNT
 from ingress.admin.answers import Page
 from ingress.admin.connections import ResyncBegun
 from ingress.admin.dead_letters import DeadLetter, Replayed
@@ -19,21 +20,32 @@ from ingress.admin.store.held import HeldListing
 from ingress.admin.store.listings import Change, KnownListing, Listing
 from ingress.admin.store.targets import Attempt, Target
 from ingress.admin.store.users import User
+from ingress.connect.handler import STATUS_PATH
+from ingress.connect.rules import View
 from ingress.documents.index import SchemaIndex
-from ingress.documents.inputs import ADMIN_LOGIN, LOGIN_OR_DECISION, TOKEN_FORM, USER, WEBHOOK
+from ingress.documents.inputs import (
+    ADMIN_LOGIN,
+    LOGIN,
+    LOGIN_OR_DECISION,
+    REVOCATION,
+    SIGN_OUT,
+    TOKEN_FORM,
+    USER,
+    WEBHOOK,
+)
 from ingress.documents.operation import NOTHING, PAGE, PROBLEM, Answer, Media, Operation, json
 from ingress.documents.place import Place
 from ingress.health.handler import Alive, Ready, Unready
 from ingress.inventory import Location
 from ingress.oauth.check import UsersListings
 from ingress.oauth.exchange import Refusal, TokenPair
-from ingress.pages.render import STYLE_PATH
+from ingress.pages.static import STATIC_PATH
 from ingress.webhook.handler import Accepted
 from schemas.json_schema import Schema
 
 REFUSAL = json(Refusal)
 METRICS = Media("text/plain", {"type": "string"})
-STYLE = Media("text/css", {"type": "string"})
+STATIC = tuple(Media(kind, {"type": "string"}) for kind in ("text/css", "text/javascript", "image/svg+xml"))
 OBJECT: Schema = {"type": "object"}
 SCHEMA_DOCUMENT = Media("application/schema+json", OBJECT)
 
@@ -107,7 +119,31 @@ PAGES = (
         "nothing", "state code error errorDescription", tag="pages",
     ),
     Operation(
-        "style", "GET", STYLE_PATH, "The pages' style sheet.", {200: STYLE}, uses_store=False, tag="pages",
+        "followConfirm", "GET", STATUS_PATH, "How it stands: what the page of /confirm asks while it is open.",
+        {200: json(View)}, "nothing", "state!", tag="pages",
+    ),
+    Operation(
+        "account", "GET", ACCOUNT, "A user's connections; first the login.",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", "revoked", tag="pages",
+    ),
+    Operation(
+        "logIn", "POST", ACCOUNT, "A user's login; back to /account.",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE, 503: PAGE}, "nothing", "", LOGIN, tag="pages",
+    ),
+    Operation(
+        "revokeOwn", "POST", f"{ACCOUNT}/revoke", "Asks whether the user is sure, then ends the connection.",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE, 503: PAGE}, "nothing", "", REVOCATION, tag="pages",
+    ),
+    Operation(
+        "signOut", "POST", f"{ACCOUNT}/sign-out", "The end of a user's session.",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE}, "nothing", "", SIGN_OUT, uses_store=False, tag="pages",
+    ),
+    Operation(
+        "signedOut", "GET", f"{ACCOUNT}/signed-out", "Where it leads to.", {200: PAGE}, uses_store=False, tag="pages",
+    ),
+    Operation(
+        "static", "GET", STATIC_PATH, "The pages' style sheet, script and icon.", {200: STATIC, 404: PROBLEM},
+        "nothing", "v", uses_store=False, tag="pages",
     ),
 )  # fmt: skip
 

@@ -19,14 +19,13 @@ from common.crypto import Signer
 from common.logs import get_logger
 from common.settings import PlatformSettings
 from ingress.oauth.rules import Authorization, hash_of, origin_of, read_authorization, way_back
+from ingress.oauth.shared import shared_of
 from ingress.oauth.store import Account, Consent, NewCode, OAuthStore
 from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
 from ingress.pages.session import CSRF_FIELD, check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
-
-SHOWN_LOCATIONS = 200
 
 log = get_logger(__name__)
 
@@ -72,15 +71,13 @@ class ConsentPages:
     ) -> web.Response:
         if await self._store.owner(wanted.connection_id) not in (None, account.user_id):
             raise _not_yours()
-        locations = await self._store.locations(account.user_id)
         return render(
             request,
             "consent.html",
             {
                 "account": account.login or account.user_id,
                 "connection_id": wanted.connection_id,
-                "locations": locations[:SHOWN_LOCATIONS],
-                "more": len(locations[SHOWN_LOCATIONS:]),
+                "shared": shared_of(await self._store.locations(account.user_id)),
                 "csrf": csrf_token(session),
                 "once": secrets.token_urlsafe(16),
             },

@@ -1,15 +1,16 @@
-"""Pages out: templates, security headers, the style sheet, and errors as pages."""
+"""Pages out: templates, security headers, and errors as pages."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp_jinja2
 import aiohttp_session
@@ -19,20 +20,20 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from common.errors import IdentityUnavailable, Unavailable
 from common.settings import KeySettings, SiteSettings
 from ingress.pages.session import SessionCookie
+from ingress.pages.static import STATIC_PATH, serve, static_url
 from ingress.parameters import BadInput
 from ingress.problems import retry_after
 
-_HERE = Path(__file__).parent
-_STYLE = (_HERE / "style.css").read_bytes()
-STYLE_PATH = "/static/style.css"
-STYLE_URL = f"{STYLE_PATH}?v={hashlib.sha256(_STYLE).hexdigest()[:12]}"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_TITLES = {400: "This does not work", 403: "Nothing was done", 503: "Not right now"}
 
 S = TypeVar("S")
 PageMethod = Callable[[S, web.Request], Awaitable[web.StreamResponse]]
 
 
 def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> None:
-    """Give an application sessions, templates and the style sheet.
+    """Give an application sessions, templates and what pages are made of besides.
 
     The cookie is `Secure` when `SITE_URI` is https.
     """
@@ -40,15 +41,17 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> 
     warnings.filterwarnings("ignore", message="It is recommended to use web.RequestKey", category=UserWarning)
     secure = site.site_uri.startswith("https:")
     aiohttp_session.setup(app, SessionCookie(keys.clear(), secure=secure))
-    aiohttp_jinja2.setup(
+    environment = aiohttp_jinja2.setup(
         app,
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    app.router.add_get(STYLE_PATH, _style)
+    environment.globals |= {"static": static_url, "site": urlsplit(site.site_uri).netloc}
+    environment.filters["moment"] = _moment
+    app.router.add_get(STATIC_PATH, serve)
 
 
 def render(
@@ -61,9 +64,7 @@ def render(
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """A page. `form_origins` are the origins (`https://host`) to which a form's answer may redirect."""
-    response: web.Response = aiohttp_jinja2.render_template(
-        template, request, {"style_url": STYLE_URL, **context}, status=status
-    )
+    response: web.Response = aiohttp_jinja2.render_template(template, request, dict(context), status=status)
     response.headers.update(security_headers(form_origins))
     response.headers.update(headers or {})
     return response
@@ -85,15 +86,15 @@ def error_page(
     request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """A page that says what went wrong, in a sentence that never repeats what was sent."""
-    title = HTTPStatus(status).phrase
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
     return render(request, "error.html", {"title": title, "message": message}, status=status, headers=headers)
 
 
 def security_headers(form_origins: Sequence[str] = ()) -> dict[str, str]:
-    """What every page carries: no script, no frame, no cache, no referrer."""
-    policy = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action " + " ".join(
-        ["'self'", *form_origins]
-    )
+    """What every page carries: nothing but our own files, no frame, no cache, no referrer."""
+    ours = "style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'"
+    forms = " ".join(["form-action 'self'", *form_origins])
+    policy = f"default-src 'none'; {ours}; base-uri 'none'; frame-ancestors 'none'; {forms}"
     return {
         "Content-Security-Policy": policy,
         "Referrer-Policy": "no-referrer",
@@ -132,10 +133,6 @@ def _sentence(detail: str) -> str:
     return f"{detail[:1].upper() if first.islower() else detail[:1]}{detail[1:]}."
 
 
-async def _style(request: web.Request) -> web.Response:
-    return web.Response(
-        body=_STYLE,
-        content_type="text/css",
-        charset="utf-8",
-        headers={hdrs.CACHE_CONTROL: "public, max-age=86400", "X-Content-Type-Options": "nosniff"},
-    )
+def _moment(at: datetime) -> str:
+    """A time as people read it."""
+    return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"

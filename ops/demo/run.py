@@ -114,6 +114,7 @@ def _addresses(stage: Stage, password: str) -> None:
     for name, value in (
         ("Syncaroo", f"{stage.sandbox.base_url}/   (change prices and rooms, add an integration)"),
         ("user", f"{story.LOGIN}, password {password}   (of this run only)"),
+        ("account", f"{site}/account   (the user's connections)"),
         ("connect", f"{site}/connect   (the password is the admin token)"),
         ("admin token", f"{token}   (of this run only)"),
         ("listings", f"curl -H 'Authorization: Bearer {token}' {site}/admin/v1/listings"),

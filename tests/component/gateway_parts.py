@@ -18,6 +18,7 @@ from common.broker.publisher import Outgoing, Unroutable
 from common.errors import BrokerUnavailable
 from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSettings
 from common.store.engine import Store
+from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler
 from ingress.oauth.handler import OAuthHandler
 from ingress.oidc.provider import IdentityProvider
@@ -99,11 +100,16 @@ class _Forms(HTMLParser):
         self.inside = self.inside and tag != "form"
 
 
-def first_form(html: str) -> Form:
-    """What a page is about."""
+def all_forms(html: str) -> list[Form]:
+    """Every form of a page."""
     parser = _Forms()
     parser.feed(html)
-    return parser.found[0]
+    return parser.found
+
+
+def first_form(html: str) -> Form:
+    """What a page is about."""
+    return all_forms(html)[0]
 
 
 def query_of(location: str) -> dict[str, str]:
@@ -213,6 +219,7 @@ async def running(database_url: str, identities: IdentityProvider | None = None)
     clock = Clock()
     oauth = OAuthHandler(store, platform, KEYS, tokens, passwords, identities, clock=clock)
     app.add_routes(oauth.routes(site.prefix))
+    app.add_routes(AccountHandler(store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +23,7 @@ from common.settings import AdminSettings, ClientSettings, KeySettings, SiteSett
 from common.store.engine import Store
 from ingress.connect.handler import ConnectHandler
 from ingress.pages.render import setup_pages
+from ingress.problems import problem_middleware
 from schemas.messages import CodeReceived
 from schemas.tables import ConnectAttemptRow, table_of
 
@@ -57,7 +59,7 @@ class Site:
         self._app = self._made(self.store)
 
     def _made(self, store: Store) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[problem_middleware])
         site, keys = SiteSettings(site_uri=SITE), KeySettings(secret_keys=(SecretStr(self.key),))
         setup_pages(app, site, keys)
         syncaroo = SyncarooSettings(syncaroo_base_url=SYNCAROO)
@@ -204,6 +206,27 @@ async def test_reloading_shows_the_outcome_and_sends_nothing_twice(site: Site) -
         assert text in page
         assert "http-equiv" not in page
         assert "<b>" not in page
+    assert len(site.codes()) == 1
+
+
+async def test_how_an_attempt_stands_is_told_to_its_browser_alone(site: Site) -> None:
+    """T-CB-STATE: what the open page asks."""
+    mine, other = await site.admin(), await site.admin()
+    state = await begin(mine)
+    assert (await get(mine, "/confirm/status", state=state)).status == 400, "it has not been used"
+    page = await (await get(mine, "/confirm", code="c", state=state)).text()
+    status_url = unescape(page.partition('data-follow="')[2].partition('"')[0])
+    answer = await mine.get(status_url)
+    assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+    view = await answer.json()
+    assert view.keys() == {"title", "text", "mood", "detail", "follow", "again"}
+    assert (view["title"], view["follow"] is None) == ("Connecting to Syncaroo", False)
+    await site.change(outcome="failed", detail="HTTP 500")
+    view = await (await mine.get(status_url)).json()
+    assert (view["mood"], view["detail"], view["follow"], view["again"]) == ("bad", "HTTP 500", None, True)
+    for browser, wrong in ((other, state), (await site.browser(), state), (mine, ""), (mine, state + "x")):
+        assert (await get(browser, "/confirm/status", state=wrong)).status == 400
+    assert (await mine.get(f"/confirm/status?state={state}&state={state}")).status == 400
     assert len(site.codes()) == 1
 
 

@@ -147,8 +147,8 @@ CALLS: dict[str, tuple[dict[str, str], Any]] = {
     "putLocation": (OPERATOR, {"ID": "1198", "name": "London", "status": "active", "resources": []}),
 }
 LAST = ("resyncConnection", "approveHeld", "discardHeld", "replayDeadLetter")
-ELSEWHERE = {"exchangeToken"}
-"""Held against its struct by the tests of the token endpoint: it needs a code."""
+ELSEWHERE = {"exchangeToken", "followConfirm"}
+"""Held against their structs by the tests of the token endpoint and of /confirm: they need a code."""
 
 
 async def test_no_answer_has_a_member_that_is_not_described(populated: Served) -> None:

@@ -165,8 +165,32 @@ async def test_pages_say_what_browsers_may_do_with_them(gateway: Gateway) -> Non
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
-    style = (await answer.text()).partition('rel="stylesheet" href="')[2].partition('"')[0]
-    assert (await gateway.http.get(style)).content_type == "text/css"
+
+
+async def test_what_pages_are_made_of_is_kept_for_good_under_its_own_hash_alone(gateway: Gateway) -> None:
+    page = await (await gateway.http.get(authorize())).text()
+    style = page.partition('rel="stylesheet" href="')[2].partition('"')[0]
+    assert style.startswith("/static/style.css?v=")
+    for address, kept in ((style, True), (f"{style[:-1]}x", False), ("/static/style.css", False)):
+        answer = await gateway.http.get(address)
+        assert (answer.status, answer.content_type) == (200, "text/css")
+        assert ("immutable" in answer.headers["Cache-Control"]) == kept, address
+    assert (await gateway.http.get("/static/base.html")).status == 404
+
+
+async def test_of_many_listings_the_first_are_shown_and_all_are_counted(gateway: Gateway) -> None:
+    rooms = [{"ID": str(n), "name": f"Room {n}.", "status": "active", "type": "office"} for n in range(25)]
+    many = {str(n): {"ID": str(n), "name": f"Place {n}.", "status": "active", "resources": rooms} for n in range(70)}
+    await gateway.admin("PUT", "users/1/locations", many)
+    await gateway.log_in(authorize())
+    text = await (await gateway.http.get(authorize())).text()
+    # Those of before are marked deleted: they count, and come last.
+    before = sum(len(location.get("resources", ())) for location in LOCATIONS.values())
+    assert f"{70 + len(LOCATIONS)} locations with {70 * 25 + before} resources" in text
+    assert text.count("Place ") == 50
+    assert text.count("Room ") == 50 * 20
+    assert text.count("and 5 more") == 50
+    assert f"and {20 + len(LOCATIONS)} more locations" in text
 
 
 async def test_names_are_escaped(gateway: Gateway) -> None:
