@@ -18,6 +18,7 @@ from common.settings import (
     BrokerSettings,
     ClientSettings,
     EventBrokerSettings,
+    InventorySettings,
     KeySettings,
     ListenSettings,
     PlatformSettings,
@@ -44,6 +45,7 @@ from ingress.outages.refused import Refused
 from ingress.outages.store import OutageStore
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
+from ingress.platform.client import platform_inventory
 from ingress.problems import problem_middleware
 from ingress.routing import TidyPaths
 from ingress.webhook.deposit import Deposit
@@ -69,6 +71,7 @@ class Settings:
     syncaroo: SyncarooSettings
     client: ClientSettings
     admin: AdminSettings
+    inventory: InventorySettings
 
 
 SECTIONS = (
@@ -83,6 +86,7 @@ SECTIONS = (
     SyncarooSettings,
     ClientSettings,
     AdminSettings,
+    InventorySettings,
 )
 
 
@@ -126,7 +130,8 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
     """What `HTTP_PORT` serves: everything, or everything but the operator's part when there is an `OPS_PORT`."""
     app = _application()
     setup_pages(app, settings.site, settings.keys)
-    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords)
+    inventory = platform_inventory(settings.inventory)
+    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, inventory)
     connect = ConnectHandler(
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )

@@ -116,6 +116,7 @@ _LOCATIONS = json(dict[str, Location])
 _HELD = "connections/{connectionId}/held"
 _PAGING = "after limit"
 OPERATORS = (
+    _operator("listUsers", "GET", "users", "Who may connect.", {200: json(Page[User])}, query=_PAGING),
     _operator("putUser", "PUT", "users/{userId}", "Create or change a user who may connect.",
               {200: json(User), 201: json(User), 409: PROBLEM}, body=USER),
     _operator("getUser", "GET", "users/{userId}", "The user, without the password.", {200: json(User), 404: PROBLEM}),

@@ -16,6 +16,9 @@ from ingress.oauth.login import Login
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import Throttle
 from ingress.passwords import Passwords
+from ingress.platform.client import PlatformInventory
+from ingress.platform.listings import Listings
+from ingress.platform.store import InventoryStore
 
 
 class OAuthHandler:
@@ -28,13 +31,15 @@ class OAuthHandler:
         keys: KeySettings,
         tokens: AccessTokens,
         passwords: Passwords,
+        inventory: PlatformInventory | None = None,
     ) -> None:
+        """`inventory`: where the platform is asked for users' listings, if it can be."""
         rows = OAuthStore(store)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
         login = Login(rows, passwords, Throttle(monotonic_seconds))
         self._consent = ConsentPages(rows, platform, login)
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens)
-        self._check = CheckEndpoint(rows, tokens)
+        self._check = CheckEndpoint(rows, tokens, Listings(InventoryStore(store), inventory))
 
     def routes(self, prefix: str) -> list[web.RouteDef]:
         """The routes below `prefix` (`SiteSettings.prefix`), without trailing slashes."""

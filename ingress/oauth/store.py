@@ -81,7 +81,7 @@ class OAuthStore:
         return await self._account(select(_user).where(_user.c.login == login))
 
     async def owner(self, connection_id: int) -> str | None:
-        """Whose connection it is; None while nobody has consented to it."""
+        """Whose connection it is; None while nobody has consented to it, nobody's id once its user was erased."""
         async with self._store.reading() as transaction:
             row = await transaction.row(
                 select(_connection.c.user_id).where(_connection.c.connection_id == connection_id)
