@@ -22,6 +22,7 @@ from ingress.admin.handler import AdminHandler
 from ingress.oauth.handler import OAuthHandler
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
+from ingress.platform.client import PlatformInventory
 from ingress.problems import problem_middleware
 from schemas.tables import table_of
 from tests.guide import transcript
@@ -183,7 +184,7 @@ def authorize(connection_id: int | str = 99, **more: str) -> str:
 
 
 @asynccontextmanager
-async def running(database_url: str) -> AsyncIterator[Gateway]:
+async def running(database_url: str, inventory: PlatformInventory | None = None) -> AsyncIterator[Gateway]:
     """The application on a port of its own."""
     site = SiteSettings(site_uri="http://localhost:8080")
     platform = PlatformSettings(
@@ -197,7 +198,7 @@ async def running(database_url: str) -> AsyncIterator[Gateway]:
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
-    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords).routes(site.prefix))
+    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords, inventory).routes(site.prefix))
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:
