@@ -131,7 +131,7 @@ OPERATORS = (
     _operator("deleteLocation", "DELETE", "users/{userId}/locations/{locationId}", "One becomes deleted.",
               {204: NOTHING, 404: PROBLEM}),
     _operator("listConnections", "GET", "connections", "Who is connected.", {200: json(Page[Connection])},
-              query=_PAGING),
+              query=f"userId {_PAGING}"),
     _operator("getConnection", "GET", "connections/{connectionId}", "One connection.",
               {200: json(Connection), 404: PROBLEM}),
     _operator("revokeConnection", "DELETE", "connections/{connectionId}",

@@ -136,10 +136,10 @@ async def test_an_id_that_leads_elsewhere_is_not_asked_for(platform: Platform, u
 # --- whatever the platform does ---------------------------------------------------------------------------------------
 
 
-def says(text: str | bytes, status: int = 200, **headers: str) -> Answer:
+def says(text: str | bytes, status: int = 200, encoding: str = "identity") -> Answer:
     async def answer(request: web.Request) -> web.StreamResponse:
         body = text.encode() if isinstance(text, str) else text
-        return web.Response(status=status, body=body, headers={"Content-Type": "application/json", **headers})
+        return web.Response(status=status, body=body, headers={"Content-Encoding": encoding})
 
     return answer
 
@@ -194,7 +194,7 @@ TROUBLE: dict[str, Answer] = {
     "another ID": says(dumps({"9": LIVE["2"]})),
     "a status of its own": says(dumps({"2": LIVE["2"] | {"status": "sold"}})),
     "NUL": says(dumps({"2": LIVE["2"] | {"name": "a\0"}})),
-    "packed": says(gzip.compress(dumps(LIVE)), **{"Content-Encoding": "gzip"}),
+    "packed": says(gzip.compress(dumps(LIVE)), encoding="gzip"),
     "too large": says(dumps(LIVE) + b" " * MAX_BODY),
     "endless": endless,
     "breaking off": breaking_off,

@@ -24,6 +24,9 @@ COMMANDS = (
     "up",
     "topology",
     "portal",
+    "users",
+    "inventory",
+    "connections",
     "status",
     "listings",
     "why",
@@ -41,6 +44,8 @@ COMMANDS = (
 SINGLE = (
     *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "tail", "resync", "keys new"),
     *("snapshot", "replay"),
+    *("users list", "users show", "users put", "users delete", "inventory show", "inventory import"),
+    *("connections list", "connections show", "connections revoke"),
     *("held list", "held approve", "held discard"),
     *(
         "dead-letters list",
@@ -123,6 +128,11 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "nonsense") == 2
     assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
+    assert gateway(monkeypatch, "users", "delete", "1", "--json") == 2
+    assert gateway(monkeypatch, "connections", "revoke", "99", "--json") == 2
+    assert gateway(monkeypatch, "inventory", "import", "1", "-") == 2
+    assert gateway(monkeypatch, "users", "put", "1", "--ask-password", "--password-file", "-") == 2
+    assert gateway(monkeypatch, "users", "put", "1", "--password-file", "nowhere") == 2
     for words in (("--since", "yesterday"), ("--type", "listing"), ("--change", "new"), ("--limit", "0")):
         assert gateway(monkeypatch, "tail", *words) == 2, words
 

@@ -42,9 +42,11 @@ class ConnectionStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def connections(self, paging: Paging) -> list[Connection]:
-        """Connections by number, after the cursor's."""
+    async def connections(self, user_id: str | None, paging: Paging) -> list[Connection]:
+        """Connections (of one user, or of all) by number, after the cursor's."""
         query = _connections().order_by(_connection.c.connection_id).limit(paging.limit)
+        if user_id is not None:
+            query = query.where(_connection.c.user_id == user_id)
         if paging.after is not None:
             query = query.where(_connection.c.connection_id > paging.after[0])
         async with self._store.reading() as transaction:
