@@ -60,6 +60,7 @@ async def erase_person(transaction: Transaction, user_id: str) -> list[int] | No
     Gives the connections, of which the rest is still to be erased. Whoever writes for one of them just now is waited
     for; who comes later finds it erased.
     """
+    await _overwrite(transaction)
     gone = [await transaction.execute(delete(table).where(table.c.user_id == user_id)) for table in OF_A_USER]
     theirs = select(_connection.c.connection_id).where(_connection.c.user_id == user_id)
     rows = await transaction.rows(theirs.order_by(_connection.c.connection_id).with_for_update())
@@ -120,8 +121,7 @@ class ErasureStore:
             mine = select(_erasure).where(_erasure.c.connection_id == connection_id)
             if await transaction.row(mine.with_for_update(skip_locked=True)) is None:
                 return False
-            if not transaction.postgres:  # else the file keeps what its free pages held
-                await transaction.execute(text("PRAGMA secure_delete = ON"))
+            await _overwrite(transaction)
             for table in OF_A_CONNECTION:
                 if await self._delete_some(transaction, table, connection_id):
                     return True
@@ -145,6 +145,12 @@ class ErasureStore:
         untold = select(_event.c.event_id).where(_event.c.connection_id == connection_id, _is_untold())
         if await transaction.row(untold.limit(1)) is None:
             await transaction.execute(delete(_erasure).where(_erasure.c.connection_id == connection_id))
+
+
+async def _overwrite(transaction: Transaction) -> None:
+    """Have SQLite write zeros over what is deleted; else its file keeps it in free pages."""
+    if not transaction.postgres:
+        await transaction.execute(text("PRAGMA secure_delete = ON"))
 
 
 def _is_untold() -> ColumnElement[bool]:

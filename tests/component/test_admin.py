@@ -13,7 +13,7 @@ from schemas.tables import CodeRow, EventRow, GrantRow, InventoryRow, ListingRow
 from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, running
 
 TABLE = [
-    ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
+    ("GET", "users"), ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
     ("PUT", "users/1/locations"), ("PUT", "users/1/locations/1"), ("DELETE", "users/1/locations/1"),
     ("GET", "connections"), ("GET", "connections/99"), ("DELETE", "connections/99"), ("POST", "connections/99/resync"),
     ("GET", "held"), ("POST", "connections/99/held/approve"), ("POST", "connections/99/held/discard"),
@@ -69,6 +69,18 @@ async def test_users(gateway: Gateway) -> None:
     ]
     for wrong in wrongs:
         assert (await gateway.admin("PUT", "users/1", wrong))[0] == 400, wrong
+
+
+async def test_users_are_listed_page_by_page(gateway: Gateway) -> None:
+    for user_id in ("2", "ä%2Fb", "1"):
+        assert (await gateway.admin("PUT", f"users/{user_id}", {"login": user_id}))[0] == 201
+    seen, after = [], ""
+    for _ in range(4):
+        page = (await gateway.admin("GET", f"users?limit=1{after}"))[1]
+        seen += [one["userId"] for one in page["items"]]
+        after = f"&after={page['next']}"
+    assert seen == ["1", "2", "ä/b"]
+    assert list(page) == ["items", "next"]
 
 
 async def test_erasing_a_user_ends_everything(gateway: Gateway) -> None:
@@ -128,6 +140,8 @@ async def test_connections(gateway: Gateway) -> None:
     assert [one["connectionId"] for one in [*first["items"], *rest["items"]]] == [99, 100, 101]
     assert rest["next"] is None
     assert first["items"][0]["state"] == "authorised"
+    assert (await gateway.admin("GET", "connections?userId=1"))[1]["items"] == [*first["items"], *rest["items"]]
+    assert (await gateway.admin("GET", "connections?user_id=2"))[1] == {"items": [], "next": None}
     assert (await gateway.admin("DELETE", "connections/100"))[0] == 204
     assert (await gateway.admin("DELETE", "connections/100"))[0] == 204
     assert (await gateway.admin("GET", "connections/100"))[1]["state"] == "revoked"
