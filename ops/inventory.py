@@ -1,4 +1,4 @@
-"""A user's listings on the platform, from a file in JSON or CSV, and what telling them would change. Pure."""
+"""Users' listings on the platform, from a file in JSON or CSV, and what telling them would change. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from ingress.inventory import as_map, read_locations
 COLUMNS = (
     "locationId", "locationName", "locationStatus", "resourceId", "resourceName", "resourceType", "resourceStatus",
 )  # fmt: skip
-_OF_A_LOCATION, _OF_A_RESOURCE = COLUMNS[:3], COLUMNS[3:]
+USER = "userId"
+"""The column of a CSV that is about several users."""
+_OF_A_RESOURCE = COLUMNS[3:]
 
 Format = Literal["json", "csv"]
 Locations = dict[str, Any]
@@ -24,12 +26,13 @@ Locations = dict[str, Any]
 
 
 class BadFile(GatewayError):
-    """What is in the file is not a user's listings; the text says where and why."""
+    """What is in the file is not users' listings; the text says where and why."""
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):
-    """What becomes of one location; `details` say what of it, when it is changed."""
+    """What becomes of one location of a user; `details` say what of it, when it is changed."""
 
+    user_id: str
     change: Literal["added", "changed", "deleted"]
     location_id: str
     name: str
@@ -44,40 +47,57 @@ def format_of(name: str, content: str) -> Format:
     return "json" if content.lstrip().startswith("{") else "csv"
 
 
-def read_inventory(content: str, form: Format) -> Locations:
-    """The map of the file, checked as the admin API checks it.
+def read_inventory(content: str, form: Format, user_id: str | None) -> dict[str, Locations]:
+    """The maps of the file by user, checked as the admin API checks them.
+
+    The file is about `user_id`; without one it tells users itself: CSV in a column, JSON as a map of maps.
 
     Raises:
         BadFile: it is none.
     """
+    found = _from_json(content, user_id) if form == "json" else _from_csv(content, user_id)
+    return {one: _checked(value, f"user {one}: " if user_id is None else "") for one, value in found.items()}
+
+
+def _checked(value: Any, where: str) -> Locations:
     try:
-        value = loads(content.encode()) if form == "json" else _from_csv(content)
-        locations = read_locations(value)
+        plain: Locations = loads(dumps(as_map(read_locations(value))))
     except Permanent as error:
-        raise BadFile(error.detail or str(error)) from None
-    plain: Locations = loads(dumps(as_map(locations)))
+        raise BadFile(f"{where}{error.detail}") from None
     return plain
 
 
-def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
+def _from_json(content: str, user_id: str | None) -> dict[str, Any]:
+    try:
+        value = loads(content.encode())
+    except Permanent as error:
+        raise BadFile(error.detail) from None
+    if user_id is not None:
+        return {user_id: value}
+    if not isinstance(value, dict) or any(isinstance(one, dict) and "ID" in one for one in value.values()):
+        raise BadFile("this is no map by userId of maps by ID; for the listings of one user give --user")
+    return value
+
+
+def differences(user_id: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
     """What changes when `wanted` is told in place of `known`: what is absent becomes deleted, if it is not yet."""
-    found = [_difference(known.get(one), wanted[one]) for one in sorted(wanted)]
+    found = [_difference(user_id, known.get(one), wanted[one]) for one in sorted(wanted)]
     gone = [
-        Difference("deleted", one, known[one]["name"])
+        Difference(user_id, "deleted", one, known[one]["name"])
         for one in sorted(set(known) - set(wanted))
         if known[one]["status"] != "deleted"
     ]
     return [one for one in found if one is not None] + gone
 
 
-def _difference(known: Any, wanted: Any) -> Difference | None:
+def _difference(user_id: str, known: Any, wanted: Any) -> Difference | None:
     if known is None:
         rooms = len(wanted.get("resources", ()))
-        return Difference("added", wanted["ID"], wanted["name"], (f"{wanted['status']}, {_counted(rooms)}",))
+        return Difference(user_id, "added", wanted["ID"], wanted["name"], (f"{wanted['status']}, {_counted(rooms)}",))
     if known == wanted:
         return None
     details = [*_members(known, wanted, "name", "status"), *_resources(known, wanted)]
-    return Difference("changed", wanted["ID"], wanted["name"], details or ("the order of its resources",))
+    return Difference(user_id, "changed", wanted["ID"], wanted["name"], details or ("the order of its resources",))
 
 
 def _resources(known: Any, wanted: Any) -> list[str]:
@@ -103,17 +123,17 @@ def _counted(resources: int) -> str:
 # --- CSV: a line per resource; one without a resource is the location alone -------------------------------------------
 
 
-def _from_csv(content: str) -> Locations:
-    lines = csv.reader(
-        io.StringIO(content.removeprefix("\ufeff"), newline=""), delimiter=_delimiter(content), strict=True
-    )
+def _from_csv(content: str, user_id: str | None) -> dict[str, Any]:
+    text = content.removeprefix("\ufeff")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    found: dict[str, Any] = {} if user_id is None else {user_id: {}}
     try:
         heads = [head.strip() for head in next(lines, [])]
-        _check_heads(heads)
-        found: Locations = {}
+        _check_heads(heads, user_id)
         for cells in lines:
             if any(cell.strip() for cell in cells):
-                _add_line(found, heads, cells, lines.line_num)
+                row = _row(heads, cells, lines.line_num)
+                _add(found.setdefault(user_id or row[USER], {}), row, lines.line_num)
     except csv.Error as error:
         raise BadFile(f"line {lines.line_num}: {error}") from None
     return found
@@ -125,18 +145,26 @@ def _delimiter(content: str) -> str:
     return max((",", ";", "\t"), key=head.count)
 
 
-def _check_heads(heads: Sequence[str]) -> None:
+def _check_heads(heads: Sequence[str], user_id: str | None) -> None:
     missing = [name for name in COLUMNS if name not in heads]
     if missing or len(set(heads)) != len(heads):
         raise BadFile(f"line 1 must name each of these columns once: {', '.join(COLUMNS)}")
+    if (USER in heads) == (user_id is not None):
+        raise BadFile(f"whose listings are they? Give either --user, or a column {USER}")
 
 
-def _add_line(found: Locations, heads: Sequence[str], cells: Sequence[str], number: int) -> None:
+def _row(heads: Sequence[str], cells: Sequence[str], number: int) -> dict[str, str]:
     if len(cells) != len(heads):
         raise BadFile(f"line {number} has {len(cells)} cells, line 1 has {len(heads)}")
     row = {head: cell.strip() for head, cell in zip(heads, cells, strict=True)}
+    if row.get(USER) == "":
+        raise BadFile(f"line {number} has no {USER}")
+    return row
+
+
+def _add(found: Locations, row: Mapping[str, str], number: int) -> None:
     location = {"ID": row["locationId"], "name": row["locationName"], "status": row["locationStatus"]}
-    known = found.setdefault(row["locationId"], location)
+    known = found.setdefault(row["locationId"], {**location})
     if {name: known[name] for name in location} != location:
         raise BadFile(f"line {number}: location {row['locationId']} has another name or status than above")
     if any(row[name] for name in _OF_A_RESOURCE):

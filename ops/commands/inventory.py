@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ops.admin import AdminApi
 from ops.commands.admin_options import Url, Yes, need_yes, with_admin
 from ops.foreign import harmless
 from ops.inventory import BadFile, Difference, Format, Locations, differences, format_of, read_inventory
@@ -21,7 +22,8 @@ group = typer.Typer(no_args_is_help=True, help="Users' listings on your platform
 
 User = Annotated[str, typer.Argument(help="The platform's own id of the user.")]
 File = Annotated[Path, typer.Argument(help="JSON (the map of check_connection) or CSV; - for stdin.")]
-As = Annotated[str | None, typer.Option("--format", help="json or csv, when the file's name does not tell.")]
+OfUser = Annotated[str | None, typer.Option("--user", help="Whose listings they are, when the file does not tell.")]
+As = Annotated[Format | None, typer.Option("--format", help="What it is, when the file's name does not tell.")]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help=f"Show what would change, change nothing; exit {WOULD_CHANGE} if anything would."),
@@ -38,40 +40,43 @@ def show(user: User, as_json: AsJson = False, url: Url = None) -> None:
         print_table(("location", "resource", "name", "status", "type"), _rows(found))
 
 
-@group.command("import", epilog="Example: [bold]gateway inventory import 1 listings.csv --dry-run[/bold]")
+@group.command("import", epilog="Example: [bold]gateway inventory import listings.csv --user 1 --dry-run[/bold]")
 def import_file(
-    user: User,
     file: File,
+    user: OfUser = None,
     form: As = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Replace a user's listings by those of a file; what is not in it becomes deleted. Shows what changes, then asks.
+    """Replace users' listings by those of a file; what is not in it becomes deleted. Shows what changes, then asks.
 
     CSV has a line per resource and these columns: locationId, locationName,
     locationStatus, resourceId, resourceName, resourceType, resourceStatus; the
     last four are empty for a location without resources. A status is one of
-    draft, active, private, pending, deleted.
+    draft, active, private, pending, deleted. Without --user there is a column
+    userId, too, and JSON is a map by userId of such maps; users who are not in the file keep what they have.
     """
     sure = yes or dry_run
     need_yes(sure, as_json or str(file) == "-")
-    wanted = _read(file, form)
-    known = with_admin(url, lambda admin: admin.locations(user))
-    found = differences(known, wanted)
+    wanted = _read(file, form, user)
+    found = with_admin(url, lambda admin: _compare(admin, wanted))
     if not as_json:
-        _preview(user, found, len(wanted))
+        _preview(found, wanted)
     if found and not sure:
-        typer.confirm(f"change {len(found)} of user {user}?", abort=True)
+        typer.confirm(f"change {len(found)}?", abort=True)
     if found and not dry_run:
-        with_admin(url, lambda admin: admin.put_locations(user, wanted))
-    _tell(user, found, as_json, done=not dry_run)
+        with_admin(url, lambda admin: _put(admin, wanted, {one.user_id for one in found}))
+    if as_json:
+        print_json({"changes": found, "done": not dry_run})
+    elif found and not dry_run:
+        out.print("done")
     if found and dry_run:
         raise typer.Exit(WOULD_CHANGE)
 
 
-def _read(file: Path, form: str | None) -> Locations:
+def _read(file: Path, form: Format | None, user: str | None) -> dict[str, Locations]:
     try:
         content = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode("utf-8-sig")
     except OSError:
@@ -79,32 +84,32 @@ def _read(file: Path, form: str | None) -> Locations:
     except UnicodeDecodeError:
         raise BadFile(f"{file}: the file is not UTF-8") from None
     try:
-        return read_inventory(content, _format(form) or format_of(file.name, content))
+        return read_inventory(content, form or format_of(file.name, content), user)
     except BadFile as error:
         raise BadFile(harmless(f"{file}: {error}")) from None
 
 
-def _format(given: str | None) -> Format | None:
-    if given not in (None, "json", "csv"):
-        raise typer.BadParameter("--format is json or csv")
-    return given  # type: ignore[return-value]  # one of these, as was checked
+async def _compare(admin: AdminApi, wanted: Mapping[str, Locations]) -> list[Difference]:
+    found: list[Difference] = []
+    for user, locations in wanted.items():
+        found += differences(user, await admin.locations(user), locations)
+    return found
 
 
-def _preview(user: str, found: Sequence[Difference], wanted: int) -> None:
+async def _put(admin: AdminApi, wanted: Mapping[str, Locations], users: Collection[str]) -> None:
+    for user, locations in wanted.items():
+        if user in users:
+            await admin.put_locations(user, locations)
+
+
+def _preview(found: Sequence[Difference], wanted: Mapping[str, Locations]) -> None:
     if not found:
-        out.print(f"user {user}: nothing changes", markup=False)
+        out.print("nothing changes")
         return
-    rows = ([one.change, one.location_id, one.name, "; ".join(one.details)] for one in found)
-    print_table(("change", "location", "name", "what"), rows)
-    same = wanted - sum(one.change != "deleted" for one in found)
-    out.print(f"user {user}: {len(found)} to be changed, {same} as they are", markup=False)
-
-
-def _tell(user: str, found: Sequence[Difference], as_json: bool, *, done: bool) -> None:
-    if as_json:
-        print_json({"userId": user, "changes": found, "done": done})
-    elif found and done:
-        out.print(f"user {user}: done", markup=False)
+    rows = ([one.user_id, one.change, one.location_id, one.name, "; ".join(one.details)] for one in found)
+    print_table(("user", "change", "location", "name", "what"), rows)
+    same = sum(map(len, wanted.values())) - sum(one.change != "deleted" for one in found)
+    out.print(f"{len(found)} to be changed, {same} as they are")
 
 
 def _rows(locations: Locations) -> list[list[Any]]:

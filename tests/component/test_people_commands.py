@@ -138,28 +138,27 @@ async def test_a_file_is_compared_before_anything_is_done(terminal: Terminal) ->
     })  # fmt: skip
     before = await terminal.result("inventory", "show", "1")
     put("listings.csv", CSV)
-    words = ("inventory", "import", "1", "listings.csv")
+    words = ("inventory", "import", "listings.csv", "--user", "1")
     dry = await terminal.run(*words, "--dry-run", "--json")
     assert dry.exit_code == 3, "for scripts: something would change"
     assert loads(dry.stdout.encode()) == {
-        "userId": "1",
         "changes": [
-            {"change": "changed", "locationId": "1", "name": "London", "details": [
+            {"userId": "1", "change": "changed", "locationId": "1", "name": "London", "details": [
                 "name: Londn → London", "resource 8 added", "resource 7 status: draft → active",
             ]},
-            {"change": "added", "locationId": "3", "name": "Oslo", "details": ["draft, 0 resources"]},
-            {"change": "deleted", "locationId": "2", "name": "Paris", "details": []},
+            {"userId": "1", "change": "added", "locationId": "3", "name": "Oslo", "details": ["draft, 0 resources"]},
+            {"userId": "1", "change": "deleted", "locationId": "2", "name": "Paris", "details": []},
         ],
         "done": False,
     }  # fmt: skip
     said = await terminal.refusal(*words, typed="n\n")
-    assert "user 1: 3 to be changed, 0 as they are" in said
+    assert "3 to be changed, 0 as they are" in said
     await terminal.refusal(*words, "--json", code=2)
     assert await terminal.result("inventory", "show", "1") == before
-    assert "user 1: done" in await terminal.says(*words, typed="y\n")
+    assert "done" in await terminal.says(*words, typed="y\n")
     gone = {"2": {"ID": "2", "name": "Paris", "status": "deleted"}}
     assert await terminal.result("inventory", "show", "1") == FROM_CSV | gone
-    assert await terminal.says(*words, "--dry-run") == "user 1: nothing changes"
+    assert await terminal.says(*words, "--dry-run") == "nothing changes"
     assert (await terminal.result(*words, "--yes"))["changes"] == []
     assert "1 8 Desk draft hot-desk" in await terminal.says("inventory", "show", "1")
 
@@ -168,7 +167,7 @@ async def test_what_is_shown_can_be_imported(terminal: Terminal) -> None:
     await terminal.gateway.add_user(locations=LOCATIONS)
     shown = dumps(await terminal.result("inventory", "show", "1"))
     await terminal.gateway.add_user("2", "bob")
-    result = await terminal.run("inventory", "import", "2", "-", "--yes", "--json", typed=shown)
+    result = await terminal.run("inventory", "import", "-", "--user", "2", "--yes", "--json", typed=shown)
     assert loads(result.stdout.encode())["done"] is True, result.output
     assert await terminal.result("inventory", "show", "2") == LOCATIONS
 
@@ -187,6 +186,7 @@ async def test_what_is_shown_can_be_imported(terminal: Terminal) -> None:
         ("a.csv", CSV.replace("Oslo", '"Oslo'), "line "),
         ("a.csv", CSV.replace("3;Oslo", ";Oslo"), "must not be empty"),
         ("a.csv", CSV.replace("Room", "R\udcff"), "is not UTF-8"),
+        ("a.csv", CSV.replace("locationId", "userId;locationId"), "Give either --user, or a column userId"),
         ("nowhere.csv", None, "nowhere.csv: the file cannot be read"),
     ],
 )
@@ -196,7 +196,43 @@ async def test_a_file_that_is_none_is_refused_whole(
     await terminal.gateway.add_user(locations=LOCATIONS)
     if content is not None:
         put(name, content)
-    assert why in await terminal.refusal("inventory", "import", "1", name, "--yes")
+    assert why in await terminal.refusal("inventory", "import", name, "--user", "1", "--yes")
+    assert await terminal.result("inventory", "show", "1") == LOCATIONS
+
+
+async def test_a_file_may_be_about_many_users(terminal: Terminal) -> None:
+    for user_id in ("1", "2", "3"):
+        await terminal.gateway.add_user(user_id, user_id, locations=LOCATIONS)
+    heads, *lines = CSV.strip().split("\n")
+    put("all.csv", "\n".join([f"userId;{heads}", *(f"1;{line}" for line in lines), f"2;{lines[-1]}"]))
+    put("all.json", dumps({"1": FROM_CSV, "2": {"3": FROM_CSV["3"]}}).decode())
+    for name in ("all.csv", "all.json"):
+        dry = await terminal.run("inventory", "import", name, "--dry-run", "--json")
+        assert dry.exit_code == 3
+        assert {one["userId"] for one in loads(dry.stdout.encode())["changes"]} == {"1", "2"}
+    await terminal.says("inventory", "import", "all.csv", "--yes")
+    assert await terminal.says("inventory", "import", "all.json", "--dry-run") == "nothing changes"
+    for user_id, mine in (("1", FROM_CSV), ("2", {"3": FROM_CSV["3"]})):
+        shown = await terminal.result("inventory", "show", user_id)
+        assert {one: value for one, value in shown.items() if value["status"] != "deleted"} == mine
+    assert await terminal.result("inventory", "show", "3") == LOCATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.json", dumps(LOCATIONS).decode(), "give --user"),
+        ("a.json", '{"1":{"7":{"ID":"8"}}}', "user 1: "),
+        ("a.json", '{"1":7}', "user 1: "),
+        ("a.csv", CSV, "Give either --user, or a column userId"),
+        ("a.csv", CSV.replace("locationId", "userId;locationId").replace("\n1;", "\n;1;"), "line 2 has no userId"),
+        ("a.json", '{"1":{},"9":{}}', "404"),
+    ],
+)
+async def test_a_file_about_many_users_is_refused_whole(terminal: Terminal, name: str, content: str, why: str) -> None:
+    await terminal.gateway.add_user(locations=LOCATIONS)
+    put(name, content)
+    assert why in await terminal.refusal("inventory", "import", name, "--yes")
     assert await terminal.result("inventory", "show", "1") == LOCATIONS
 
 
@@ -205,7 +241,7 @@ async def test_spreadsheets_write_csv_in_their_own_ways(terminal: Terminal, chan
     await terminal.gateway.add_user()
     lines = change.format(CSV.replace(";", ",").replace("Oslo", '"Oslo, ""north"""').replace("\n", "\r\n"))
     put("listings", lines)
-    await terminal.says("inventory", "import", "1", "listings", "--yes")
+    await terminal.says("inventory", "import", "listings", "--user", "1", "--yes")
     assert (await terminal.result("inventory", "show", "1"))["3"]["name"] == 'Oslo, "north"'
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from structlog.testing import capture_logs
 
 from common.codec import dumps
 from common.errors import GatewayError, SettingsError
+from common.process import EX_CONFIG
 from common.settings import InventorySettings, load
 from ingress.limits import MAX_BODY
 from ingress.platform import client
 from ingress.platform.client import PlatformInventory, platform_inventory
+from ops.stack import Stack, environment
 from schemas.tables import InventoryRow
 from tests.component.gateway_parts import Gateway, running
 
@@ -241,6 +244,15 @@ async def test_a_platform_that_is_not_there_is_not_missed(database_url: str, unu
         await gateway.add_user(locations=KEPT)
         pair = await gateway.connect()
         assert await shown(gateway, pair["accessToken"]) == KEPT
+
+
+async def test_the_ingress_does_not_start_with_an_address_that_names_no_user(tmp_path: Path) -> None:
+    wrong = environment(
+        amqp_url="amqp://127.0.0.1:1/", database_url="", settings={"INVENTORY_URL": "https://canary.example/inventory"}
+    )
+    done = await Stack(wrong, tmp_path).run("-m", "ingress")
+    assert (done.code, done.output.count("\n"), "canary" in done.output) == (EX_CONFIG, 1, False), done.output
+    assert done.output.startswith("INVENTORY_URL: has no {userId} in its path or query, such as https://")
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,8 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
     assert gateway(monkeypatch, "users", "delete", "1", "--json") == 2
     assert gateway(monkeypatch, "connections", "revoke", "99", "--json") == 2
-    assert gateway(monkeypatch, "inventory", "import", "1", "-") == 2
+    assert gateway(monkeypatch, "inventory", "import", "-", "--user", "1") == 2
+    assert gateway(monkeypatch, "inventory", "import", "x", "--format", "xml") == 2
     assert gateway(monkeypatch, "users", "put", "1", "--ask-password", "--password-file", "-") == 2
     assert gateway(monkeypatch, "users", "put", "1", "--password-file", "nowhere") == 2
     for words in (("--since", "yesterday"), ("--type", "listing"), ("--change", "new"), ("--limit", "0")):
