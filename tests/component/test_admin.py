@@ -204,13 +204,30 @@ async def test_listings(gateway: Gateway) -> None:
     one = (await gateway.admin("GET", "listings/listing-1"))[1]
     assert list(one) == [
         "listingId", "connectionId", "attributeType", "itemId", "locationId", "resourceId", "resourceType",
-        "version", "current", "deleted",
+        "version", "current", "deleted", "revoked",
         "path", "collection", "url", "unmapped", "suspect", "changedAt", "began", "ended", "asked",
     ]  # fmt: skip
-    assert list((await gateway.admin("GET", "listings?limit=1"))[1]["items"][0]) == list(one)[:10]
+    assert list((await gateway.admin("GET", "listings?limit=1"))[1]["items"][0]) == list(one)[:11]
     assert one["current"] == {"ID": "1", "big": 12345678901234567890}
     assert (await gateway.admin("GET", "listings/listing-3"))[1]["current"] is None
     assert (await gateway.admin("GET", "listings/listing-4"))[0] == 404
+
+
+async def test_a_revoked_connection_s_listings_are_kept_and_marked(gateway: Gateway) -> None:
+    await gateway.add_user()
+    await gateway.code()
+    async with gateway.store.transaction() as transaction:
+        await transaction.execute(table_of(ListingRow).insert(), [listing(1), listing(2, connection_id=100)])
+
+    async def marked() -> dict[str, bool]:
+        return {one["listingId"]: one["revoked"] for one in (await gateway.admin("GET", "listings"))[1]["items"]}
+
+    assert await marked() == {"listing-1": False, "listing-2": False}
+    await gateway.admin("DELETE", "connections/99")
+    assert await marked() == {"listing-1": True, "listing-2": False}
+    assert (await gateway.admin("GET", "listings/listing-1"))[1]["revoked"] is True
+    await gateway.code()
+    assert await marked() == {"listing-1": False, "listing-2": False}, "authorised again"
 
 
 def parked(queue: str, body: bytes) -> Parked:
