@@ -5,6 +5,7 @@
     │   ├── Unavailable                  what we stand on is away; waiting mends it, nothing is wrong with the work
     │   │   ├── BrokerUnavailable
     │   │   ├── StoreUnavailable
+    │   │   ├── IdentityUnavailable      the platform's identity provider does not answer, or not to the purpose
     │   │   ├── GrantUnavailable         Syncaroo gives us no valid token now
     │   │   └── CallsUnavailable         its API's host wants a pause, or our budget of calls is used up
     │   └── UpstreamFailed               Syncaroo answered with trouble that passes
@@ -44,6 +45,10 @@ class BrokerUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The database is down, locked, full or read-only."""
+
+
+class IdentityUnavailable(Unavailable):
+    """The platform's identity provider is down, slow, or answers in a way that nobody can be logged in with."""
 
 
 class GrantUnavailable(Unavailable):

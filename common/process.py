@@ -21,6 +21,8 @@ from common.settings import LogSettings, ProcessSettings, load, secret_values
 
 EX_SOFTWARE = 70
 EX_CONFIG = 78
+CLOSING_SECONDS = 5.0
+"""How long what is left over may take to hear that all is over: reconnecting libraries swallow a cancellation."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -35,14 +37,26 @@ def main(name: str, sections: Sequence[type[Any]], build: Callable[..., Run]) ->
     the exit code. A process that does not end within `SHUTDOWN_GRACE_SECONDS` is ended hard: what it held goes back to
     the broker and its leases run out.
     """
-    try:
+
+    def work(runner: asyncio.Runner) -> None:
         logs, process, *values = load(LogSettings, ProcessSettings, *sections)
         configure(logs, secret_values(values))
-        run = build(*values)
-        uvloop.run(_until_signalled(name, run, process.shutdown_grace_seconds))
+        runner.run(_until_signalled(name, build(*values), process.shutdown_grace_seconds))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = _outcome(name, work, runner)
+        hard_end = _end_hard_after(CLOSING_SECONDS, code)
+    hard_end.cancel()
+    return code
+
+
+def _outcome(name: str, work: Callable[[asyncio.Runner], None], runner: asyncio.Runner) -> int:
+    """The exit code; says why when it is not 0."""
+    try:
+        work(runner)
     except SettingsError as error:
         for fault in error.faults:
-            print(fault, file=sys.stderr)  # noqa: T201  # logs are for running processes
+            print(fault, file=sys.stderr, flush=True)  # noqa: T201  # logs are for running processes
         return EX_CONFIG
     except KeyboardInterrupt:
         return 0
@@ -67,10 +81,15 @@ def _on_signal(name: str, stop: asyncio.Event, grace: float) -> None:
         return
     log.info("process.stopping", process=name)
     stop.set()
+    _end_hard_after(grace, 0)
+
+
+def _end_hard_after(seconds: float, code: int) -> threading.Timer:
     # A thread, not a task: it must work also when the loop does not.
-    hard_end = threading.Timer(grace, os._exit, args=(0,))
+    hard_end = threading.Timer(seconds, os._exit, args=(code,))
     hard_end.daemon = True
     hard_end.start()
+    return hard_end
 
 
 async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None]) -> None:

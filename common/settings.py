@@ -10,13 +10,23 @@ import os
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.errors import SettingsError
@@ -85,6 +95,22 @@ def _inventory_url(value: str) -> str:
     return value
 
 
+def _issuer(value: str) -> str:
+    """Kept as it is, to the last slash: the provider names itself so, and is held to it."""
+    _http_url(value)
+    parts = urlsplit(value)
+    if parts.query or parts.fragment or (parts.scheme == "http" and not _is_this_machine(parts.hostname or "")):
+        raise ValueError("is not an https URL without query (http is for providers on this machine only)")
+    return value
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _amqp_url(value: SecretStr) -> SecretStr:
     parts = _parts(value.get_secret_value())
     if parts is None or parts.scheme not in ("amqp", "amqps"):
@@ -132,6 +158,7 @@ def _hash_recipe(value: str) -> str:
 
 Secret = Annotated[SecretStr, AfterValidator(_real_secret)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Issuer = Annotated[str, AfterValidator(_issuer)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 InventoryUrl = Annotated[str, AfterValidator(_inventory_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
@@ -151,6 +178,7 @@ Delays = Annotated[
     BeforeValidator(_split),
     AfterValidator(_not_empty),
 ]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=0)]
@@ -290,6 +318,8 @@ class ListenSettings(Section):
     http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
     http_port: Port = 8080
     ops_port: Port | None = None
+    trusted_proxies: Networks = ()
+    """Whose `X-Forwarded-For` is believed."""
     drain_seconds: Seconds = 1.0
     """How long it goes on serving after SIGTERM while `/readyz` already says no."""
 
@@ -314,6 +344,21 @@ class InventorySettings(Section):
 
     inventory_url: InventoryUrl | None = None
     inventory_token: Secret | None = None
+
+
+class OidcSettings(Section):
+    """The platform's own identity provider, where users log in instead of with local accounts."""
+
+    oidc_issuer: Issuer | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: Secret | None = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        names = [name.upper() for name in type(self).model_fields if getattr(self, name) is None]
+        if 0 < len(names) < len(type(self).model_fields):
+            raise ValueError(f"{', '.join(names)}: OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together")
+        return self
 
 
 class WebhookSettings(Section):

@@ -21,6 +21,7 @@ from common.settings import (
     InventorySettings,
     KeySettings,
     ListenSettings,
+    OidcSettings,
     PlatformSettings,
     SiteSettings,
     StoreSettings,
@@ -34,12 +35,14 @@ from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
 from ingress.documents.handler import DocumentsHandler
 from ingress.documents.place import place_of
+from ingress.forwarded import forwarded_middleware
 from ingress.health.handler import HealthHandler
 from ingress.health.readiness import Readiness
 from ingress.health.store_watch import StoreWatch
 from ingress.limits import MAX_BODY, drop_server_header, limits_middleware
 from ingress.oauth.handler import OAuthHandler
 from ingress.oauth.revocations import Revocations
+from ingress.oidc.provider import identity_provider
 from ingress.outages.heartbeat import Heartbeat
 from ingress.outages.refused import Refused
 from ingress.outages.store import OutageStore
@@ -67,6 +70,7 @@ class Settings:
     site: SiteSettings
     listen: ListenSettings
     platform: PlatformSettings
+    oidc: OidcSettings
     webhook: WebhookSettings
     syncaroo: SyncarooSettings
     client: ClientSettings
@@ -82,6 +86,7 @@ SECTIONS = (
     SiteSettings,
     ListenSettings,
     PlatformSettings,
+    OidcSettings,
     WebhookSettings,
     SyncarooSettings,
     ClientSettings,
@@ -128,10 +133,13 @@ class Parts:
 
 def create_app(settings: Settings, parts: Parts) -> web.Application:
     """What `HTTP_PORT` serves: everything, or everything but the operator's part when there is an `OPS_PORT`."""
-    app = _application()
+    app = _application(settings)
     setup_pages(app, settings.site, settings.keys)
+    identities = identity_provider(settings.oidc, settings.site)
     inventory = platform_inventory(settings.inventory)
-    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, inventory)
+    oauth = OAuthHandler(
+        parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities, inventory
+    )
     connect = ConnectHandler(
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )
@@ -148,7 +156,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
 
 def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
     """What `OPS_PORT` serves: the operator's part alone."""
-    app = _application()
+    app = _application(settings)
     setup_pages(app, settings.site, settings.keys)
     app.add_routes(_health_handler(parts).routes())
     _add_ops_routes(app, settings, parts)
@@ -156,8 +164,9 @@ def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
     return app
 
 
-def _application() -> web.Application:
-    app = web.Application(middlewares=[problem_middleware, limits_middleware], client_max_size=MAX_BODY)
+def _application(settings: Settings) -> web.Application:
+    forwarded = forwarded_middleware(settings.listen.trusted_proxies)
+    app = web.Application(middlewares=[forwarded, problem_middleware, limits_middleware], client_max_size=MAX_BODY)
     app.on_response_prepare.append(drop_server_header)
     return app
 

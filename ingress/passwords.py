@@ -38,7 +38,8 @@ class Passwords:
         return self._hasher.hash(secrets.token_urlsafe())
 
     def _matches(self, stored: str | None, password: str) -> bool:
+        nobody = self._nobody  # before anything depends on whether there is such an account: making it takes time, too
         try:
-            return self._hasher.verify(stored or self._nobody, password)
+            return self._hasher.verify(stored or nobody, password)
         except (VerificationError, InvalidHashError):
             return False

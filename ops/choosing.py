@@ -7,11 +7,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from common.identity import NOUNS, plural
 from ops.moments import When, parse_when
 from schemas.events import BROADCAST, Change
 
 TYPES = tuple(kind.TYPE for kind in BROADCAST)
 CHANGES = get_args(Change)
+KINDS = sorted(NOUNS)
 
 
 def _when(text: str) -> When:
@@ -30,9 +32,36 @@ def _one_of(known: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-_CONNECTION = typer.Option("--connection", help="Only of this connection.")
-_LOCATION = typer.Option("--location", help="Only of this location, by its id on the platform.")
-_KIND = typer.Option("--kind", help="Only locations, resources or rates.")
+def _number(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not a whole number") from None
+    if abs(number) >= 2**63:
+        raise typer.BadParameter(f"{text} is not a number of 64 bits")
+    return number
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def _kind(text: str) -> str:
+    kind = plural(text)
+    if kind not in NOUNS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(KINDS)}")
+    return kind
+
+
+_CONNECTION = typer.Option("--connection", metavar="NUMBER", parser=_number, help="Only of this connection.")
+_LOCATION = typer.Option(
+    "--location", metavar="ID", parser=_name, help="Only of this location, by its id on the platform."
+)
+_KIND = typer.Option(
+    "--kind", metavar="KIND", parser=_kind, help=f"Only of this kind, singular or plural: {', '.join(KINDS)}."
+)
 
 Connection = Annotated[int | None, _CONNECTION]
 Location = Annotated[str | None, _LOCATION]
@@ -54,7 +83,10 @@ Changes = Annotated[
     ),
 ]
 Listings = Annotated[
-    list[str] | None, typer.Option("--listing", help="Only this listing: its listingId, or connection/kind/item.")
+    list[str] | None,
+    typer.Option(
+        "--listing", metavar="LISTING", parser=_name, help="Only this listing: its listingId, or connection/kind/item."
+    ),
 ]
 
 Since = Annotated[

@@ -25,6 +25,9 @@ SHOWN = 20
 _CONCLUSIVE = frozenset({200, 404, 410})
 _SPOILT = frozenset({"api_status", "api_redirect", "api_html", "api_reset", "api_truncate"})
 """Faults after which the caller has no answer, whatever status is in the record."""
+_NO_VERDICT = frozenset({"dropped", "failed"})
+_DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missing", "token_slow"})
+"""Faults after which the caller cannot know what became of its code or token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,9 @@ class Ledger:
     """Listings that are missing, left over, or differ from the world."""
     overlapping: tuple[str, ...]
     """Requests for Syncaroo's tokens that were under way at the same time."""
+    presented_again: tuple[str, ...]
+    """Codes and refresh tokens that were presented after a pair, or a refusal, had been answered to them: right only
+    after a crash, or a stop longer than the lease."""
     violations: tuple[str, ...]
     """What the stand-in saw that the guide does not allow."""
 
@@ -122,6 +128,7 @@ def audit(evidence: Evidence) -> Ledger:
         replay_differs=_sorted(_replay_differs(changes, stored)),
         stale=_sorted(_stale(evidence.world, evidence.listings)),
         overlapping=_sorted(_overlapping(records.tokens)),
+        presented_again=tuple(_presented_again(records.tokens)),
         violations=tuple(f"#{one.order} {one.text}" for one in records.violations),
     )
 
@@ -181,6 +188,19 @@ def _overlapping(tokens: Iterable[TokenRecord]) -> Iterator[str]:
         if one.order_began < ends:
             yield f"#{one.order_began} {one.grant_type} began before the request before it had ended"
         ends = max(ends, one.order_ended or 0)
+
+
+def _presented_again(tokens: Iterable[TokenRecord]) -> Iterator[str]:
+    answered: dict[str, int] = {}
+    for one in sorted(tokens, key=lambda one: one.order_began):
+        if earlier := answered.get(one.presented):
+            yield f"#{one.order_began} {one.grant_type} {one.presented} was answered in #{earlier}"
+        if one.presented and _has_verdict(one):
+            answered[one.presented] = one.order_began
+
+
+def _has_verdict(one: TokenRecord) -> bool:
+    return one.order_ended is not None and one.outcome not in _NO_VERDICT and not _DOUBTFUL & {*one.fault.split()}
 
 
 # --- events

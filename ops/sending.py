@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,14 +11,18 @@ from typing import Annotated
 
 import typer
 
-from common.broker.direct import NoSuchQueue, QueueFull, direct
+from common.broker.direct import NoSuchQueue, QueueFull, direct, look_at
 from common.errors import BrokerUnavailable, GatewayError, Permanent, StoreUnavailable
 from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, load
 from common.store.engine import Store
 from common.store.setup import check_store
 from ops.broker.broker import without_password
+from ops.terminal import err
 from workers.relay.snapshot_rules import check_queue
 from workers.relay.snapshots import Open
+
+LOOKS = 10
+"""One a second: a stream counts its messages every 5 s only."""
 
 
 def a_queue(name: str) -> str:
@@ -60,6 +65,45 @@ class Outlet:
         if isinstance(error, StoreUnavailable):
             return f"DATABASE_URL: the database cannot be read ({error})."
         return str(error)
+
+    async def must_be_there(self, queue: str) -> None:
+        """Look for the queue before somebody is asked whether to send into it.
+
+        Raises:
+            NotSent: it is not there, or the broker is away.
+        """
+        try:
+            await look_at(self.url, queue)
+        except (NoSuchQueue, BrokerUnavailable) as error:
+            raise NotSent(self.words(error, queue)) from error
+
+    async def warn_of_loss(self, queue: str, sent: int) -> None:
+        """Say so on stderr when fewer messages wait in the queue than were sent, and nobody has read them."""
+        try:
+            held = await self._held(queue, sent)
+        except NoSuchQueue:
+            err.print(f"The queue {queue} is gone, and what was sent with it.", markup=False)
+            return
+        except BrokerUnavailable:  # all was confirmed; there is nothing more to say
+            return
+        if held is not None:
+            err.print(
+                f"The queue {queue} holds {held} messages though {sent} were sent, and nobody reads it: it drops what "
+                "is over its limit (its own, SUBSCRIBER_MAX_MESSAGES or SUBSCRIBER_MAX_BYTES). Have it read, then run "
+                "this again.",
+                markup=False,
+            )
+
+    async def _held(self, queue: str, sent: int) -> int | None:
+        """How many messages wait in a queue that has lost some; None: nothing says that it has."""
+        held = 0
+        for _ in range(LOOKS):
+            seen = await look_at(self.url, queue)
+            if seen is None or seen.consumers or seen.messages >= sent:
+                return None
+            held = seen.messages
+            await asyncio.sleep(1)
+        return held
 
 
 @asynccontextmanager

@@ -221,9 +221,13 @@ class Stack:
         """SIGCONT."""
         self._signal(self._children[name], signal.SIGCONT)
 
-    async def restart(self, name: str) -> None:
-        """Starts it again, same command, environment and log; ended in good order before, when it still runs."""
+    async def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        """Starts it again, same command and log; ended in good order before, when it still runs.
+
+        `settings` are added to its environment, from now on.
+        """
         child = self._children[name]
+        child.environment = {**child.environment, **(settings or {})}
         if child.running:
             await self.terminate(name)
         child.process = await self._spawn(child.command, child.environment, child.log)

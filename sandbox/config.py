@@ -52,6 +52,8 @@ class SandboxConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     """Empty: `{platform_url}/confirm`."""
     token_seconds: int = 600
     code_seconds: int = 300
+    secret_mark: str = ""
+    """What every code and token that it issues begins with, so that one can be found where none belongs."""
     auto_approve: bool = False
     """Authorise at once, without the page with the Allow button."""
 

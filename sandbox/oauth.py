@@ -78,7 +78,7 @@ def _back(sandbox: Sandbox, asked: dict[str, str], *, allowed: bool) -> web.Resp
     """Back to the platform with `code` and `state`, or with `error` and `state`; `state` also when empty (guide)."""
     answer = {"error": "access_denied"}
     if allowed:
-        code = secrets.token_urlsafe(24)
+        code = sandbox.config.secret_mark + secrets.token_urlsafe(24)
         expires_at = time.time() + sandbox.config.code_seconds
         sandbox.grants.codes[code] = Granted(expires_at=expires_at, redirect_uri=asked["redirectUri"])
         answer = {"code": code}
@@ -173,7 +173,7 @@ def _use(sandbox: Sandbox, form: dict[str, str], record: TokenRecord) -> Granted
 
 def _issue(sandbox: Sandbox, granted: Granted, record: TokenRecord) -> web.Response:
     """The guide's answer with a new pair, unless a fault swallows or spoils it."""
-    access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    access, refresh = (sandbox.config.secret_mark + secrets.token_urlsafe(32) for _ in range(2))
     seconds = sandbox.config.token_seconds
     sandbox.grants.access[access] = Granted(expires_at=time.time() + seconds)
     sandbox.grants.refresh[refresh] = Granted(expires_at=float("inf"))

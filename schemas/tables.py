@@ -397,6 +397,8 @@ class ConnectAttemptRow(SQLModel, table=True):
     attempt_id: str = Field(sa_column=Column(Text, primary_key=True))
     created_at: datetime = _time(nullable=False)
     used_at: datetime | None = _time()
+    handed_on_at: datetime | None = _time()
+    """When the broker had confirmed the code; until then it may have got lost with its process."""
     outcome: str = _text()
     """pending, active, refused, failed."""
     detail: str | None = _text(nullable=True)

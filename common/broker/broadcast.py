@@ -22,7 +22,15 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aiormq.channel import Channel as Underlay
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
-from common.broker.publisher import Outgoing, Publisher, PublishRefused, Unroutable, confirming_channel, send
+from common.broker.publisher import (
+    Outgoing,
+    Publisher,
+    PublishRefused,
+    Unroutable,
+    confirming_channel,
+    send,
+    sending_seconds,
+)
 from common.broker.topology import EVENTS, LOG
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
@@ -68,6 +76,8 @@ class Broadcast:
         self._log = Publisher(url, f"{name} to the log")
         self._line: _Line | None = None
         self._opening = asyncio.Lock()
+        self._not_opened: BrokerUnavailable | None = None
+        self._not_opened_at = 0.0
         self._retired: dict[_Line, asyncio.Task[None]] = {}
         """The oldest first, each with its closing."""
         self._in_trouble = False
@@ -158,17 +168,29 @@ class Broadcast:
         if self._log.ready and self._silent_lines in SILENT_LINES_TOLD:
             log.error(
                 "relay.held_up",
-                why="a quorum queue bound to syncaroo.events seems to have no majority",
-                what_to_do="recover, unbind or delete it; rabbitmqctl list_queues name type members online shows it",
+                why="the broker has an alarm, or a quorum queue bound to syncaroo.events has no majority",
+                what_to_do="rabbitmqctl status shows alarms; rabbitmqctl list_queues name type members online shows "
+                "the queue: recover, unbind or delete it",
             )
 
     async def _usable_line(self) -> _Line:
+        wanted = monotonic_seconds()
         async with self._opening:
             if self._line is not None and self._line.waiting >= LINE_LIMIT:
                 self._retire(self._line)
             if self._line is None:
-                self._line = await _open(self._url, self._name)
+                self._line = await self._new_line(wanted)
             return self._line
+
+    async def _new_line(self, wanted: float) -> _Line:
+        """One attempt serves all that waited for it, also when it fails."""
+        if self._not_opened is not None and self._not_opened_at > wanted:
+            raise BrokerUnavailable(str(self._not_opened))
+        try:
+            return await _open(self._url, self._name)
+        except BrokerUnavailable as error:
+            self._not_opened, self._not_opened_at = error, monotonic_seconds()
+            raise
 
     def _retire(self, line: _Line) -> bool:
         """No new messages on it; False: it has been retired before.
@@ -197,11 +219,14 @@ class _Line:
     unanswered: int = 0
     """Messages whose confirm is not waited for any more."""
     under_way: int = 0
+    bytes_under_way: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when nothing that waits on it will get through."""
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: float = 0.0
+    _silent: bool = False
+    """It did not answer once; who waited behind that call need not ask again."""
 
     @property
     def waiting(self) -> int:
@@ -212,14 +237,17 @@ class _Line:
     async def publishing(self, message: Outgoing) -> AsyncIterator[asyncio.Task[None]]:
         """A message on its way; its confirm is waited for until the end of the block, and given up then."""
         self.under_way += 1
+        self.bytes_under_way += len(message.body)
         self.idle.clear()
-        confirm = asyncio.create_task(send(self.exchange, message, GIVEN_UP_SECONDS))
+        given_up = GIVEN_UP_SECONDS + sending_seconds(len(message.body))
+        confirm = asyncio.create_task(send(self.exchange, message, given_up))
         try:
             yield confirm
         finally:
             confirm.cancel()
             await asyncio.gather(confirm, return_exceptions=True)
             self.under_way -= 1
+            self.bytes_under_way -= len(message.body)
             if not self.under_way:
                 self.idle.set()
 
@@ -227,15 +255,16 @@ class _Line:
         """Whether it is confirmed in time; False: it has left, and is not.
 
         Time counts from when it has left: while this process is busy it may wait for its turn, and then the broker's
-        answer to a later call says nothing about it.
+        answer to a later call says nothing about it. A large one, and who waits behind it, has the time it needs.
 
         Raises:
             PublishRefused: the broker nacked it.
             BrokerUnavailable: the connection is lost, or it could not leave for long.
         """
-        deadline = monotonic_seconds() + CONFIRM_SECONDS
+        more = sending_seconds(self.bytes_under_way)
+        deadline = monotonic_seconds() + CONFIRM_SECONDS + more
         while True:
-            await asyncio.wait([confirm], timeout=seconds)
+            await asyncio.wait([confirm], timeout=seconds + more)
             if confirm.done():
                 confirm.result()
                 return True
@@ -254,8 +283,14 @@ class _Line:
         async with self._asking:
             if self._asked > wanted:
                 return
-            asked = monotonic_seconds()
-            await bounded(self.channel.set_qos(prefetch_count=1, timeout=ANSWER_SECONDS), ANSWER_SECONDS)
+            if self._silent:
+                raise BrokerUnavailable("broker: the connection does not answer")
+            asked, seconds = monotonic_seconds(), ANSWER_SECONDS + sending_seconds(self.bytes_under_way)
+            try:
+                await bounded(self.channel.set_qos(prefetch_count=1, timeout=seconds), seconds)
+            except BrokerUnavailable:
+                self._silent = True
+                raise
             self._asked = asked
 
     async def close(self) -> None:

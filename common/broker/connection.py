@@ -20,9 +20,13 @@ from common.logs import get_logger
 
 HEARTBEAT_SECONDS = 10
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 3.0
+MOST_UNCLOSED = 16
 
 log = get_logger(__name__)
 T = TypeVar("T")
+_unclosed: set[asyncio.Task[None]] = set()
+"""Connections whose closing takes longer."""
 
 BROKER_ERRORS = (AMQPError, OSError, RuntimeError, TimeoutError)
 """What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection."""
@@ -66,8 +70,10 @@ async def connect_plainly(url: str, name: str) -> AbstractConnection:
     """A connection that does not come back when it is lost.
 
     Raises:
-        BrokerUnavailable: no broker there, or it refuses us.
+        BrokerUnavailable: no broker there, it refuses us, or it does not even let go of earlier connections.
     """
+    if len(_unclosed) >= MOST_UNCLOSED:
+        raise BrokerUnavailable(f"broker: it reads nothing; {len(_unclosed)} connections are still being closed")
     return await bounded(aio_pika.connect(_address(url, name), timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
 
 
@@ -76,13 +82,21 @@ def _address(url: str, name: str) -> URL:
 
 
 async def close(connection: AbstractConnection | None) -> None:
-    """Close for good; a broker that is away is no reason to wait."""
+    """Close for good; a broker that is away, or reads nothing, is no reason to wait.
+
+    The library waits for what is in the socket's buffer, and swallows a cancellation while it does (measured under a
+    memory alarm): its work goes on by itself.
+    """
     if connection is None:
         return
-    try:
-        await bounded(connection.close(), 3)
-    except BrokerUnavailable as error:
-        log.debug("broker.close_failed", reason=str(error))
+    closing = asyncio.create_task(connection.close())
+    await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+    if not closing.done():
+        closing.cancel()
+        _unclosed.add(closing)
+        closing.add_done_callback(_unclosed.discard)
+    elif not closing.cancelled() and (error := closing.exception()):
+        log.debug("broker.close_failed", reason=type(error).__name__)
 
 
 async def keep_trying(step: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:

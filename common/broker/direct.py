@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aio_pika.abc import AbstractConnection, AbstractExchange
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
 from common.broker.publisher import Outgoing, PublishRefused, Unroutable, confirming_channel, send
@@ -74,9 +74,39 @@ class Direct:
             return MayNotSend()
         if isinstance(error, PublishRefused):
             return QueueFull(f"queue {self._queue} is full, or has no leader")
-        if isinstance(error, BrokerUnavailable) and not self._connection.is_closed:
+        if isinstance(error, BrokerUnavailable) and self._connection.connected.is_set():
             return QueueFull(f"queue {self._queue} does not confirm")
         return error
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a queue is like: how many messages wait in it, and how many consumers it has."""
+
+    messages: int
+    consumers: int
+
+
+async def look_at(url: str, queue: str) -> Seen | None:
+    """What the broker says of a queue; None: it is there, and no more is said (no leader, or somebody's own).
+
+    Raises:
+        NoSuchQueue.
+        BrokerUnavailable: no broker there, or it refuses us.
+    """
+    connection = await connect_plainly(url, "looks at a queue")
+    try:
+        channel = await bounded(connection.channel(), CONNECT_SECONDS)
+        found = (await bounded(channel.get_queue(queue), CONNECT_SECONDS)).declaration_result  # declares passively
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity) and "no queue" in str(error.__cause__):
+            raise NoSuchQueue(queue) from error
+        if connection.is_closed:
+            raise
+        return None
+    finally:
+        await close(connection)
+    return Seen(found.message_count or 0, found.consumer_count or 0)
 
 
 @asynccontextmanager

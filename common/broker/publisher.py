@@ -25,6 +25,16 @@ PUBLISH_SECONDS = 4.0
 """How long a confirm may take; the ingress answers 503 within 5 s."""
 
 
+FREE_BYTES = 2**20
+SLOWEST_LINK = 1_000_000
+"""Bytes per second; what is larger than `FREE_BYTES` has so much more time."""
+
+
+def sending_seconds(size: int) -> float:
+    """How much longer than a small message one of this many bytes may take, or several together."""
+    return max(0, size - FREE_BYTES) / SLOWEST_LINK
+
+
 class PublishRefused(BrokerUnavailable):
     """The broker answered, and did not take it: nacked, as a queue is full."""
 
@@ -93,7 +103,7 @@ class Publisher:
         await close(self._connection)
 
     async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
-        """Publish and wait for the broker's confirm.
+        """Publish and wait for the broker's confirm; a large message has more time (`sending_seconds`).
 
         Raises:
             Unroutable: no queue wants it.
@@ -103,7 +113,7 @@ class Publisher:
         exchange = self._exchanges.get(message.exchange)
         if exchange is None:
             raise BrokerUnavailable("broker: not connected yet")
-        await send(exchange, message, seconds)
+        await send(exchange, message, seconds + sending_seconds(len(message.body)))
 
     async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
         """Ask the broker whether it answers and these queues are there.

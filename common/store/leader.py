@@ -47,6 +47,7 @@ class Leadership:
         self._descriptor: int | None = None
         self._connection: AsyncConnection | None = None
         self._pulsed: float | None = None
+        self._looked = False
         self._seen: datetime | None = None
         self._seen_since = 0.0
 
@@ -64,7 +65,7 @@ class Leadership:
                 await self._take_from_holder()
             return False
         except StoreUnavailable:
-            self._seen = None  # who cannot look knows nothing about the holder
+            self._looked = False  # who cannot look knows nothing about the holder
             raise
         except (SQLAlchemyError, OSError) as error:
             await self.release()
@@ -141,7 +142,7 @@ class Leadership:
         """
         await self._write_beat(f"{self._role} standby")
         log.warning("leader.frozen", role=self._role, seconds=FROZEN_SECONDS)
-        self._seen = None
+        self._looked = False
         if not self._store.postgres:
             with suppress(FileNotFoundError):  # another that stands by was first
                 os.unlink(self._path)
@@ -177,8 +178,8 @@ class Leadership:
         async with self._store.reading() as transaction:
             row = await transaction.row(select(_beat.c.at).where(_beat.c.name == self._role))
         seen = None if row is None else row.at
-        if seen is None or seen != self._seen:
-            self._seen, self._seen_since = seen, self._clock()
+        if not self._looked or seen != self._seen:
+            self._looked, self._seen, self._seen_since = True, seen, self._clock()
             return False
         return self._clock() - self._seen_since >= FROZEN_SECONDS
 

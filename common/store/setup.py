@@ -15,11 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
+from common.crypto import TokenCipher
 from common.errors import SettingsError, StoreUnavailable
 from common.logs import get_logger
 from common.settings import SiteSettings, SyncarooSettings
 from common.store.engine import Store, Transaction, is_passing
 from common.store.insert import insert
+from common.store.keys import check_keys
 from schemas.tables import FactRow, table_of
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
@@ -98,14 +100,15 @@ def facts_of(site: SiteSettings, syncaroo: SyncarooSettings) -> dict[str, str]:
     return {"SYNCAROO_BASE_URL": syncaroo.syncaroo_base_url, "EVENT_SOURCE": site.source}
 
 
-async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
-    """Wait until the store answers and has our schema; then check that it belongs to this environment.
+async def wait_for_store(store: Store, facts: dict[str, str], cipher: TokenCipher | None = None) -> bool:
+    """Wait until the store answers and has our schema; then check that it belongs to this environment, and that the
+    cipher of who needs Syncaroo's tokens opens them.
 
     A store that is away or not migrated yet is waited for with backoff, told once per kind of trouble; then True, so
     that a caller can tell that it was not stopped before.
 
     Raises:
-        SettingsError: the store has a newer schema, or remembers another environment.
+        SettingsError: the store has a newer schema, remembers another environment, or needs another key.
     """
     told: set[str] = set()
     async for attempt in AsyncRetrying(
@@ -115,6 +118,8 @@ async def wait_for_store(store: Store, facts: dict[str, str]) -> bool:
             try:
                 await _check_schema(store)
                 await remember(store, facts)
+                if cipher is not None:
+                    await check_keys(store, cipher)
             except StoreUnavailable as error:
                 if str(error) not in told:
                     told.add(str(error))
@@ -127,12 +132,19 @@ async def check_store(store: Store, facts: dict[str, str]) -> None:
     """Once, for a command: the store has our schema and belongs to this environment. Writes nothing.
 
     Raises:
-        StoreUnavailable: it does not answer, or its schema is older.
+        StoreUnavailable: it does not answer, is not there, or its schema is older.
         SettingsError: as above.
     """
+    _check_file(store)
     await _check_schema(store)
     async with store.reading() as transaction:
         _refuse_others(await _known(transaction), facts)
+
+
+def _check_file(store: Store) -> None:
+    """SQLite would make it, when asked."""
+    if not store.postgres and not Path(store.url.database or "").exists():
+        raise StoreUnavailable(f"store: there is no file {store.url.database}; run `gateway setup` where it is to be")
 
 
 async def _check_schema(store: Store) -> None:
@@ -142,7 +154,8 @@ async def _check_schema(store: Store) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
     if found is not None and found not in known:
         raise SettingsError(["DATABASE_URL: the store's schema is newer than this program; run the newer program"])
-    raise StoreUnavailable("store: the schema is older than this program; run `gateway setup`")
+    what = "it has no tables" if found is None else "the schema is older than this program"
+    raise StoreUnavailable(f"store: {what}; run `gateway setup`")
 
 
 async def remember(store: Store, facts: dict[str, str]) -> None:

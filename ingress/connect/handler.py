@@ -128,8 +128,11 @@ class ConnectHandler:
         attempt_id = self._attempt_of(session, came.state)
         if attempt_id is None:
             raise _wrong_state()
-        if await self._attempts.use(attempt_id) and not await self._published(attempt_id, came.code):
-            return error_page(request, 503, await self._undone(attempt_id), {hdrs.RETRY_AFTER: "5"})
+        # A link whose code died with its process may be opened again: the page reloads itself, and brings it once more.
+        if await self._attempts.use(attempt_id):
+            if not await self._published(attempt_id, came.code):
+                return error_page(request, 503, await self._undone(attempt_id), {hdrs.RETRY_AFTER: "5"})
+            await self._attempts.handed_on(attempt_id)
         attempt = await self._attempts.used(attempt_id)
         if attempt is None:
             raise _wrong_state()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.crypto import same_secret
 from common.settings import AdminSettings
-from ingress.oauth.throttle import Throttle
+from ingress.oauth.throttle import Throttle, of_account, of_address
 
 
 class AdminLogin:
@@ -16,15 +16,15 @@ class AdminLogin:
 
     def wait(self, address: str) -> float:
         """Seconds until the next guess from this address is looked at; 0: now."""
-        return max(0.0, self._throttle.wait(_row(address), address))
+        return self._throttle.wait(of_account(_row(address)), of_address(address))
 
     def attempt(self, token: str, address: str) -> str | None:
         """The holder's name, or None for a wrong token."""
         matches = [name for name, expected in self._tokens if same_secret(token, expected)]
         if not matches:
-            self._throttle.failed(_row(address), address)
+            self._throttle.failed(of_account(_row(address)), of_address(address))
             return None
-        self._throttle.succeeded(_row(address))
+        self._throttle.succeeded(of_account(_row(address)))
         return matches[0]
 
 

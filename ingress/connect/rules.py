@@ -16,6 +16,8 @@ from ingress.parameters import BadInput, one
 STATE_LIFETIME = timedelta(minutes=10)
 GIVEN_UP_AFTER = timedelta(minutes=15)
 """A code that nobody concluded in this time will not be: the token worker gives up after 10 minutes."""
+HANDING_ON = timedelta(seconds=10)
+"""Longer than the broker is waited for: a code that is not handed on by then has died with its process."""
 SLOW_AFTER = timedelta(seconds=20)
 FOLLOW_SECONDS = 2
 
@@ -76,6 +78,8 @@ class Attempt:
     outcome: str
     detail: str | None
     age: timedelta
+    handed_on: bool = True
+    """Whether the token worker's queue has the code."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ def view_of(attempt: Attempt) -> View:
         return View("Not connected", text, "bad", attempt.detail, again=True)
     if attempt.outcome == "failed":
         text = "We could not get Syncaroo's tokens in time. Nothing has changed: an access that worked goes on working."
+        return View("Not connected", text, "bad", attempt.detail, again=True)
+    if not attempt.handed_on and attempt.age > HANDING_ON:
+        text = (
+            "The authorization got lost on its way to the token worker, and by now it is too old. Nothing has changed."
+        )
         return View("Not connected", text, "bad", attempt.detail, again=True)
     if attempt.age > GIVEN_UP_AFTER:
         text = (

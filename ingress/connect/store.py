@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 
 from common.ids import new_id
 from common.store.engine import Store, Transaction
-from ingress.connect.rules import STATE_LIFETIME, Attempt
+from ingress.connect.rules import HANDING_ON, STATE_LIFETIME, Attempt
 from schemas.tables import ConnectAttemptRow, table_of
 
 KEPT_FOR = timedelta(days=7)
@@ -34,9 +34,21 @@ class ConnectStore:
         return attempt_id
 
     async def use(self, attempt_id: str) -> bool:
-        """Use the attempt up; False when it was used before, is older than 10 minutes, or not there."""
+        """The right to hand the attempt's code on; it lasts until that is done, or for 10 s.
+
+        False when that is done or somebody is at it, and for an attempt that is over, older than 10 minutes, or not
+        there.
+        """
         async with self._store.transaction() as transaction:
-            return await _use(transaction, attempt_id, outcome="pending")
+            return await _use(transaction, attempt_id)
+
+    async def handed_on(self, attempt_id: str) -> None:
+        """The broker has the code: now the attempt is used up."""
+        async with self._store.transaction() as transaction:
+            now = await transaction.now()
+            await transaction.execute(
+                update(_attempt).where(_attempt.c.attempt_id == attempt_id).values(handed_on_at=now)
+            )
 
     async def decline(self, attempt_id: str, error: str) -> None:
         """Use the attempt up without a code."""
@@ -58,7 +70,8 @@ class ConnectStore:
             row = await transaction.row(select(_attempt).where(_attempt.c.attempt_id == attempt_id))
             if row is None or row.used_at is None:
                 return None
-            return Attempt(row.outcome, row.detail, await transaction.now() - row.used_at)
+            age = await transaction.now() - row.used_at
+            return Attempt(row.outcome, row.detail, age, handed_on=row.handed_on_at is not None)
 
 
 async def _use(transaction: Transaction, attempt_id: str, **values: Any) -> bool:
@@ -67,7 +80,9 @@ async def _use(transaction: Transaction, attempt_id: str, **values: Any) -> bool
         update(_attempt)
         .where(
             _attempt.c.attempt_id == attempt_id,
-            _attempt.c.used_at.is_(None),
+            _attempt.c.outcome == "pending",
+            _attempt.c.handed_on_at.is_(None),
+            or_(_attempt.c.used_at.is_(None), _attempt.c.used_at < now - HANDING_ON),
             _attempt.c.created_at > now - STATE_LIFETIME,
         )
         .values(used_at=now, **values)

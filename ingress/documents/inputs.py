@@ -31,6 +31,8 @@ PARAMETERS: dict[str, tuple[str, Schema]] = {
     "clientId": ("PLATFORM_CLIENT_ID.", TEXT),
     "redirectUri": ("One of PLATFORM_REDIRECT_URIS.", TEXT),
     "responseType": ("How to come back.", {"const": "code"}),
+    "codeChallenge": ("PKCE (RFC 7636), enforced when it is given.", TEXT),
+    "codeChallengeMethod": ("Of the challenge.", {"const": "S256"}),
     "state": ("Comes back as it is.", TEXT),
     "code": ("Syncaroo's authorization code.", TEXT),
     "error": ("Why Syncaroo did not authorise us.", TEXT),
@@ -60,6 +62,7 @@ TOKEN_FORM = Media(
         "properties": {
             "grantType": {"enum": ["authorization_code", "refresh_token"]},
             "code": TEXT,
+            "codeVerifier": TEXT | {"description": "Where the authorization held a codeChallenge (RFC 7636)."},
             "redirectUri": TEXT | {"description": "Of the authorization, if it is told."},
             "refreshToken": TEXT,
             "clientId": TEXT | {"description": "Here or by HTTP Basic."},

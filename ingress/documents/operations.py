@@ -68,21 +68,29 @@ SYNCAROO = (
     _check("checkConnectionAtRoot", "/check_connection"),
     Operation(
         "exchangeToken", "POST", "~/oauth/token", "A code or a refresh token for tokens, once each.",
-        {200: json(TokenPair), 400: (REFUSAL, PROBLEM), 401: REFUSAL, 413: (REFUSAL, PROBLEM), 503: REFUSAL},
+        {
+            200: json(TokenPair), 400: (REFUSAL, PROBLEM), 401: REFUSAL, 413: (REFUSAL, PROBLEM), 429: REFUSAL,
+            503: REFUSAL,
+        },
         "client", "", TOKEN_FORM, tag="Syncaroo",
     ),
 )  # fmt: skip
 
-_AUTHORIZE = "connectionId! clientId! redirectUri! responseType! state"
+_AUTHORIZE = "connectionId! clientId! redirectUri! responseType! state codeChallenge codeChallengeMethod"
 PAGES = (
     Operation(
-        "authorize", "GET", "~/oauth/authorize", "The login page, or the page that asks for consent.",
-        {200: PAGE, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", _AUTHORIZE, tag="pages",
+        "authorize", "GET", "~/oauth/authorize", "The login, or the page that asks for consent.",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 503: PAGE}, "nothing", _AUTHORIZE, tag="pages",
     ),
     Operation(
         "decide", "POST", "~/oauth/authorize", "A login, or a decision: back to Syncaroo with a code.",
         {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE, 503: PAGE},
         "nothing", _AUTHORIZE, LOGIN_OR_DECISION, tag="pages",
+    ),
+    Operation(
+        "loggedIn", "GET", "/login/callback", "Back from the platform's identity provider, where there is one.",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE, 404: PAGE, 503: PAGE},
+        "nothing", "state code error", tag="pages",
     ),
     Operation(
         "connect", "GET", "/connect", "On to Syncaroo, to let us into its API; first the login page.",

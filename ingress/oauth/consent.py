@@ -6,43 +6,51 @@ Documented by Syncaroo: the address's parameters, the confirmation, and `connect
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
 import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import asdict
 from datetime import timedelta
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp_session import Session, get_session
 
+from common.codec import canonical
+from common.crypto import Signer
+from common.logs import get_logger
 from common.settings import PlatformSettings
-from ingress.oauth.login import LoggedIn, Login, TooMany
-from ingress.oauth.rules import Authorization, origin_of, read_authorization, way_back
-from ingress.oauth.store import Account, NewCode, OAuthStore
+from ingress.oauth.rules import Authorization, hash_of, origin_of, read_authorization, way_back
+from ingress.oauth.store import Account, Consent, NewCode, OAuthStore
+from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
-from ingress.pages.session import USER, check_csrf, csrf_token, sign_in, signed_in
+from ingress.pages.session import CSRF_FIELD, check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
 
 SHOWN_LOCATIONS = 200
+
+log = get_logger(__name__)
 
 
 class ConsentPages:
     """One address: what it shows depends on who is looking."""
 
-    def __init__(self, store: OAuthStore, platform: PlatformSettings, login: Login) -> None:
+    def __init__(
+        self, store: OAuthStore, platform: PlatformSettings, visitors: Visitors, sign_in: SignIn, signer: Signer
+    ) -> None:
         self._store = store
         self._platform = platform
-        self._login = login
+        self._visitors = visitors
+        self._sign_in = sign_in
+        self._signer = signer
 
     @page
     async def show(self, request: web.Request) -> web.Response:
-        """GET: the login page, or the consent page of whoever is logged in."""
+        """GET: the login, or the consent page of whoever is logged in."""
         wanted = self._wanted(request)
         session = await get_session(request)
-        account = await self._account(session)
+        account = await self._visitors.account(session)
         if account is None:
-            return _login_page(request, session)
+            return await self._sign_in.ask(request)
         return await self._consent_page(request, session, wanted, account)
 
     @page
@@ -52,36 +60,12 @@ class ConsentPages:
         form = await read_form(request)
         if "decision" in form:
             return await self._decide(request, wanted, form)
-        return await self._log_in(request, form)
+        return await self._sign_in.answer(request, form)
 
     def _wanted(self, request: web.Request) -> Authorization:
         platform = self._platform
         values = singles(request.query.items())
         return read_authorization(values, platform.platform_client_id, platform.platform_redirect_uris)
-
-    async def _account(self, session: Session) -> Account | None:
-        user_id = signed_in(session, USER)
-        return None if user_id is None else await self._store.account(user_id)
-
-    async def _log_in(self, request: web.Request, form: dict[str, str]) -> web.Response:
-        session = await get_session(request)
-        login = form.get("login", "").strip()
-        if not check_csrf(session, form):
-            return _login_page(request, session, "This page was too old, or cookies are off. Please try again.", 400)
-        outcome = await self._login.attempt(login, form.get("password", ""), request.remote or "")
-        if isinstance(outcome, LoggedIn):
-            await sign_in(request, USER, outcome.user_id)
-            return redirect(_here(request))
-        if isinstance(outcome, TooMany):
-            seconds = math.ceil(outcome.seconds)
-            return _login_page(
-                request,
-                session,
-                f"Too many wrong passwords. Please try again in {seconds} seconds.",
-                429,
-                {hdrs.RETRY_AFTER: str(seconds)},
-            )
-        return _login_page(request, session, "Login or password is wrong.", 401)
 
     async def _consent_page(
         self, request: web.Request, session: Session, wanted: Authorization, account: Account
@@ -98,54 +82,50 @@ class ConsentPages:
                 "locations": locations[:SHOWN_LOCATIONS],
                 "more": len(locations[SHOWN_LOCATIONS:]),
                 "csrf": csrf_token(session),
+                "once": secrets.token_urlsafe(16),
             },
             form_origins=[origin_of(wanted.redirect_uri)],
         )
 
     async def _decide(self, request: web.Request, wanted: Authorization, form: dict[str, str]) -> web.Response:
         session = await get_session(request)
-        account = await self._account(session)
+        account = await self._visitors.account(session)
         if account is None:
-            return _login_page(request, session, "Please sign in again.", 401)
+            return await self._sign_in.ask(request, "Please sign in again.", 401)
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":
-            return redirect(way_back(wanted, code=await self._allow(wanted, account)))
+            code = self._code(wanted, account, form)
+            await self._allow(wanted, account, code)
+            return redirect(way_back(wanted, code=code))
         if form["decision"] == "deny":
             return redirect(way_back(wanted, error="access_denied"))
         raise BadInput("decision must be allow or deny")
 
-    async def _allow(self, wanted: Authorization, account: Account) -> str:
-        code = secrets.token_urlsafe(32)
+    def _code(self, wanted: Authorization, account: Account, form: dict[str, str]) -> str:
+        """The code of this very page: a page that is sent twice, as by a double click, has one.
+
+        A secret to all but this session, whose CSRF token is in it.
+        """
+        once = form.get("once") or secrets.token_urlsafe(16)
+        parts = [form[CSRF_FIELD], once, account.user_id, account.mark, canonical(asdict(wanted))]
+        return urlsafe_b64encode(self._signer.sign("\n".join(parts).encode())).decode().rstrip("=")
+
+    async def _allow(self, wanted: Authorization, account: Account, code: str) -> None:
         remembered = NewCode(
-            code_hash=hash_of(code),
+            code_hash=hash_of(code, wanted.challenge),
             connection_id=wanted.connection_id,
             user_id=account.user_id,
             client_id=wanted.client_id,
             redirect_uri=wanted.redirect_uri,
         )
-        if not await self._store.allow(remembered, timedelta(seconds=self._platform.code_seconds)):
-            raise _not_yours()
-        return code
-
-
-def hash_of(code: str) -> str:
-    """What the store knows of a code."""
-    return hashlib.sha256(code.encode()).hexdigest()
+        match await self._store.allow(remembered, timedelta(seconds=self._platform.code_seconds)):
+            case Consent.NOT_YOURS:
+                raise _not_yours()
+            case Consent.SPENT:
+                raise BadInput("this page was answered already: please go back to Syncaroo, and begin again there")
+        log.info("oauth.consented", connection_id=wanted.connection_id, user_id=account.user_id)
 
 
 def _not_yours() -> BadInput:
     return BadInput("this connection belongs to another account")
-
-
-def _login_page(
-    request: web.Request, session: Session, message: str = "", status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    context = {"csrf": csrf_token(session), "message": message}
-    return render(request, "login.html", context, status=status, headers=headers)
-
-
-def _here(request: web.Request) -> str:
-    """The same address with the same parameters; one slash at its beginning, so that it stays on this site."""
-    path = re.sub("/+", "/", request.rel_url.raw_path)
-    return f"{path}?{request.rel_url.raw_query_string}"

@@ -7,7 +7,8 @@ Documented by Syncaroo: the form, and an answer of exactly `accessToken`, `expir
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,11 +21,12 @@ from common.codec import dumps
 from common.crypto import any_secret, same_secret
 from common.errors import Unavailable
 from common.ids import new_id
+from common.logs import get_logger
 from common.settings import PlatformSettings
 from common.signed_text import SignedText
-from ingress.oauth.consent import hash_of
 from ingress.oauth.rules import CodeGrant, OAuthError, RefreshGrant, expires_text, read_client, read_grant
 from ingress.oauth.store import Issued, OAuthStore
+from ingress.oauth.throttle import Throttle, of_client
 from ingress.pages.forms import read_form
 from ingress.parameters import BadInput
 from ingress.problems import retry_after
@@ -32,6 +34,8 @@ from ingress.problems import retry_after
 REFRESH_PREFIX = "sgw_rt_"
 NO_STORE: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Basic realm="token", charset="UTF-8"'}
+
+log = get_logger(__name__)
 
 S = TypeVar("S")
 Method = Callable[[S, web.Request], Awaitable[web.Response]]
@@ -45,7 +49,7 @@ def answering_rfc6749(method: Method[S]) -> Method[S]:
         try:
             return await method(self, request)
         except OAuthError as error:
-            return _error(error.status, error.reason, error.detail, CHALLENGE if error.challenge else None)
+            return _error(error.status, error.reason, error.detail, error.headers)
         except BadInput as error:
             return _error(400, "invalid_request", f"{error.detail}.")
         except web.HTTPRequestEntityTooLarge:
@@ -78,12 +82,18 @@ class TokenEndpoint:
     """Exchanges grants for tokens."""
 
     def __init__(
-        self, store: OAuthStore, platform: PlatformSettings, tokens: AccessTokens, refresh_tokens: SignedText
+        self,
+        store: OAuthStore,
+        platform: PlatformSettings,
+        tokens: AccessTokens,
+        refresh_tokens: SignedText,
+        throttle: Throttle,
     ) -> None:
         self._store = store
         self._platform = platform
         self._tokens = tokens
         self._refresh_tokens = refresh_tokens
+        self._throttle = throttle
         self._lifetime = timedelta(days=platform.refresh_token_days)
 
     @answering_rfc6749
@@ -99,15 +109,22 @@ class TokenEndpoint:
 
     def _known_client(self, request: web.Request, form: dict[str, str]) -> str:
         client = read_client(request.headers.getall(hdrs.AUTHORIZATION, []), form)
+        guesses = of_client(request.remote or "")
+        if wait := math.ceil(self._throttle.wait(guesses)):
+            detail = f"Too many wrong client secrets from this address. Try again in {wait} seconds."
+            raise OAuthError("temporarily_unavailable", detail, status=429, headers={hdrs.RETRY_AFTER: str(wait)})
         known = same_secret(client.client_id, self._platform.platform_client_id)
         if not any_secret(client.secret, self._platform.secrets()) or not known:
+            self._throttle.failed(guesses)
+            log.warning("oauth.client_refused", address=request.remote)
             detail = "clientId or clientSecret is wrong."
-            raise OAuthError("invalid_client", detail, status=401, challenge=client.by_basic)
+            raise OAuthError("invalid_client", detail, status=401, headers=CHALLENGE if client.by_basic else None)
+        self._throttle.succeeded(guesses)
         return client.client_id
 
     async def _redeem(self, grant: CodeGrant, client_id: str) -> Issued | None:
         return await self._store.redeem(
-            hash_of(grant.code), client_id, grant.redirect_uri, family=new_id(), lifetime=self._lifetime
+            grant.code_hash, client_id, grant.redirect_uri, family=new_id(), lifetime=self._lifetime
         )
 
     async def _refresh(self, grant: RefreshGrant) -> Issued | None:
@@ -127,7 +144,7 @@ class TokenEndpoint:
         return web.Response(body=dumps(body), content_type="application/json", headers=NO_STORE)
 
 
-def _error(status: int, error: str, description: str, headers: dict[str, str] | None = None) -> web.Response:
+def _error(status: int, error: str, description: str, headers: Mapping[str, str] | None = None) -> web.Response:
     body = dumps(Refusal(error=error, error_description=description))
     return web.Response(
         status=status, body=body, content_type="application/json", headers={**NO_STORE, **(headers or {})}

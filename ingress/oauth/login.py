@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from ingress.oauth.store import OAuthStore
-from ingress.oauth.throttle import Throttle
+from common.errors import Unavailable
+from ingress.oauth.store import Account, OAuthStore
+from ingress.oauth.throttle import Throttle, of_account, of_address
 from ingress.passwords import Passwords
 
 AT_ONCE = 2
+MOST_WAITING = 100
+"""Some seconds of work. Who comes beyond that is told to come back, rather than to wait behind a flood."""
 
 
 @dataclass(frozen=True)
 class LoggedIn:
     """The password was right."""
 
-    user_id: str
+    account: Account
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,25 @@ class Login:
         self._passwords = passwords
         self._throttle = throttle
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def attempt(self, login: str, password: str, address: str) -> LoggedIn | WrongPassword | TooMany:
         """Whether this person is who they say they are.
 
         Raises:
-            StoreUnavailable: nobody can tell; not counted as wrong.
+            Unavailable: nobody can tell now; not counted as wrong.
         """
         if refused := self._refused(login, address):  # at once, before anything costs
             return refused
+        if self._waiting >= MOST_WAITING:
+            raise Unavailable("too many people are logging in at once")
+        self._waiting += 1
+        try:
+            return await self._in_turn(login, password, address)
+        finally:
+            self._waiting -= 1
+
+    async def _in_turn(self, login: str, password: str, address: str) -> LoggedIn | WrongPassword | TooMany:
         async with self._turns:
             # Again: of a thousand that came at once, only the first few are tried.
             if refused := self._refused(login, address):
@@ -55,11 +68,11 @@ class Login:
             account = await self._store.account_of(login)
             stored = None if account is None else account.password_hash
             if not await self._passwords.verify(stored, password) or account is None:
-                self._throttle.failed(login, address)
+                self._throttle.failed(of_account(login), of_address(address))
                 return WrongPassword()
-        self._throttle.succeeded(login)
-        return LoggedIn(account.user_id)
+        self._throttle.succeeded(of_account(login))
+        return LoggedIn(account)
 
     def _refused(self, login: str, address: str) -> TooMany | None:
-        seconds = self._throttle.wait(login, address)
+        seconds = self._throttle.wait(of_account(login), of_address(address))
         return TooMany(seconds) if seconds > 0 else None

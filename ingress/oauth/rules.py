@@ -7,7 +7,9 @@ RFC 6749 gives the errors; everything else is our decision.
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode
+import hashlib
+import re
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,17 +19,20 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 from common.errors import Permanent
 from ingress.parameters import BadInput, one, positive_number
 
+MAX_STATE = 4096
 REUSE_GRACE = timedelta(seconds=30)
 """A retired refresh token presented this soon after is taken for a crossing of requests, not for a theft."""
 
 
 class OAuthError(Permanent):
-    """An answer of RFC 6749 §5.2; `challenge`: the client tried Basic and is told so."""
+    """An answer of RFC 6749 §5.2, with headers of its own."""
 
-    def __init__(self, error: str, description: str, *, status: int = 400, challenge: bool = False) -> None:
+    def __init__(
+        self, error: str, description: str, *, status: int = 400, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(error, description)
         self.status = status
-        self.challenge = challenge
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Authorization:
     client_id: str
     redirect_uri: str
     state: str | None
+    challenge: str | None = None
 
 
 def read_authorization(values: Mapping[str, str], client_id: str, redirect_uris: Sequence[str]) -> Authorization:
@@ -54,7 +60,22 @@ def read_authorization(values: Mapping[str, str], client_id: str, redirect_uris:
     if one(values, "responseType") != "code":
         raise BadInput("responseType must be code")
     connection_id = positive_number(one(values, "connectionId"), "connectionId")
-    return Authorization(connection_id, client_id, redirect_uri, values.get("state"))
+    state = values.get("state")
+    if state is not None and len(state) > MAX_STATE:
+        raise BadInput("state is too long")
+    return Authorization(connection_id, client_id, redirect_uri, state, _challenge(values))
+
+
+def _challenge(values: Mapping[str, str]) -> str | None:
+    """PKCE's challenge, by S256 alone: `plain` would show the verifier to whoever sees the address."""
+    challenge, method = one(values, "codeChallenge"), one(values, "codeChallengeMethod")
+    if challenge is None and method is None:
+        return None
+    if method != "S256":
+        raise BadInput("codeChallengeMethod must be S256")
+    if challenge is None or not re.fullmatch(r"[A-Za-z0-9_-]{43}", challenge):
+        raise BadInput("codeChallenge must be the SHA-256 of the verifier in base64url, without padding")
+    return challenge
 
 
 def way_back(wanted: Authorization, **outcome: str) -> str:
@@ -114,6 +135,26 @@ class CodeGrant:
 
     code: str = field(repr=False)
     redirect_uri: str | None
+    verifier: str | None = field(default=None, repr=False)
+
+    @property
+    def code_hash(self) -> str:
+        """By what the store knows the code, if it was this client that asked for it."""
+        return hash_of(self.code, None if self.verifier is None else challenge_of(self.verifier))
+
+
+def challenge_of(verifier: str) -> str:
+    """PKCE's S256."""
+    return urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+
+
+def hash_of(code: str, challenge: str | None) -> str:
+    """What the store knows of a code.
+
+    The challenge is part of it: without the verifier the code is not found, and with a verifier for which there was no
+    challenge it is not found either. No challenge holds a colon, so that no code can play both.
+    """
+    return hashlib.sha256(f"{challenge or ''}:{code}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -131,7 +172,7 @@ def read_grant(form: Mapping[str, str]) -> CodeGrant | RefreshGrant:
     """
     grant_type = one(form, "grantType")
     if grant_type == "authorization_code":
-        return CodeGrant(_required(form, "code"), one(form, "redirectUri"))
+        return CodeGrant(_required(form, "code"), one(form, "redirectUri"), one(form, "codeVerifier"))
     if grant_type == "refresh_token":
         return RefreshGrant(_required(form, "refreshToken"))
     if not grant_type:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import case, null, select, update
 
 from common.access_tokens import AccessToken
+from common.logs import get_logger
 from common.store.connections import revoke_family
 from common.store.engine import Store, Transaction
 from common.store.events import append_events
@@ -24,6 +27,8 @@ _connection = table_of(ConnectionRow)
 _code = table_of(CodeRow)
 _family = table_of(FamilyRow)
 
+log = get_logger(__name__)
+
 CLOCK_MARGIN = timedelta(minutes=10)
 """How far the ingress's clock may be behind the store's before a revoked token is forgotten too early."""
 
@@ -35,6 +40,12 @@ class Account:
     user_id: str
     login: str | None
     password_hash: str | None = field(repr=False)
+    since: datetime
+
+    @property
+    def mark(self) -> str:
+        """Another one when the password is another, or the user was erased and made again: sessions end with it."""
+        return hashlib.sha256(f"{self.since.isoformat()} {self.password_hash}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,14 @@ class NewCode:
     user_id: str
     client_id: str
     redirect_uri: str
+
+
+class Consent(Enum):
+    """What became of a consent."""
+
+    GIVEN = "its code may be exchanged"
+    SPENT = "its code was exchanged before, or is too old"
+    NOT_YOURS = "the connection is not this user's to give"
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,16 @@ class OAuthStore:
         """The user who logs in so."""
         return await self._account(select(_user).where(_user.c.login == login))
 
+    async def known(self, user_id: str) -> Account:
+        """The user whom the platform's identity provider calls so, made if the platform has not told us of them."""
+        async with self._store.transaction() as transaction:
+            row = {"user_id": user_id, "created_at": await transaction.now()}
+            fresh = insert(transaction, _user).values(row).on_conflict_do_nothing(index_elements=["user_id"])
+            await transaction.execute(fresh)
+            found = await transaction.row(select(_user).where(_user.c.user_id == user_id))
+        assert found is not None
+        return _as_account(found)
+
     async def owner(self, connection_id: int) -> str | None:
         """Whose connection it is; None while nobody has consented to it, nobody's id once its user was erased."""
         async with self._store.reading() as transaction:
@@ -93,14 +122,16 @@ class OAuthStore:
         async with self._store.reading() as transaction:
             return await _locations(transaction, user_id)
 
-    async def allow(self, code: NewCode, lifetime: timedelta) -> bool:
-        """Remember the consent and its code; False when the connection is not this user's to give."""
+    async def allow(self, code: NewCode, lifetime: timedelta) -> Consent:
+        """Remember the consent and its code, once however often it comes."""
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             if not await _is_user(transaction, code.user_id):
-                return False
+                return Consent.NOT_YOURS
+            if await _is_spent(transaction, code, now):
+                return Consent.SPENT
             if await transaction.row(_consent(transaction, code, now)) is None:
-                return False
+                return Consent.NOT_YOURS
             row = {
                 "code_hash": code.code_hash,
                 "connection_id": code.connection_id,
@@ -111,8 +142,8 @@ class OAuthStore:
                 "used_at": None,
                 "family": None,
             }
-            await transaction.execute(_code.insert().values(row))
-        return True
+            await transaction.execute(insert(transaction, _code).values(row).on_conflict_do_nothing())
+        return Consent.GIVEN
 
     async def redeem(
         self, code_hash: str, client_id: str, redirect_uri: str | None, family: str, lifetime: timedelta
@@ -159,6 +190,7 @@ class OAuthStore:
             verdict = judge(generation, row.generation, now - row.rotated_at)
             if verdict is Verdict.STOLEN:
                 await revoke_family(transaction, family, now)
+                log.warning("oauth.refresh_token_reused", connection_id=row.connection_id)
             if verdict is Verdict.CURRENT:
                 await transaction.execute(
                     update(_family)
@@ -207,7 +239,11 @@ class OAuthStore:
     async def _account(self, query: Any) -> Account | None:
         async with self._store.reading() as transaction:
             row = await transaction.row(query)
-        return None if row is None else Account(row.user_id, row.login, row.password_hash)
+        return None if row is None else _as_account(row)
+
+
+def _as_account(row: Any) -> Account:
+    return Account(row.user_id, row.login, row.password_hash, row.created_at)
 
 
 def _consent(transaction: Transaction, code: NewCode, now: datetime) -> Any:
@@ -233,10 +269,18 @@ async def _is_user(transaction: Transaction, user_id: str) -> bool:
     return await transaction.row(query) is not None
 
 
+async def _is_spent(transaction: Transaction, code: NewCode, now: datetime) -> bool:
+    """Whether this very code was used, or its time is over; a fresh one is not there yet."""
+    row = await transaction.row(select(_code.c.used_at, _code.c.expires_at).where(_code.c.code_hash == code.code_hash))
+    return row is not None and (row.used_at is not None or row.expires_at <= now)
+
+
 async def _take_back(transaction: Transaction, matches: list[Any], now: datetime) -> None:
-    row = await transaction.row(select(_code.c.family).where(*matches, _code.c.used_at.is_not(None)))
+    used = [*matches, _code.c.used_at.is_not(None)]
+    row = await transaction.row(select(_code.c.family, _code.c.connection_id).where(*used))
     if row is not None and row.family is not None:
         await revoke_family(transaction, row.family, now)
+        log.warning("oauth.code_reused", connection_id=row.connection_id)
 
 
 async def _is_live(transaction: Transaction, connection_id: int, user_id: str) -> bool:

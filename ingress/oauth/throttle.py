@@ -1,23 +1,95 @@
-"""How often a password may be guessed: per account and per address, in this process's memory.
+"""How often a secret may be guessed: per account, per address, per client's address, in this process's memory.
 
-Ours: after 5 wrong ones in a row for an account, or 20 from an address, wait half a minute; each further one doubles
-that, up to a quarter of an hour. An hour without a wrong one forgives.
+Ours. After so many wrong ones in a row one waits; each further one doubles that, up to a longest wait. An hour without
+a wrong one forgives.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from common.clock import Monotonic
 
-ACCOUNT_LIMIT = 5
-ADDRESS_LIMIT = 20
-FIRST_WAIT = 30.0
-LONGEST_WAIT = 900.0
 FORGIVEN_AFTER = 3600.0
 MAX_ENTRIES = 10_000
 MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class Limit:
+    """From `wrong` wrong ones in a row on, wait: `first` seconds, twice as long after each further one, at most
+    `longest`."""
+
+    wrong: int
+    first: float
+    longest: float
+
+    def wait_after(self, wrong: int) -> float:
+        """Seconds to wait after so many wrong ones."""
+        beyond = wrong - self.wrong
+        return 0.0 if beyond < 0 else min(self.longest, self.first * 2.0 ** min(beyond, 16))
+
+
+ACCOUNT = Limit(5, 30.0, 900.0)
+ADDRESS = Limit(20, 30.0, 900.0)
+CLIENT = Limit(50, 1.0, 60.0)
+"""Milder: a client's secret is not one that people think up, and whoever shares Syncaroo's address must not be able to
+keep it out for long."""
+
+Key = tuple[Limit, str]
+
+
+def of_account(login: str) -> Key:
+    """Passwords for one account, wherever they come from."""
+    return ACCOUNT, login[:MAX_NAME]
+
+
+def of_address(address: str) -> Key:
+    """Passwords from one address, whatever account they are for."""
+    return ADDRESS, _network(address)
+
+
+def of_client(address: str) -> Key:
+    """Client secrets from one address."""
+    return CLIENT, _network(address)
+
+
+class Throttle:
+    """Counts wrong ones; bounded: the entries that were touched longest ago go first."""
+
+    def __init__(self, clock: Monotonic) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[Key, _Guesses] = OrderedDict()
+
+    def wait(self, *keys: Key) -> float:
+        """Seconds until the next one may be tried; 0: now."""
+        now = self._clock()
+        entries = [self._entries.get(key) for key in keys]
+        return max([0.0, *(entry.blocked_until - now for entry in entries if entry is not None)])
+
+    def failed(self, *keys: Key) -> None:
+        """One was wrong."""
+        for key in keys:
+            self._count(key)
+
+    def succeeded(self, *keys: Key) -> None:
+        """One was right: the row of wrong ones has ended."""
+        for key in keys:
+            self._entries.pop(key, None)
+
+    def _count(self, key: Key) -> None:
+        now = self._clock()
+        entry = self._entries.pop(key, None)
+        if entry is None or now - entry.last > FORGIVEN_AFTER:
+            entry = _Guesses()
+        entry.wrong += 1
+        entry.last = now
+        entry.blocked_until = now + key[0].wait_after(entry.wrong)
+        self._entries[key] = entry
+        while len(self._entries) > MAX_ENTRIES:
+            self._entries.popitem(last=False)
 
 
 @dataclass
@@ -27,47 +99,12 @@ class _Guesses:
     blocked_until: float = 0.0
 
 
-class Throttle:
-    """Counts wrong passwords; bounded: the entries that were touched longest ago go first."""
-
-    def __init__(self, clock: Monotonic) -> None:
-        self._clock = clock
-        self._entries: OrderedDict[tuple[str, str], _Guesses] = OrderedDict()
-
-    def wait(self, login: str, address: str) -> float:
-        """Seconds until the next password may be tried; 0: now."""
-        now = self._clock()
-        entries = [self._entries.get(key) for key in _keys(login, address)]
-        return max([0.0, *(entry.blocked_until - now for entry in entries if entry is not None)])
-
-    def failed(self, login: str, address: str) -> None:
-        """A password was wrong."""
-        account, source = _keys(login, address)
-        self._count(account, ACCOUNT_LIMIT)
-        self._count(source, ADDRESS_LIMIT)
-
-    def succeeded(self, login: str) -> None:
-        """A password was right: the account's row of wrong ones has ended."""
-        self._entries.pop(_keys(login, "")[0], None)
-
-    def _count(self, key: tuple[str, str], limit: int) -> None:
-        now = self._clock()
-        entry = self._entries.pop(key, None)
-        if entry is None or now - entry.last > FORGIVEN_AFTER:
-            entry = _Guesses()
-        entry.wrong += 1
-        entry.last = now
-        if entry.wrong >= limit:
-            entry.blocked_until = now + wait_after(entry.wrong - limit)
-        self._entries[key] = entry
-        while len(self._entries) > MAX_ENTRIES:
-            self._entries.popitem(last=False)
-
-
-def wait_after(beyond: int) -> float:
-    """Seconds to wait when the limit was reached `beyond` wrong passwords ago."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(beyond, 16))
-
-
-def _keys(login: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("account", login[:MAX_NAME]), ("address", address)
+def _network(address: str) -> str:
+    """An IPv6 address's /64, which one person has whole; anything else as it is."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))

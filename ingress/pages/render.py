@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -15,7 +16,7 @@ import aiohttp_session
 from aiohttp import hdrs, web
 from jinja2 import FileSystemLoader, StrictUndefined
 
-from common.errors import Unavailable
+from common.errors import IdentityUnavailable, Unavailable
 from common.settings import KeySettings, SiteSettings
 from ingress.pages.session import SessionCookie
 from ingress.parameters import BadInput
@@ -73,6 +74,13 @@ def redirect(location: str, status: int = 303) -> web.Response:
     return web.Response(status=status, headers={hdrs.LOCATION: location, **security_headers()})
 
 
+def here(request: web.Request) -> str:
+    """The same address with the same parameters; one slash at its beginning, so that it stays on this site."""
+    path = re.sub("/+", "/", request.rel_url.raw_path)
+    query = request.rel_url.raw_query_string
+    return f"{path}?{query}" if query else path
+
+
 def error_page(
     request: web.Request, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
@@ -104,6 +112,9 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
             return await method(self, request)
         except BadInput as error:
             return error_page(request, 400, _sentence(error.detail))
+        except IdentityUnavailable as error:
+            message = "The sign-in service does not answer. Please try again in a few seconds."
+            return error_page(request, 503, message, retry_after(error))
         except Unavailable as error:
             message = "We cannot do this right now. Please try again in a few seconds."
             return error_page(request, 503, message, retry_after(error))

@@ -50,20 +50,32 @@ class SessionCookie(EncryptedCookieStorage):
         return cookie if cookie and cookie.isascii() else None
 
 
-async def sign_in(request: web.Request, role: Role, name: str) -> None:
-    """Start a fresh session for this role; nothing but the other role's sign-in is carried over."""
+async def sign_in(request: web.Request, role: Role, name: str, mark: str = "") -> None:
+    """Start a fresh session for this role; nothing but the other role's sign-in is carried over.
+
+    `mark` is given back by `mark_of`: what the account was like, so that the session can end with it.
+    """
     old = await get_session(request)
     fresh = await new_session(request)
-    for other in _ROLES:
-        if other in old:
-            fresh[other] = old[other]
+    for kept in (key for other in _ROLES for key in (other, _mark(other)) if key in old):
+        fresh[kept] = old[kept]
     fresh[role] = name
+    fresh[_mark(role)] = mark
 
 
 def signed_in(session: Session, role: Role) -> str | None:
     """Who is signed in in this role."""
     name = session.get(role)
     return name if isinstance(name, str) else None
+
+
+def mark_of(session: Session, role: Role) -> str:
+    """What `sign_in` was given as the account's mark."""
+    return str(session.get(_mark(role), ""))
+
+
+def _mark(role: Role) -> str:
+    return f"{role}_mark"
 
 
 def csrf_token(session: Session) -> str:

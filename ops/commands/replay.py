@@ -63,16 +63,21 @@ async def _replay(
         past = PastStore(opened.store)
         now = await past.now()
         wanted = Wanted(moment_of(since, now), None if until is None else moment_of(until, now), **filters)
+        if wanted.until is not None and wanted.until <= wanted.since:
+            raise typer.BadParameter("--until must be later than --since")
         found = await past.find(wanted, LINES)
         if not as_json:
             _preview(found, _missing(found, wanted.since, now))
             if found.events and not (dry_run or sure):
+                await opened.must_be_there(to)
                 typer.confirm(f"send {found.events} {'event' if found.events == 1 else 'events'} to {to}?", abort=True)
         sent = 0 if dry_run else await _send(opened, past, wanted, found, to)
+        if sent:
+            await opened.warn_of_loss(to, sent)
     if as_json:
         print_json(_as_json(found, wanted, to) | ({} if dry_run else {"sent": sent}))
     elif not dry_run:
-        out.print(f"{counted(sent, 'event')} in {to}", markup=False)
+        out.print(f"{counted(sent, 'event', 'was sent', 'were sent')} to {to}", markup=False)
 
 
 async def _send(opened: Outlet, past: PastStore, wanted: Wanted, found: Found, to: str) -> int:
@@ -115,7 +120,7 @@ def _missing(found: Found, since: datetime, now: datetime) -> list[str]:
     if now - since > timedelta(days=history.listing_history_days):
         days = history.listing_history_days
         lines.append(f"older than LISTING_HISTORY_DAYS ({days}), only the latest event of each listing is kept")
-    if found.oldest_at is not None and since < found.oldest_at:
+    if found.pruned and found.oldest_at is not None:
         lines.append(f"the oldest event of all is of {_shown(found.oldest_at)} UTC; what was before is gone")
     return lines
 

@@ -38,7 +38,8 @@ def snapshot(
     if as_json:
         print_json({"queue": to, "snapshotId": request.snapshot_id, "listings": listings})
     else:
-        out.print(f"{counted(listings, 'listing')} in {to} (snapshot {request.snapshot_id})", markup=False)
+        were_sent = counted(listings, "listing", "was sent", "were sent")
+        out.print(f"{were_sent} to {to} (snapshot {request.snapshot_id})", markup=False)
 
 
 async def _send(request: SnapshotRequested) -> int:
@@ -53,10 +54,12 @@ async def _send(request: SnapshotRequested) -> int:
         listings = SnapshotStore(opened.store)
         with progress("listings", await listings.count(request)) as show:
             try:
-                return await Snapshots(listings, opened.open_way, opened.source).send_all(request, note)
+                number = await Snapshots(listings, opened.open_way, opened.source).send_all(request, note)
             except (Retryable, Permanent) as error:
                 had = f" {counted(sent, 'listing', 'was', 'were')} sent." if sent else ""
                 raise NotSent(opened.words(error, request.to) + had) from error
+        await opened.warn_of_loss(request.to, number + 1)  # snapshot.completed is one, too
+    return number
 
 
 def add_to(app: typer.Typer) -> None:

@@ -70,11 +70,12 @@ class EventLog:
         Raises:
             LogUnreadable: no broker or no log when it began, or the log is gone for good.
         """
+        since = max(start - SKEW, EARLIEST) if start else None
         async with self._first() as channel:
             last = await _last_offset(channel)
-        if not follow and last is None:
-            return
-        position: Start = max(start - SKEW, EARLIEST) if start else _after(last) if follow else "first"
+            if not follow and (last is None or (since and await _is_quiet_since(channel, since))):
+                return
+        position: Start = since or (_after(last) if follow else "first")
         reading = _Reading(position, _until(None if follow else last, take))
         await self._follow(reading, f"reading {EVENT_LOG}, Ctrl-C ends" if follow else "")
 
@@ -169,6 +170,11 @@ class _Inbox:
     async def put(self, message: AbstractIncomingMessage) -> None:
         await self._queue.put(message)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been delivered that was not taken."""
+        return self._queue.empty()
+
     def end(self, *_: Any) -> None:
         """The channel is closed, or the broker cancelled the subscription."""
         self._queue.put_nowait(None)
@@ -229,6 +235,14 @@ async def _last_offset(channel: AbstractChannel) -> Offset | None:
         last = _logged(batch[-1]).offset
         await bounded(batch[-1].ack(multiple=True), CALL_SECONDS)
     return last
+
+
+async def _is_quiet_since(channel: AbstractChannel, since: datetime) -> bool:
+    """Whether nothing was published after that. The broker then delivers nothing, and says nothing either: what it
+    delivers to a later subscription on the channel says that it is done with the first."""
+    inbox = await _subscribe(channel, since)
+    await _last_offset(channel)
+    return inbox.is_empty
 
 
 def _after(last: Offset | None) -> Start:

@@ -1,14 +1,14 @@
 """Processes are ended, killed, and killed at every point of `tests.kill.points`, under load: nothing is lost.
 
-It all happens once, in `killed`, several gateways side by side, because leases (15 and 20 s) can only be waited out;
-the tests then look at what came of it. `-k` with a point's or process's name plays that one alone.
+It all happens once, in `killed`, both databases side by side, because leases (15 s) can only be waited out; the tests
+then look at what came of it. `-k` with a point's or process's name plays that one alone. Points on the way to
+Syncaroo's tokens are `test_grant`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,22 +22,25 @@ import pytest_asyncio
 from common.errors import GatewayError
 from ops.stack import WORKERS
 from sandbox.driver import DriverError
-from tests.acceptance.world import Changes, World, again_and_again, webhook_body, world
+from tests.acceptance.world import (
+    Changes,
+    Place,
+    World,
+    again_and_again,
+    answers,
+    same_port,
+    selected,
+    webhook_body,
+    world,
+)
 from tests.fixtures.broker import Vhosts
-from tests.kill.points import POINTS, Point
+from tests.kill.points import OF_THE_GRANT, POINTS, Point
 from tests.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 CONNECTION, SECOND_CONNECTION = 99, 100
 PROCESSES = (*WORKERS, "ingress")
-OF_THE_GRANT = (
-    ("callback.exchanged", "refresh.committed"),
-    ("refresh.intent",),
-    ("refresh.sent",),
-    ("refresh.answered",),
-)
-"""Points that hold the lease of the one grant, or lose it: on gateways of their own, side by side."""
 ON_POSTGRESQL = (
     "fetch.before_mark_commits",
     "fetch.before_outcome_commits",
@@ -51,7 +54,7 @@ ON_POSTGRESQL = (
 )
 """Gone through on PostgreSQL, too: points in and right after a transaction, and all of the relay."""
 DEATH_SECONDS = 90.0
-"""A deadline for a busy machine; six gateways are played side by side."""
+"""A deadline for a busy machine; two gateways are played side by side."""
 PAGE_SIZE = 2
 PAUSE = 0.25
 """Seconds between changes: slow enough for a busy machine to keep up while a process is dead now and then."""
@@ -100,7 +103,7 @@ class Killed:
             "KILL_POINT": point.name,
             "KILL_NTH": str(nth or point.nth),
             "KILL_MARKER": str(marker),
-            **_same_port(made),
+            **same_port(made),
         }
         command = ["-m", "tests.kill.entry", point.role]
         [name] = await stack.start(point.role, command=command, settings=settings)
@@ -110,23 +113,6 @@ class Killed:
         finally:
             await doing
             self.markers[point.name] = marker.exists()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one gateway lives."""
-
-    directory: Path
-    amqp_url: str
-    postgresql_url: str | None = None
-
-    @property
-    def database(self) -> Path:
-        return self.directory / "gateway.db"
-
-    @property
-    def database_url(self) -> str:
-        return self.postgresql_url or f"sqlite+aiosqlite:///{self.database}"
 
 
 @dataclass
@@ -140,24 +126,17 @@ class Both:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def both(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, postgresql_url: str) -> Both:
     """Everything that the selected tests want killed, has been."""
-    wanted, on_postgresql = _selected(request, "process", "point"), _selected(request, "on_postgresql")
+    wanted, on_postgresql = selected(request, "process", "point"), selected(request, "on_postgresql")
     run = Both()
-    pool = [vhosts.take() for _ in range(2 + len(OF_THE_GRANT))]
-    urls = [postgresql_url, *[None] * (1 + len(OF_THE_GRANT))]
+    pool = [vhosts.take() for _ in range(2)]
     places = [
         Place(directory / str(number), vhost.url, url)
-        for number, (vhost, url) in enumerate(zip(pool, urls, strict=True))
+        for number, (vhost, url) in enumerate(zip(pool, (postgresql_url, None), strict=True))
     ]
     for place in places:
         place.directory.mkdir()
-    rest = wanted.difference(*OF_THE_GRANT)
     plays = [_all_stages(run.postgresql, places[0], on_postgresql)] if on_postgresql else []
-    plays += [_all_stages(run.sqlite, places[1], rest)] if rest else []
-    plays += [
-        _grant(run.sqlite, place, points)
-        for place, names in zip(places[2:], OF_THE_GRANT, strict=True)
-        if (points := [POINTS[name] for name in names if name in wanted])
-    ]
+    plays += [_all_stages(run.sqlite, places[1], wanted)] if wanted else []
     await asyncio.gather(*plays)
     for vhost in pool:
         vhosts.give_back(vhost)
@@ -168,11 +147,6 @@ async def both(request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, 
 def killed(both: Both) -> Killed:
     """What came of it on SQLite."""
     return both.sqlite
-
-
-def _selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
-    params = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
-    return {str(one.params[name]) for one in params if one is not None for name in names if name in one.params}
 
 
 # --- the plays
@@ -211,7 +185,7 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
         with run.group(point.name):
             await run.die_at(made, point, partial(_lead_to, run, made, point))
     if not made.stack.names(role):
-        [name] = await made.stack.start(role, settings=_same_port(made))
+        [name] = await made.stack.start(role, settings=same_port(made))
         await _at_work(made, name, lives=1)
 
 
@@ -219,7 +193,7 @@ async def _lead_to(run: Killed, made: World, point: Point) -> None:
     """What nothing brings about by itself: another user's connection, answers that fail, what is gone, a resync."""
     match point.name:
         case "provider.code_redeemed":
-            await until(lambda: _answers(made.stack.url), 20, what="the ingress to answer")
+            await until(lambda: answers(made.stack.url), 20, what="the ingress to answer")
             with suppress(AssertionError, aiohttp.ClientError, GatewayError):
                 await made.connect(SECOND_CONNECTION, has_listings=False)
         case "fetch.walk_kept":
@@ -262,90 +236,11 @@ async def _went_on(made: World, url: str) -> bool:
     return [call.url for call in (await made.sandbox.records()).calls].count(url) == 1
 
 
-async def _grant(run: Killed, place: Place, points: list[Point]) -> None:
-    """The token worker dies while it gets tokens: a live pair comes of it, or one call for a person, who mends it."""
-    with run.group(*(point.name for point in points)):
-        async with world(
-            place.directory,
-            amqp_url=place.amqp_url,
-            database_url=place.database_url,
-            sandbox=["--token-seconds=6"],
-            roles=["ingress"],
-        ) as made:
-            for point in points:
-                await _die_with_the_grant(run, made, place, point)
-
-
-async def _die_with_the_grant(run: Killed, made: World, place: Place, point: Point) -> None:
-    if point.name == "callback.exchanged":
-        await run.die_at(made, point, lambda: _authorise(made, 0))
-        await made.stack.start("token")
-        await made.authorise(timeout=40)
-        return
-    has_grant = await made.has_grant()
-    nth = 2 if point.name == "refresh.committed" and not has_grant else 1  # the code's pair is committed likewise
-    await run.die_at(made, point, _nothing if has_grant else partial(_lead_to_renewal, made, point), nth=nth)
-    died = (await made.sandbox.records()).order
-    await made.stack.start("token")
-    outcome = await until(lambda: _outcome(made, place, died), 45, what="a live pair, or a call for a person")
-    if outcome == "lost":
-        assert point.name != "refresh.committed", "the pair was not at risk"
-        await made.authorise()
-    assert _calls_for_a_person(place) == (outcome == "lost")
-    assert not (await made.sum()).overlapping
-
-
-async def _outcome(made: World, place: Place, died: int) -> str:
-    if _calls_for_a_person(place):
-        return "lost"
-    issued = [one for one in (await made.sandbox.records(after=died)).tokens if one.outcome == "issued"]
-    return "live" if issued and await made.has_grant() else ""
-
-
-def _calls_for_a_person(place: Place) -> int:
-    """Events that say `needs_authorisation`, whether somebody listens or not."""
-    with sqlite3.connect(place.database) as store:
-        rows = store.execute("SELECT data FROM event WHERE type = 'grant.changed'").fetchall()
-    store.close()
-    return sum("needs_authorisation" in data for (data,) in rows)
-
-
-async def _authorise(made: World, timeout: float = 20.0) -> None:
-    with suppress(AssertionError):  # who is to get the grant may die before
-        await made.authorise(timeout)
-
-
-async def _lead_to_renewal(made: World, point: Point) -> None:
-    """A first pair, which is renewed after seconds; a request that is to be under way is answered late, if at all."""
-    await _authorise(made)
-    if point.name == "refresh.sent":
-        await made.sandbox.fault("token_slow", seconds=3)
-        await made.sandbox.fault("token_drop", consume=True)
-
-
-async def _nothing() -> None:
-    return
-
-
 async def _at_work(made: World, name: str, lives: int) -> None:
     """Returns when the process runs for the so-manieth time, the ingress also answers."""
     await until(lambda: made.stack.logs(name).count("process.started") >= lives, 20, what=f"{name} to start")
     if name.startswith("ingress"):
-        await until(lambda: _answers(made.stack.url), 20, what=f"{name} to answer")
-
-
-async def _answers(url: str) -> bool:
-    async with aiohttp.ClientSession() as session:
-        try:
-            async with session.get(f"{url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
-
-def _same_port(made: World) -> dict[str, str]:
-    """A second ingress would else listen elsewhere."""
-    return {"HTTP_PORT": made.stack.environment["HTTP_PORT"]}
+        await until(lambda: answers(made.stack.url), 20, what=f"{name} to answer")
 
 
 # --- what came of it
@@ -358,7 +253,7 @@ async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(kille
     assert killed.codes[f"{process} KILL"] == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("point", sorted(POINTS))
+@pytest.mark.parametrize("point", sorted(POINTS.keys() - {*OF_THE_GRANT}))
 async def test_a_process_dies_at_a_point_and_nothing_is_lost(killed: Killed, point: str) -> None:
     """T-KILL-FETCH, T-KILL-REC and the others: every point is reached, and the sum is right afterwards."""
     _died(killed, point)

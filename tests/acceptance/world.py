@@ -17,6 +17,7 @@ from typing import Any
 
 import aio_pika
 import aiohttp
+import pytest
 
 from common.broker.topology import EVENTS
 from common.codec import dumps, loads
@@ -174,6 +175,29 @@ def webhook_body(connection_id: int, url: str | None, attribute_type: str, locat
     return dumps(body).decode()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where one gateway lives."""
+
+    directory: Path
+    amqp_url: str
+    postgresql_url: str | None = None
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "gateway.db"
+
+    @property
+    def database_url(self) -> str:
+        return self.postgresql_url or f"sqlite+aiosqlite:///{self.database}"
+
+
+def selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
+    """The values of these parameters in the tests of the module that are to run."""
+    params = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    return {str(one.params[name]) for one in params if one is not None for name in names if name in one.params}
+
+
 @asynccontextmanager
 async def world(
     directory: Path,
@@ -232,6 +256,21 @@ async def recorder(amqp_url: str, listener: World) -> AsyncIterator[None]:
 
         await queue.consume(on_event)
         yield
+
+
+async def answers(url: str) -> bool:
+    """Whether the ingress there is ready."""
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"{url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+def same_port(made: World) -> dict[str, str]:
+    """A second ingress would else listen elsewhere."""
+    return {"HTTP_PORT": made.stack.environment["HTTP_PORT"]}
 
 
 async def _answers(driver: SandboxDriver) -> bool:

@@ -20,6 +20,7 @@ from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSe
 from common.store.engine import Store
 from ingress.admin.handler import AdminHandler
 from ingress.oauth.handler import OAuthHandler
+from ingress.oidc.provider import IdentityProvider
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
 from ingress.platform.client import PlatformInventory
@@ -55,6 +56,16 @@ class Broker:
         if message.routing_key.startswith(self.without):
             raise Unroutable(f"broker: no queue for {message.routing_key}")
         self.published.append(message)
+
+
+@dataclass
+class Clock:
+    """One that stands still until it is moved."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass
@@ -108,6 +119,8 @@ class Gateway:
     store: Store
     broker: Broker
     tokens: AccessTokens
+    clock: Clock
+    """By which wrong passwords and secrets are counted."""
 
     async def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """An operator's call: status, and the JSON that came back (None without a body)."""
@@ -184,8 +197,10 @@ def authorize(connection_id: int | str = 99, **more: str) -> str:
 
 
 @asynccontextmanager
-async def running(database_url: str, inventory: PlatformInventory | None = None) -> AsyncIterator[Gateway]:
-    """The application on a port of its own."""
+async def running(
+    database_url: str, identities: IdentityProvider | None = None, inventory: PlatformInventory | None = None
+) -> AsyncIterator[Gateway]:
+    """The application on a port of its own; users log in at `identities`, or with local accounts."""
     site = SiteSettings(site_uri="http://localhost:8080")
     platform = PlatformSettings(
         platform_client_id=CLIENT_ID,
@@ -198,10 +213,12 @@ async def running(database_url: str, inventory: PlatformInventory | None = None)
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
-    app.add_routes(OAuthHandler(store, platform, KEYS, tokens, passwords, inventory).routes(site.prefix))
+    clock = Clock()
+    oauth = OAuthHandler(store, platform, KEYS, tokens, passwords, identities, inventory, clock=clock)
+    app.add_routes(oauth.routes(site.prefix))
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())
     try:
         async with TestClient(TestServer(app)) as client:
-            yield Gateway(client, store, broker, tokens)
+            yield Gateway(client, store, broker, tokens, clock)
     finally:
         await store.close()

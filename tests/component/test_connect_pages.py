@@ -286,6 +286,26 @@ async def test_a_code_that_the_broker_did_not_take_can_be_sent_again(site: Site)
     assert [code for _, code in site.codes()] == ["c"]
 
 
+async def test_a_code_that_died_with_its_process_comes_again_with_the_page(site: Site) -> None:
+    """T-CB-DOWN: killed after the state was used, before the broker had the code; the page goes on reloading itself."""
+    browser = await site.admin()
+    state = await begin(browser)
+    assert (await get(browser, "/confirm", code="c", state=state)).status == 200
+    site.broker.messages.clear()
+    await site.change(handed_on_at=None)
+    page = await (await get(browser, "/confirm", code="c", state=state)).text()
+    assert "http-equiv" in page
+    assert site.codes() == [], "whoever is at it may still be"
+    await site.change(used_at=timedelta(seconds=-11))
+    for _ in range(3):
+        assert (await get(browser, "/confirm", code="c", state=state)).status == 200
+    assert [code for _, code in site.codes()] == ["c"]
+    await site.change(handed_on_at=None, used_at=timedelta(seconds=-11), created_at=timedelta(minutes=-11))
+    page = await (await get(browser, "/confirm", code="c", state=state)).text()
+    assert "Start again" in page
+    assert len(site.codes()) == 1
+
+
 async def test_a_store_that_is_away_is_said_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """T-CB-DOWN"""
     browser = await site.admin()

@@ -193,7 +193,7 @@ async def test_a_token_refused_in_the_middle_of_a_walk(run: Bench, monkeypatch: 
 async def test_an_api_that_refuses_every_token_does_not_have_them_all_renewed(
     run: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """T-API-401: never a loop. The pair that came of the first refusal is not renewed over the second at once."""
+    """T-API-401, T-RT-401LOOP: the pair that came of the first refusal is not renewed over the second at once."""
     monkeypatch.setattr(attempts, "GRANT_POLL", 0.05)
     paths = [f"/v1/locations/{number}" for number in range(3)]
     for path in paths:

@@ -5,13 +5,17 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from pydantic import ValidationError
 
 from common.errors import SettingsError
 from ingress import listen
 from ingress.app import Parts, create_app, create_ops_app
+from ingress.forwarded import forwarded_middleware
 from ingress.health.readiness import Readiness
 from ingress.listen import Listener, is_silent
 from tests.component.served import Served, hang_up
@@ -64,6 +68,30 @@ async def test_metrics_tell_numbers_and_no_secret(served: Served) -> None:
     assert 'gateway_webhooks_total{outcome="accepted"} 1.0' in text
     assert "gateway_publish_seconds_bucket" in text
     assert bearer()["Authorization"].split()[1] not in text
+
+
+# --- proxies -------------------------------------------------------------------------------------------------------
+
+
+async def test_behind_a_proxy_that_is_trusted_the_client_is_whom_it_has_seen() -> None:
+    async def whom(request: web.Request) -> web.Response:
+        return web.Response(text=f"{request.remote} {await request.text()}")
+
+    for trusted, remote in ((["127.0.0.0/8"], "192.0.2.1"), ([], "127.0.0.1")):
+        app = web.Application(middlewares=[forwarded_middleware([ip_network(one) for one in trusted])])
+        app.router.add_post("/", whom)
+        async with TestClient(TestServer(app, host="127.0.0.1")) as client:
+            answer = await client.post("/", data="body", headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.1"})
+            assert await answer.text() == f"{remote} body"
+
+
+async def test_webhooks_and_pages_come_through_a_trusted_proxy() -> None:
+    async with Served(trusted_proxies="127.0.0.0/8, ::1/128") as made:
+        made.session.headers["X-Forwarded-For"] = "192.0.2.1"
+        assert await made.send() == 200
+        assert (await made.session.get(f"{made.url}/connect")).status == 200
+    with pytest.raises(ValidationError):
+        settings(trusted_proxies="10.0.0.0/33")
 
 
 # --- addresses and ports -------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ async def test_the_redirect_keeps_its_own_query_and_the_state(gateway: Gateway) 
 
 
 async def test_a_wrong_address_is_a_page_and_never_a_redirect(gateway: Gateway) -> None:
+    """T-OP-PARAMS"""
     wrong = [
         {"clientId": "someone"},
         {"redirectUri": "https://evil.example/connection"},
@@ -96,6 +97,7 @@ async def test_snake_case_is_taken(gateway: Gateway) -> None:
 
 
 async def test_another_user_s_connection_is_refused(gateway: Gateway) -> None:
+    """T-OP-SQUAT"""
     await gateway.add_user("2", "bob")
     await gateway.code(login="ada")
     gateway.http.session.cookie_jar.clear()
@@ -118,7 +120,7 @@ async def test_a_form_of_another_session_is_refused(gateway: Gateway) -> None:
     stale = first_form(await (await gateway.http.get(authorize())).text())
     gateway.http.session.cookie_jar.clear()
     fields = stale.fields | {"login": "ada", "password": "ada-password"}
-    assert (await gateway.http.post(authorize(), data=fields, allow_redirects=False)).status == 400
+    assert (await gateway.http.post(authorize(), data=fields, allow_redirects=False)).status == 403
     await gateway.log_in(authorize())
     for csrf in ({}, stale.fields):
         forged = await gateway.http.post(authorize(), data={**csrf, "decision": "allow"}, allow_redirects=False)

@@ -44,6 +44,7 @@ async def gateway(database_url: str) -> AsyncIterator[Gateway]:
 
 
 async def test_the_guide_s_exchange_and_check(gateway: Gateway) -> None:
+    """T-OP-CONTRACT"""
     form = transcript("token-request").form | {"clientSecret": NEW_SECRET, "code": await gateway.code()}
     answer = await gateway.http.post(TOKEN, data=form)
     pair = await answer.json()
@@ -119,12 +120,14 @@ async def test_the_client_may_come_by_basic(gateway: Gateway) -> None:
 
 
 async def test_a_code_lives_for_minutes(gateway: Gateway) -> None:
+    """T-OP-CODE"""
     code = await gateway.code()
     await gateway.change(CodeRow, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert (await gateway.redeem(code))[1]["error"] == "invalid_grant"
 
 
 async def test_a_code_presented_twice_takes_back_what_it_issued(gateway: Gateway) -> None:
+    """T-OP-CODE"""
     code = await gateway.code()
     _, pair = await gateway.redeem(code)
     assert (await gateway.check(pair["accessToken"])).status == 200
@@ -135,14 +138,8 @@ async def test_a_code_presented_twice_takes_back_what_it_issued(gateway: Gateway
     assert (await gateway.refresh(pair["refreshToken"]))[1]["error"] == "invalid_grant"
 
 
-async def test_of_thirty_redemptions_at_once_one_wins(gateway: Gateway) -> None:
-    code = await gateway.code()
-    answers = await asyncio.gather(*(gateway.redeem(code) for _ in range(30)))
-    assert sorted(status for status, _ in answers) == [200, *[400] * 29]
-    assert len(await gateway.rows(FamilyRow)) == 1
-
-
 async def test_a_lost_refresh_costs_nothing(gateway: Gateway) -> None:
+    """T-OP-REFRESH"""
     first = (await gateway.connect())["refreshToken"]
     answers = await asyncio.gather(*(gateway.refresh(first) for _ in range(10)))
     successors = {pair["refreshToken"] for status, pair in answers if status == 200}
@@ -184,6 +181,7 @@ async def test_a_refresh_token_that_we_did_not_sign_is_refused(gateway: Gateway)
 
 
 async def test_check_refuses_what_is_not_this_connection_s_live_token(gateway: Gateway) -> None:
+    """T-OP-CHECK"""
     token = (await gateway.connect())["accessToken"]
     family = (await gateway.rows(FamilyRow))[0].family
     now = wall_seconds()
@@ -204,6 +202,7 @@ async def test_check_refuses_what_is_not_this_connection_s_live_token(gateway: G
 
 
 async def test_a_revoked_connection_gets_nothing_any_more(gateway: Gateway) -> None:
+    """T-OP-REVOKE"""
     code = await gateway.code()
     pair = await gateway.connect()
     revocations = Revocations(gateway.store, 3600)

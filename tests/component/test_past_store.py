@@ -138,6 +138,18 @@ async def test_of_an_empty_store_there_is_nothing(store: Store) -> None:
     assert await PastStore(store).earliest(SINCE_EVER, 0, 10) is None
 
 
+@pytest.mark.parametrize(
+    ("since", "versions", "pruned"),
+    [(T0, [2, 3], True), (T0, [1, 2], False), (T0 + timedelta(hours=1), [2, 3], False)],
+    ids=["something is gone", "a young store", "it begins later"],
+)
+async def test_only_what_was_forgotten_is_gone(
+    store: Store, since: datetime, versions: list[int], pruned: bool
+) -> None:
+    await add(store, *(event(number, listing_id="l", version=number) for number in versions), event(9), grant(10))
+    assert (await PastStore(store).find(Wanted(since), 5)).pruned is pruned
+
+
 async def test_where_to_go_on_is_before_everything_that_is_left(store: Store) -> None:
     await add(store, event(1), event(2, created_at=T0 + timedelta(hours=2)), event(3), event(4))
     past = PastStore(store)

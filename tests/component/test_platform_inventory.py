@@ -65,7 +65,7 @@ async def platform() -> AsyncIterator[Platform]:
 @pytest.fixture
 async def gateway(database_url: str, platform: Platform) -> AsyncIterator[Gateway]:
     """It has more patience than in earnest: a busy machine is no slow platform."""
-    async with running(database_url, PlatformInventory(platform.url, TOKEN, seconds=60)) as gateway:
+    async with running(database_url, inventory=PlatformInventory(platform.url, TOKEN, seconds=60)) as gateway:
         yield gateway
 
 
@@ -229,7 +229,7 @@ async def test_a_slow_platform_is_waited_for_so_long_and_no_longer(
 ) -> None:
     """However it is slow: until its answer begins, or between its bytes."""
     platform.answer = slow
-    async with running(database_url, PlatformInventory(platform.url, TOKEN, seconds=0.5)) as gateway:
+    async with running(database_url, inventory=PlatformInventory(platform.url, TOKEN, seconds=0.5)) as gateway:
         await gateway.add_user(locations=KEPT)
         pair = await gateway.connect()
         with capture_logs() as logs:
@@ -240,7 +240,7 @@ async def test_a_slow_platform_is_waited_for_so_long_and_no_longer(
 @ON_SQLITE
 async def test_a_platform_that_is_not_there_is_not_missed(database_url: str, unused_tcp_port: int) -> None:
     nobody = PlatformInventory(f"http://127.0.0.1:{unused_tcp_port}/{{userId}}", TOKEN)
-    async with running(database_url, nobody) as gateway:
+    async with running(database_url, inventory=nobody) as gateway:
         await gateway.add_user(locations=KEPT)
         pair = await gateway.connect()
         assert await shown(gateway, pair["accessToken"]) == KEPT

@@ -422,6 +422,18 @@ async def test_a_frozen_leader_is_replaced_and_finds_out(store: Store, other: St
     await frozen.release()
 
 
+async def test_a_leader_that_is_frozen_before_its_first_pulse_is_replaced(store: Store, other: Store) -> None:
+    frozen, watch = Leadership(store, "relay"), Watch()
+    standby = Leadership(other, "relay", watch)
+    assert await frozen._has_lock()
+    assert not await standby.held()
+    watch.seconds += FROZEN_SECONDS
+    assert not await standby.held(), "it is taken from the other first"
+    await until(standby.held)
+    await standby.release()
+    await frozen.release()
+
+
 async def test_where_nobody_can_write_nobody_is_frozen(
     store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -11,6 +15,7 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
+from tests.waiting import until
 from workers.token import client as module
 from workers.token.client import TokenClient
 from workers.token.rules import NoReply, Reply
@@ -112,6 +117,34 @@ async def test_silence_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch)
     reply = await (await serve(answer)).refresh("r")
     done.set()
     assert reply == NoReply("TimeoutError", sent=True)
+
+
+async def test_an_answer_that_waited_for_a_stopped_process_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-RT-PAUSE: stopped for longer than the request may take, which Syncaroo has answered meanwhile."""
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.2)
+    asked, answered = threading.Event(), threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def syncaroo() -> None:
+        caller, _ = listening.accept()
+        with caller:
+            caller.recv(65536)
+            asked.set()
+            caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            answered.set()
+
+    def stop() -> None:
+        assert asked.wait(60)
+        assert answered.wait(60)
+        time.sleep(0.3)
+
+    with listening, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(syncaroo)
+        asking = asyncio.create_task(client_of(f"http://127.0.0.1:{listening.getsockname()[1]}").refresh("r"))
+        await until(asked.is_set)
+        stop()
+        assert await asking == Reply(200, b"{}")
+        serving.result()
 
 
 async def test_what_never_left_is_known(unused_tcp_port: int) -> None:

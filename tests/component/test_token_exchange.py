@@ -99,6 +99,16 @@ async def test_a_lost_answer_is_told_to_the_admin(bench: Bench) -> None:
     assert bench.violations() == []
 
 
+async def test_a_refused_code_is_presented_once_though_the_store_is_away(bench: Bench) -> None:
+    attempt_id = await bench.begin()
+    worker = bench.worker()
+    worker.grants.verdict_failures = 2
+    await consume(worker, [bench.code_received(attempt_id, "not-a-code")])
+    assert bench.requests == ["invalid_grant"]
+    assert (await bench.attempt(attempt_id))[0] == "refused"
+    assert (await bench.grant()).lease_owner is None
+
+
 async def test_trouble_is_noted_for_the_page(bench: Bench) -> None:
     attempt_id, code = await bench.begin(), bench.issue_code()
     bench.order("token_status", status=503)

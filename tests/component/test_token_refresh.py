@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
 
 from common.errors import StoreUnavailable
+from common.store.engine import Transaction
 from tests.component.token_parts import Bench, Worker, bench
 from tests.waiting import until
 from workers.fetch.store.grants import GrantStore as Refused
@@ -41,7 +42,7 @@ async def renewed(bench: Bench, version: int) -> None:
 
 
 async def test_a_pair_that_the_api_refused_is_renewed_once(bench: Bench) -> None:
-    """T-API-401: its successor is too new to be renewed over another refusal."""
+    """T-API-401, T-RT-401LOOP: its successor is too new to be renewed over another refusal."""
     await bench.authorise(due=False)
     fetching = Refused(bench.store)
     worker = bench.worker()
@@ -111,6 +112,18 @@ async def test_a_lost_answer_ends_in_one_call_for_a_person(bench: Bench) -> None
     row = await bench.grant()
     assert (row.state, row.rt_version, row.lease_owner, row.intent) == ("needs_authorisation", 1, None, None)
     assert bench.violations() == []
+
+
+async def test_a_refusal_is_not_asked_for_again_because_the_store_was_away(bench: Bench) -> None:
+    """T-RT-LOSTRESP: the verdict is kept until the store takes it; the token is not presented a third time."""
+    await bench.authorise()
+    bench.order("token_drop", consume=True)
+    worker = bench.worker()
+    worker.grants.verdict_failures = 3
+    async with bench.running(worker):
+        await until(bench.events, what="grant.changed")
+    assert bench.requests == ["dropped", "reused_after_drop"]
+    assert await bench.events() == ["needs_authorisation"]
 
 
 async def test_a_request_that_never_arrived_is_repeated(bench: Bench) -> None:
@@ -299,6 +312,37 @@ async def test_a_lease_that_aged_before_sending_is_given_back(bench: Bench) -> N
     worker.refresher._store = worker.grants
     await worker.refresher.refresh_if_due()
     assert bench.requests == ["issued"]
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=-1), timedelta(hours=1)])
+async def test_a_store_clock_that_jumps_neither_stops_renewing_nor_makes_a_loop_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, jump: timedelta
+) -> None:
+    """T-RT-CLOCK: whatever the store's clock says, a pair of ten minutes is renewed once in ten minutes."""
+    await bench.authorise(due=False)
+    clock = Hands()
+    worker = bench.worker(clock=clock)
+
+    async def renewals_at(moment: float) -> int:
+        clock.moment = moment
+        for _ in range(5):
+            await worker.refresher.refresh_if_due()
+        return len(bench.requests)
+
+    assert await renewals_at(0.0) == 0
+    real = Transaction.now
+
+    async def jumped(self: Transaction) -> datetime:
+        return await real(self) + jump
+
+    monkeypatch.setattr(Transaction, "now", jumped)
+    early = int(jump > timedelta(0))  # the old pair is due at once by a clock that was put forward
+    assert await renewals_at(100.0) == early
+    assert await renewals_at(210.0) == 1
+    assert await renewals_at(640.0) == 2
+    assert await renewals_at(900.0) == 2
+    assert await bench.holds_live_pair()
+    assert await bench.events() == []
 
 
 async def test_a_pair_that_no_key_opens_stays_as_it_is(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp.test_utils import TestServer
 from cryptography.fernet import Fernet
@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 from common.broker.consumer import Delivery
 from common.broker.publisher import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
+from common.clock import monotonic_seconds
 from common.codec import loads
 from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
@@ -32,7 +33,7 @@ from workers.token.handler import TokenHandler
 from workers.token.keeping import PairKeeper
 from workers.token.refresh import Pace, Refresher
 from workers.token.rules import NoReply, Reply
-from workers.token.store import GrantStore
+from workers.token.store import Claim, GrantStore
 
 DELAYS = (timedelta(milliseconds=10), timedelta(milliseconds=30))
 QUICK = Pace(poll=0.01, settle=0.0, last=5.0)
@@ -65,15 +66,29 @@ class Spool:
 
 
 class FlakyGrants(GrantStore):
-    """The real store, which fails to keep a pair so many times."""
+    """The real store, which fails to keep a pair, or to lose one, so many times."""
 
     failures = 0
+    verdict_failures = 0
 
     async def keep(self, *args: Any, **kwargs: Any) -> bool:
         if self.failures > 0:
             self.failures -= 1
             raise StoreUnavailable("store: as ordered")
         return await super().keep(*args, **kwargs)
+
+    async def lose(self, claim: Claim, detail: str) -> bool:
+        self._fail_verdict()
+        return await super().lose(claim, detail)
+
+    async def conclude(self, attempt_id: str, outcome: Literal["refused", "failed"], detail: str) -> None:
+        self._fail_verdict()
+        await super().conclude(attempt_id, outcome, detail)
+
+    def _fail_verdict(self) -> None:
+        if self.verdict_failures > 0:
+            self.verdict_failures -= 1
+            raise StoreUnavailable("store: as ordered")
 
 
 class HeldClient(TokenClient):
@@ -130,7 +145,7 @@ class Bench:
             client_secret="sandbox-secret",
             redirect_uri=REDIRECT_URI,
         )
-        keeper = PairKeeper(grants, self.spool, cipher)
+        keeper = PairKeeper(grants, self.spool, cipher, clock=more.get("clock", monotonic_seconds))
         retry = RetryPolicy(delays, timedelta(hours=72))
         pace = more.pop("pace", QUICK)
         refresher = Refresher(grants, client, keeper, cipher, retry, pace=pace, **more)

@@ -6,17 +6,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import aio_pika
+import pytest
 from aio_pika.abc import AbstractChannel
 
+from common.broker import connection
 from common.broker.broadcast import IMPATIENT_SECONDS, LINE_LIMIT, Broadcast, Heard
+from common.broker.direct import direct
 from common.broker.publisher import Outgoing, Unroutable
 from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.errors import BrokerUnavailable
 from ops.broker import PrivateNode, Vhost
+from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
@@ -29,10 +34,10 @@ def event(number: int) -> Outgoing:
 @asynccontextmanager
 async def opened(url: str, *, log: bool = True) -> AsyncIterator[tuple[Broadcast, AbstractChannel]]:
     """A broadcast, and a channel beside it, with the topology; without the log, if so wanted."""
-    connection = await aio_pika.connect(url)
+    beside = await aio_pika.connect(url)
     broadcast = Broadcast(url, "test")
-    async with connection:
-        channel = await connection.channel()
+    async with beside:
+        channel = await beside.channel()
         await declare(channel, event_queues() if log else [])
         broadcast.start()
         try:
@@ -159,8 +164,8 @@ async def test_what_nobody_confirms_does_not_count(private_node: PrivateNode, pr
 
 async def ids_in(url: str, name: str) -> set[str]:
     """Of all messages in a queue; they stay there."""
-    async with await aio_pika.connect(url) as connection:
-        queue = await (await connection.channel()).get_queue(name)
+    async with await aio_pika.connect(url) as beside:
+        queue = await (await beside.channel()).get_queue(name)
         found: set[str] = set()
         while message := await queue.get(fail=False):
             found.add(str(message.message_id))
@@ -198,3 +203,55 @@ async def test_the_log_gets_everything_and_alone_what_others_refuse(vhost: Vhost
         log = await channel.get_queue(EVENT_LOG)
         await log.consume(take, arguments={"x-stream-offset": "first"})
         await until(lambda: {f"event-{number}" for number in range(30)} <= heard)
+
+
+async def test_a_large_event_gets_through_a_slow_link(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what waits behind it does not give the connection up in the middle of it."""
+    monkeypatch.setattr("common.broker.publisher.SLOWEST_LINK", 50_000)  # slower than a busy machine's proxy
+    async with Proxy.before(vhost.url) as proxy, opened(proxy.url(vhost.url)) as (broadcast, _):
+        proxy.delay = 0.08  # for 64 KiB at most
+        proxy.mode = Mode.DELAY
+        large = replace(event(1), body=b"x" * (6 * 2**20))
+        heard = await asyncio.gather(broadcast.publish(large), broadcast.publish(event(2)))
+        assert set(heard) == {Heard.BY_ALL}
+
+
+async def test_one_attempt_to_connect_serves_all_that_wait(vhost: Vhost) -> None:
+    """A broker that refuses us is not stormed."""
+    async with Proxy.before(vhost.url) as proxy:
+        proxy.mode = Mode.RESET
+        broadcast = Broadcast(proxy.url(vhost.url), "test")
+        results = await asyncio.gather(*(broadcast.publish(event(n)) for n in range(100)), return_exceptions=True)
+        assert {type(one) for one in results} == {BrokerUnavailable}
+        assert proxy.accepted < 10
+        await broadcast.close()
+
+
+async def test_a_broker_that_reads_nothing_delays_no_end(
+    private_node: PrivateNode, private_vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under an alarm the socket's buffer stays full, and the library would wait for it for as long as that lasts."""
+    monkeypatch.setattr("common.broker.broadcast.sending_seconds", lambda _: 0)
+    large = [replace(event(number), body=b"x" * 200_000) for number in range(LINE_LIMIT // 2)]
+    async with opened(private_vhost.url) as (broadcast, _):
+        private_node.starve()
+        try:
+            await asyncio.gather(*map(broadcast.publish, large), return_exceptions=True)
+            assert broadcast._retired, "it was given up"
+            async with asyncio.timeout(30):
+                await broadcast.close()
+            assert connection._unclosed, "it was not closed"
+        finally:
+            private_node.feed()
+        await until(lambda: not connection._unclosed, 60, what="the connections to be closed")
+
+
+async def test_a_lost_connection_is_not_called_a_full_queue(vhost: Vhost) -> None:
+    """Of the way into one queue: what meets a lost connection is tried again, and counts no attempt."""
+    async with await aio_pika.connect(vhost.url) as beside, Proxy.before(vhost.url) as proxy:
+        await (await beside.channel()).declare_queue("team")
+        async with direct(proxy.url(vhost.url), "team") as way:
+            assert await way.send([event(1)]) == 1
+            proxy.mode = Mode.RESET
+            with pytest.raises(BrokerUnavailable):
+                await way.send([event(2)])

@@ -44,23 +44,31 @@ CONSUMERS = ("aio_pika_consumer.py", "pika_consumer.py", "amqplib_consumer.js")
 TEAM = "my-team.listings"
 REQUESTS = "syncaroo.snapshot"
 
-State = dict[str, tuple[int, Any]]
-"""Version and content by listingId."""
+State = dict[str, tuple[int, str | None, Any]]
+"""Version, location and content by listingId."""
 
 
 def of_sqlite(file: Path) -> State:
     """Opened for writing, as whatever a kill -9 left half done is rolled back by whoever comes next."""
     try:
         with contextlib.closing(sqlite3.connect(file)) as connection:
-            rows = connection.execute("SELECT id, version, current FROM listing").fetchall()
+            rows = connection.execute("SELECT id, version, location, current FROM listing").fetchall()
     except sqlite3.OperationalError as error:
         raise AssertionError("not yet readable") from error
-    return {name: (version, loads(current.encode())) for name, version, current in rows}
+    return {name: (version, location, loads(current.encode())) for name, version, location, current in rows}
 
 
 def of_json(file: Path) -> State:
     listings = loads(file.read_bytes())["listings"]
-    return {name: (known["version"], known["current"]) for name, known in listings.items()}
+    return {name: (known["version"], known["location"], known["current"]) for name, known in listings.items()}
+
+
+def of_told(told: Told) -> State:
+    """As every consumer should have it in the end."""
+    return {
+        known.names["listing_id"]: (known.version, known.names["location_id"], known.current)
+        for known in told.known.values()
+    }
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Example:
     def start(self, url: str) -> AbstractAsyncContextManager[Program]:
         script = self.file.with_name(self.name)
         script.write_text(PROGRAMS[self.name])
-        environment = {"AMQP_URL": url, "STATE": str(self.file), "PYTHONWARNINGS": "error"}
+        environment = {"AMQP_URL": url, "STATE": str(self.file), "PAUSE": "0.1", "PYTHONWARNINGS": "error"}
         if self.node is None:
             return program([sys.executable, str(script)], environment)
         return self.node.start(script, environment=environment)
@@ -84,6 +92,14 @@ class Example:
         if not self.file.exists():
             return {}
         return of_sqlite(self.file) if self.node is None else of_json(self.file)
+
+    def is_complete(self) -> bool:
+        """Whether it has had the snapshot that it wanted."""
+        if self.node is not None:
+            snapshot = loads(self.file.read_bytes())["snapshot"]
+            return bool(snapshot and snapshot["complete"])
+        with contextlib.closing(sqlite3.connect(self.file)) as connection:
+            return connection.execute("SELECT complete FROM snapshot").fetchall() == [(1,)]
 
 
 @pytest.fixture
@@ -122,6 +138,7 @@ class Gateway:
     publisher: Publisher
     told: Told = field(default_factory=Told)
     asked: list[Any] = field(default_factory=list)
+    """The ids of the snapshots that were asked for."""
     during: Callable[[], Sequence[Outgoing]] = tuple
     """What happens in the middle of a snapshot."""
     completes: bool = True
@@ -132,8 +149,9 @@ class Gateway:
     async def answer(self, request: AbstractIncomingMessage) -> None:
         """Stands in for the relay: states, live events between them, the end."""
         wanted = loads(request.body)
-        self.asked.append(wanted)
-        *states, end = self.told.snapshot(wanted["to"], f"snapshot-{len(self.asked)}")
+        assert wanted.keys() == {"to", "snapshotId"}
+        self.asked.append(wanted["snapshotId"])
+        *states, end = self.told.snapshot(wanted["to"], wanted["snapshotId"])
         half = len(states) // 2
         await self.publish(*states[:half], *self.during(), *states[half:], *([end] if self.completes else []))
         await request.ack()
@@ -141,6 +159,10 @@ class Gateway:
     async def ready(self, queue: str) -> int:
         """How many messages wait in a queue."""
         return (await self.declared(queue)).message_count or 0
+
+    async def delete(self, queue: str) -> None:
+        async with await aio_pika.connect(self.url) as connection:
+            await (await connection.channel()).queue_delete(queue)
 
     async def declared(self, queue: str) -> Queue.DeclareOk:
         """What the broker says of a queue."""
@@ -170,10 +192,10 @@ async def gateway(url: str, *, answers: bool = True) -> AsyncIterator[Gateway]:
 async def knows(example: Example, told: Told, running: Program) -> None:
     def check() -> bool:
         assert not running.ended, running.lines
-        assert example.state() == told.state()
+        assert example.state() == of_told(told)
         return True
 
-    await until(check, 30, f"{example.name} knows everything: {running.lines[-5:]}")
+    await until(check, 60, f"{example.name} knows everything: {running.lines[-5:]}")
 
 
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
@@ -189,7 +211,7 @@ async def test_a_consumer_of_the_document_knows_every_listing_in_the_end(vhost: 
 
         async with example.start(proxy.url(vhost.url)) as running:
             await knows(example, told, running)
-            assert upstream.asked == [{"to": TEAM}]
+            assert len(upstream.asked) == 1
 
             first = told.put("new", n=1)
             events = [first, told.put("new", n=2), told.gone("new"), told.put("new", n=3), told.put("old1", price=0.3)]
@@ -212,10 +234,10 @@ async def test_a_consumer_of_the_document_knows_every_listing_in_the_end(vhost: 
 
         async with example.start(proxy.url(vhost.url)) as running:
             await knows(example, told, running)
-            await until(lambda: waits(upstream, f"{TEAM}.dead", 1), what="the poison, and nothing else")
-        await until(lambda: is_left(upstream, TEAM), what="the broker knows that it is gone")
+            await until(lambda: waits(upstream, f"{TEAM}.dead", 1), 60, "the poison, and nothing else")
+        await until(lambda: is_left(upstream, TEAM), 60, "the broker knows that it is gone")
         assert await upstream.ready(TEAM) == 0, "everything was acknowledged, or it would be back"
-        assert upstream.asked == [{"to": TEAM}], "its state has outlived it: no second snapshot"
+        assert len(upstream.asked) == 1, "its state has outlived it: no second snapshot"
 
 
 async def is_read(upstream: Gateway, queue: str) -> bool:
@@ -261,11 +283,15 @@ def row_of(known: Known) -> dict[str, Any]:
 
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
 async def test_a_consumer_that_dies_before_its_snapshot_is_complete_asks_again(vhost: Vhost, example: Example) -> None:
+    """Whatever others say of theirs."""
     async with gateway(vhost.url) as upstream:
         for number in range(4):
             upstream.told.put(f"old{number}", n=number)
         upstream.completes = False
         async with example.start(vhost.url) as running:
+            await knows(example, upstream.told, running)
+            *_, others = upstream.told.snapshot(TEAM, "another's")
+            await upstream.publish(others, upstream.told.put("behind it"))
             await knows(example, upstream.told, running)
             await running.kill()
         upstream.told.put("old1", n="missed by nobody")
@@ -274,7 +300,66 @@ async def test_a_consumer_that_dies_before_its_snapshot_is_complete_asks_again(v
         async with example.start(vhost.url) as running:
             await knows(example, upstream.told, running)
 
-        assert upstream.asked == [{"to": TEAM}] * 2
+        first, second = upstream.asked
+        assert first == second, "complete is complete, whichever of the two requests was answered"
+
+
+@pytest.mark.parametrize("example", CONSUMERS, indirect=True)
+async def test_a_consumer_whose_queue_is_gone_asks_for_another_snapshot(vhost: Vhost, example: Example) -> None:
+    """It has missed what was told meanwhile: deleted while it was away, and under its hands."""
+    async with gateway(vhost.url) as upstream:
+        upstream.told.put("old", n=1)
+        async with example.start(vhost.url) as running:
+            await knows(example, upstream.told, running)
+            await until(example.is_complete, 60)
+        await upstream.delete(TEAM)
+        upstream.told.put("old", n=2)
+        async with example.start(vhost.url) as running:
+            await knows(example, upstream.told, running)
+            await until(example.is_complete, 60)
+            upstream.told.put("old", n=3)
+            await upstream.delete(TEAM)
+            await knows(example, upstream.told, running)
+            await until(example.is_complete, 60)
+        async with example.start(vhost.url) as running:
+            await upstream.publish(upstream.told.put("new"))
+            await knows(example, upstream.told, running)
+        assert len(set(upstream.asked)) == len(upstream.asked) == 3, "each under an id of its own"
+
+
+@pytest.mark.parametrize("example", CONSUMERS, indirect=True)
+async def test_a_consumer_asks_until_there_is_somebody_to_ask(vhost: Vhost, example: Example) -> None:
+    async with gateway(vhost.url, answers=False) as upstream:
+        upstream.told.put("old", n=1)
+        await upstream.delete(REQUESTS)
+        async with example.start(vhost.url) as running:
+            await until(lambda: len(running.lines) >= 2, 60, "it has asked, and again")
+            await upstream.publish(upstream.told.put("new"))
+            async with gateway(vhost.url) as answering:
+                answering.told = upstream.told
+                await knows(example, upstream.told, running)
+
+
+@pytest.mark.parametrize("example", CONSUMERS, indirect=True)
+async def test_a_name_that_a_snapshot_tells_later_is_taken_under_the_same_version(
+    vhost: Vhost, example: Example
+) -> None:
+    async with gateway(vhost.url) as upstream:
+        told = upstream.told
+        known = told.known["old"] = nameless(told, "old")
+        async with example.start(vhost.url) as running:
+            await knows(example, told, running)
+            told.known["old"] = replace(known, names={**known.names, "location_id": "1198"})
+            again, _ = told.snapshot(TEAM, "another's")
+            await upstream.publish(again)
+            await knows(example, told, running)
+
+
+def nameless(told: Told, item_id: str) -> Known:
+    """A new listing whose location is not known yet."""
+    told.put(item_id)
+    known = told.known[item_id]
+    return replace(known, names={**known.names, "location_id": None})
 
 
 async def test_consumers_of_the_document_go_on_after_a_restart_of_the_broker(

@@ -88,10 +88,21 @@ async def test_a_snapshot_by_the_command(terminal: Terminal) -> None:
         name: version for name, (version, _, _) in expected(rows).items()
     }
     assert loads(end.body)["data"] == {"snapshotId": done["snapshotId"], "listings": 3}
-    words = ("snapshot", "--to", TEAM, "--connection", "98", "--location", "1198", "--kind", "resources")
+    words = ("snapshot", "--to", TEAM, "--connection", "98", "--location", "1198", "--kind", "Resource")
     done = await terminal.gateway(*words)
     assert (done.code, done.output.count("\n")) == (0, 1), done.output
-    assert done.output.startswith(f"1 listing is in {TEAM}")
+    assert done.output.startswith(f"1 listing was sent to {TEAM}")
+
+
+@ON_SQLITE
+async def test_what_a_limit_has_dropped_of_a_snapshot_is_said(terminal: Terminal) -> None:
+    """The broker confirms what it drops."""
+    await know(terminal, *(listing(number) for number in range(9)))
+    await terminal.channel.declare_queue(TEAM, durable=True, arguments={"x-max-length": 3})
+    done = await terminal.gateway("snapshot", "--to", TEAM)
+    assert done.code == 0
+    assert f"9 listings were sent to {TEAM}" in done.output
+    assert f"The queue {TEAM} holds 3 messages though 10 were sent, and nobody reads it" in done.output
 
 
 @ON_SQLITE
@@ -105,7 +116,9 @@ async def test_what_stands_in_the_way_of_a_snapshot_is_said_in_one_sentence(term
     assert "geheim" not in said
     store = f"postgresql+asyncpg://postgres@127.0.0.1:{free_port()}/x"
     assert "DATABASE_URL: the database cannot be read" in await terminal.refusal(*words, DATABASE_URL=store)
-    assert "gateway setup" in await terminal.refusal(*words, DATABASE_URL="sqlite+aiosqlite:///empty.db")
+    assert "there is no file empty.db; run `gateway setup`" in await terminal.refusal(
+        *words, DATABASE_URL="sqlite+aiosqlite:///empty.db"
+    )
     await terminal.channel.declare_queue(TEAM, arguments=SHORT)
     assert "is full, or has no leader. Have it read" in await terminal.refusal(*words)
 
@@ -154,7 +167,7 @@ async def test_a_replay_is_what_was_published_and_can_be_looked_at_before(termin
     assert lines[0][:3] == ["10", "events", "from"]
     for counted in (["listing.changed", "resources", name, number] for name, number in _COUNTS):
         assert counted in lines
-    assert "what was before is gone" in preview.output, "--since reaches before the oldest event"
+    assert "gone" not in preview.output, "the store is young: nothing was before"
     assert (await terminal.gateway(*words, **source)).code == 1, "nobody said yes"
     assert not await terminal.messages()
 
@@ -166,7 +179,7 @@ async def test_a_replay_is_what_was_published_and_can_be_looked_at_before(termin
         versions = [data["version"] for data in map(_data, again) if data["itemId"] == room]
         assert versions == sorted(versions), "of one listing none overtakes another"
 
-    chosen = ("--location", "1198", "--change", "updated", "--kind", "resources", "--until", "0")
+    chosen = ("--location", "1198", "--change", "updated", "--kind", "RESOURCE", "--until", "0")
     assert (await terminal.result(*words, *chosen, "--yes", **source))["sent"] == 2
     assert {_data(message)["itemId"] for message in await terminal.messages()} == {"1"}
     chosen = (
@@ -211,6 +224,11 @@ async def test_a_replay_that_breaks_off_says_how_to_go_on(terminal: Terminal, vh
     missing = await terminal.gateway(*words, "--since", "1d", **source)
     assert missing.code == 1
     assert missing.output.splitlines()[-1].endswith("Nothing was sent.")
+    unasked = await terminal.gateway("replay", "--to", TEAM, "--since", "1d", **source)
+    assert f"There is no queue {TEAM} at amqp://" in unasked.output
+    assert "send 10 events" not in unasked.output, "nobody is asked about a queue that is not there"
+    backwards = await terminal.gateway(*words, "--since", "1h", "--until", "2h", **source)
+    assert (backwards.code, "--until must be later than --since" in backwards.output) == (2, True)
     await terminal.channel.declare_queue(TEAM, arguments=SHORT)
     broken = await terminal.gateway(*words, "--since", "1d", **source)
     assert broken.code == 1

@@ -111,6 +111,14 @@ async def test_since_leaves_out_what_happened_before(vhost: Vhost) -> None:
     assert (code, set(ids(lines))) == (0, set(sent(messages[1:])))
 
 
+async def test_it_ends_where_nothing_has_happened_since(vhost: Vhost) -> None:
+    """The log's last message is older than the time asked for: the broker waits for the next one."""
+    tomorrow = f"{utc_now() + timedelta(days=1):%Y-%m-%dT%H:%MZ}"
+    async with publishing(vhost.url) as publisher:
+        await publish(publisher, [Told().put("1", n=1)])
+    assert await run(vhost.url, "--no-follow", "--json", "--since", tomorrow) == (0, [])
+
+
 async def test_an_empty_log_is_at_its_end(vhost: Vhost) -> None:
     async with publishing(vhost.url):
         assert await run(vhost.url, "--no-follow", "--json") == (0, [])

@@ -191,7 +191,14 @@ _TABLE = [
     Point("refresh.sent", "token", under_way(f"{TOKENS}.refresh")),
     Point("refresh.answered", "token", after(f"{TOKENS}.refresh")),
     Point("refresh.committed", "token", after(f"{GRANTS}.keep", something)),
+    Point("callback.used", "ingress", before(PUBLISH, to("token."))),
+    Point("callback.published", "ingress", after(PUBLISH, to("token."))),
+    Point("callback.intent", "token", after(f"{GRANTS}.claim_code", something)),
+    Point("callback.sent", "token", under_way(f"{TOKENS}.exchange")),
     Point("callback.exchanged", "token", after(f"{TOKENS}.exchange")),
+    Point("callback.committed", "token", after(f"{GRANTS}.keep", something)),
 ]
 
 POINTS = {point.name: point for point in _TABLE}
+OF_THE_GRANT = [name for name in POINTS if name.startswith(("refresh.", "callback."))]
+"""Points on the way to Syncaroo's tokens: played by `test_grant`, all others by `test_kills`."""

@@ -42,7 +42,21 @@ COMMANDS = (
     "keys",
 )
 SINGLE = (
-    *("setup", "demo", "up", "topology", "portal", "status", "listings", "why", "tail", "resync", "keys new"),
+    *(
+        "setup",
+        "demo",
+        "up",
+        "topology",
+        "portal",
+        "status",
+        "listings",
+        "why",
+        "tail",
+        "resync",
+        "keys new",
+        "keys check",
+        "keys forget",
+    ),
     *("snapshot", "replay"),
     *("users list", "users show", "users put", "users delete", "inventory show", "inventory import"),
     *("connections list", "connections show", "connections revoke"),
@@ -134,7 +148,13 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "inventory", "import", "x", "--format", "xml") == 2
     assert gateway(monkeypatch, "users", "put", "1", "--ask-password", "--password-file", "-") == 2
     assert gateway(monkeypatch, "users", "put", "1", "--password-file", "nowhere") == 2
-    for words in (("--since", "yesterday"), ("--type", "listing"), ("--change", "new"), ("--limit", "0")):
+    for words in (
+        ("--since", "yesterday"),
+        ("--type", "listing"),
+        ("--change", "new"),
+        ("--limit", "0"),
+        ("--kind", "desks"),
+    ):
         assert gateway(monkeypatch, "tail", *words) == 2, words
 
 
@@ -274,11 +294,18 @@ def test_the_probe_names_the_recipes_that_explain_a_hash(
         ("snapshot", "--to", ""),
         ("snapshot", "--to", "q", "--location", ""),
         ("snapshot", "--to", "q", "--type", "resources"),
+        ("snapshot", "--to", "q", "--kind", "desks"),
+        ("snapshot", "--to", "q", "--connection", str(2**63)),
         ("replay", "--to", "q"),
         ("replay", "--since", "2h", "--to", "syncaroo.events.log"),
         ("replay", "--since", "yesterday", "--to", "q"),
         ("replay", "--since", "2h", "--to", "q", "--json"),
         ("replay", "--since", "2h", "--to", "q", "--change", "renamed"),
+        ("replay", "--since", "2h", "--to", "q", "--kind", "desks"),
+        ("replay", "--since", "2h", "--to", "q", "--connection", str(2**63)),
+        ("replay", "--since", "2h", "--to", "q", "--connection", "99", "--connection", "x"),
+        ("replay", "--since", "2h", "--to", "q", "--location", ""),
+        ("replay", "--since", "2h", "--to", "q", "--listing", ""),
         ("replay", "--since", "2h", "--to", "q", "--type", "listing.snapshot"),
     ],
 )

@@ -61,6 +61,14 @@ def test_what_an_admin_reads(outcome: str, age: float, title: str, follows: bool
     assert (view.follow is not None, view.again) == (follows, again)
 
 
+@pytest.mark.parametrize(("age", "title", "again"), [(9, "Connecting", False), (11, "Not connected", True)])
+def test_a_code_that_got_lost_is_not_waited_for(age: float, title: str, again: bool) -> None:
+    """T-CB-DOWN: shown when it cannot be handed on any more."""
+    view = view_of(Attempt("pending", None, timedelta(seconds=age), handed_on=False))
+    assert view.title.startswith(title)
+    assert view.again is again
+
+
 def test_slow_attempts_say_what_to_look_at() -> None:
     assert "token worker" in view_of(Attempt("pending", None, timedelta(seconds=21))).text
     assert declined_view("access_denied").detail == "access_denied"

@@ -18,7 +18,18 @@ from sandbox.truth import Truth
 
 
 def ledger(**members: Any) -> Ledger:
-    lists = ("duplicates", "parked", "lost", "gaps", "clashes", "phantoms", "replay_differs", "stale", "overlapping")
+    lists = (
+        "duplicates",
+        "parked",
+        "lost",
+        "gaps",
+        "clashes",
+        "phantoms",
+        "replay_differs",
+        "stale",
+        "overlapping",
+        "presented_again",
+    )
     numbers = {"webhooks_accepted": 5, "webhooks_refused": 0, "api_calls": 4, "events": 3}
     return Ledger(**{**numbers, **dict.fromkeys((*lists, "violations"), ()), **members})
 

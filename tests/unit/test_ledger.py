@@ -113,6 +113,7 @@ def test_what_went_well_adds_up() -> None:
         "replay_differs: 0",
         "stale: 0",
         "overlapping: 0",
+        "presented_again: 0",
         "violations: 0",
     ]
 
@@ -258,6 +259,46 @@ def test_violations_and_overlapping_token_requests_are_faults() -> None:
     assert not faults(
         with_records(tokens=[tokens[0], msgspec.structs.replace(tokens[1], order_began=5, order_ended=6)])
     )
+
+
+def presented(order: int, token: str = "t1", outcome: str = "issued", **more: Any) -> TokenRecord:
+    return TokenRecord(
+        order_began=order,
+        began_at=0.0,
+        grant_type="refresh_token",
+        presented=token,
+        outcome=outcome,
+        **{"order_ended": order + 1, **more},
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "is_fault"),
+    [
+        (presented(1), True),
+        (presented(1, outcome="invalid_grant"), True),
+        (presented(1, outcome="reused_after_drop"), True),
+        (presented(1, outcome="invalid_grant", fault="token_used"), True),
+        (presented(1, outcome="dropped", fault="token_drop"), False),
+        (presented(1, outcome="failed", fault="token_status"), False),
+        (presented(1, fault="token_html"), False),
+        (presented(1, fault="token_slow"), False),
+        (presented(1, fault="token_status"), False),
+        (presented(1, outcome="", order_ended=None), False),
+        (presented(1, token="t0"), False),
+    ],
+)
+def test_a_token_is_presented_again_only_when_nobody_knows_what_became_of_it(
+    first: TokenRecord, is_fault: bool
+) -> None:
+    """CONTRACT §5.4."""
+    assert faults(with_records(tokens=[first, presented(5)])) == ({"presented_again"} if is_fault else set())
+
+
+def test_a_request_without_a_token_presents_none() -> None:
+    nothing = [presented(order, token="", outcome="invalid_request") for order in (1, 5)]
+
+    assert not faults(with_records(tokens=nothing))
 
 
 def test_long_lists_are_cut() -> None:

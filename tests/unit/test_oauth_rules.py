@@ -1,22 +1,26 @@
 """ingress.oauth.rules and throttle, ingress.parameters: what is asked of us, and what a token is still worth."""
 
 from datetime import timedelta
+from ipaddress import ip_network
 
 import pytest
 
+from ingress.forwarded import client_of
 from ingress.oauth.rules import (
     Authorization,
     Client,
     CodeGrant,
     Verdict,
+    challenge_of,
     expires_text,
+    hash_of,
     judge,
     origin_of,
     read_client,
     read_grant,
     way_back,
 )
-from ingress.oauth.throttle import MAX_ENTRIES, Throttle, wait_after
+from ingress.oauth.throttle import ACCOUNT, MAX_ENTRIES, Throttle, of_account, of_address, of_client
 from ingress.parameters import BadInput, check_text, one, parse_form, positive_number, singles, snake
 from tests.guide import transcript
 
@@ -102,37 +106,112 @@ class Clock:
 
 
 def test_an_account_waits_after_five_in_a_row_and_longer_each_time() -> None:
+    """T-OP-LOGIN"""
     throttle = Throttle(clock := Clock())
+    ada, bob = of_account("ada"), of_account("bob")
     for number in range(5):
-        assert throttle.wait("ada", "a") == 0
-        throttle.failed("ada", str(number))
-    assert throttle.wait("ada", "elsewhere") == 30
-    assert throttle.wait("bob", "elsewhere") == 0
+        assert throttle.wait(ada, of_address("a")) == 0
+        throttle.failed(ada, of_address(str(number)))
+    assert throttle.wait(ada, of_address("elsewhere")) == 30
+    assert throttle.wait(bob, of_address("elsewhere")) == 0
     clock.now += 30
-    assert throttle.wait("ada", "a") == 0
-    throttle.failed("ada", "a")
-    assert throttle.wait("ada", "a") == 60
+    assert throttle.wait(ada, of_address("a")) == 0
+    throttle.failed(ada, of_address("a"))
+    assert throttle.wait(ada) == 60
     clock.now += 60
-    throttle.succeeded("ada")
-    throttle.failed("ada", "a")
-    assert throttle.wait("ada", "b") == 0
+    throttle.succeeded(ada)
+    throttle.failed(ada)
+    assert throttle.wait(ada) == 0
 
 
-def test_an_address_waits_after_twenty() -> None:
+def test_an_address_waits_after_twenty_and_what_is_right_for_one_account_does_not_help_it() -> None:
+    """T-OP-LOGIN"""
     throttle = Throttle(clock := Clock())
     for number in range(20):
-        assert throttle.wait("x", "a") == 0
-        throttle.failed(str(number), "a")
-    assert throttle.wait("x", "a") == 30
-    assert throttle.wait("x", "b") == 0
+        assert throttle.wait(of_account("x"), of_address("a")) == 0
+        throttle.failed(of_account(str(number)), of_address("a"))
+        throttle.succeeded(of_account("my own"))
+    assert throttle.wait(of_account("x"), of_address("a")) == 30
+    assert throttle.wait(of_account("x"), of_address("b")) == 0
     clock.now += 3601
-    throttle.failed("y", "a")
-    assert throttle.wait("x", "a") == 0
+    throttle.failed(of_account("y"), of_address("a"))
+    assert throttle.wait(of_address("a")) == 0
+
+
+def test_a_client_waits_for_a_minute_at_most_and_what_is_right_forgives() -> None:
+    """T-OP-CLIENT"""
+    throttle = Throttle(Clock())
+    waits = []
+    for _ in range(60):
+        throttle.failed(of_client("a"))
+        waits.append(throttle.wait(of_client("a")))
+    assert waits == [*[0] * 49, 1, 2, 4, 8, 16, 32, *[60] * 5]
+    throttle.succeeded(of_client("a"))
+    throttle.failed(of_client("a"))
+    assert throttle.wait(of_client("a")) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("", "x", False),
+    ],
+)
+def test_whose_guesses_count_together(one: str, other: str, same: bool) -> None:
+    assert (of_address(one) == of_address(other)) is same
 
 
 def test_waits_end_and_memory_does_too() -> None:
-    assert [wait_after(number) for number in (0, 1, 4, 5, 10**9)] == [30, 60, 480, 900, 900]
+    assert [ACCOUNT.wait_after(5 + number) for number in (0, 1, 4, 5, 10**9)] == [30, 60, 480, 900, 900]
     throttle = Throttle(Clock())
     for number in range(MAX_ENTRIES):
-        throttle.failed(str(number), str(number))
+        throttle.failed(of_account(str(number)), of_address(str(number)))
     assert len(throttle._entries) == MAX_ENTRIES
+
+
+# --- proxies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "client"),
+    [
+        ("198.51.100.1", [], "198.51.100.1"),
+        ("198.51.100.1", ["1.2.3.4"], "198.51.100.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6", "1.2.3.4,10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["1.2.3.4, unknown"], "10.0.0.1"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["2001:db8::1"], "2001:db8::1"),
+        ("", ["1.2.3.4"], ""),
+    ],
+)
+def test_whom_a_request_comes_from(remote: str, forwarded: list[str], client: str) -> None:
+    """Only what a proxy of ours has appended is believed."""
+    assert client_of(remote, forwarded, [ip_network("10.0.0.0/8")]) == client
+    assert client_of(remote, forwarded, []) == remote
+
+
+# --- PKCE ----------------------------------------------------------------------------------------------------------
+
+
+def test_s256_is_that_of_the_rfc() -> None:
+    """T-OP-PKCE: RFC 7636, appendix B."""
+    assert challenge_of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk") == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+def test_a_code_is_found_with_its_own_verifier_alone() -> None:
+    """T-OP-PKCE"""
+    challenge = challenge_of("v")
+    known = hash_of("code", challenge)
+    assert CodeGrant("code", None, "v").code_hash == known
+    assert CodeGrant("code", None).code_hash == hash_of("code", None)
+    for code, verifier in (("code", None), ("code", ""), ("code", "w"), (f"{challenge}:code", None)):
+        assert CodeGrant(code, None, verifier).code_hash != known

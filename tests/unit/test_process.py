@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from common.process import done_before, first_of
 
@@ -60,3 +65,45 @@ async def test_work_that_is_stopped_has_ended_before_anybody_goes_on() -> None:
     stop.set()
     assert await done_before(stop, _never(cancelled)) is None
     assert cancelled.is_set()
+
+
+_PROGRAM = """
+import asyncio, sys
+from common.errors import SettingsError
+from common.process import main
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+left = []
+
+async def run(stop):
+    left.append(asyncio.create_task(deaf()))
+    await asyncio.sleep(0)
+    if sys.argv[1] == "wrong":
+        raise SettingsError(["NAME: is wrong"])
+    if sys.argv[1] == "bug":
+        raise ZeroDivisionError
+
+sys.exit(main("test", (), lambda: run))
+"""
+
+
+@pytest.mark.parametrize(("how", "code", "said"), [("well", 0, ""), ("wrong", 78, "NAME: is wrong\n"), ("bug", 70, "")])
+def test_what_does_not_hear_that_all_is_over_holds_up_nobody(how: str, code: int, said: str, tmp_path: Path) -> None:
+    """RELIABILITY P12: the exit code is the one that it would have been."""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, how],
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (code, said)

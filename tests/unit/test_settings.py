@@ -17,6 +17,8 @@ from common.settings import (
     FetchSettings,
     InventorySettings,
     KeySettings,
+    ListenSettings,
+    OidcSettings,
     PlatformSettings,
     RetrySettings,
     Section,
@@ -76,6 +78,13 @@ def faults(*sections: type[Any]) -> tuple[str, ...]:
         (InventorySettings, "INVENTORY_URL", "https://u:s3cret@h/{userId}"),
         (InventorySettings, "INVENTORY_URL", "ftp://s3cret/{userId}"),
         (InventorySettings, "INVENTORY_TOKEN", "changeme"),
+        (OidcSettings, "OIDC_ISSUER", "login.s3cret.example"),
+        (OidcSettings, "OIDC_ISSUER", "http://login.s3cret.example"),
+        (OidcSettings, "OIDC_ISSUER", "https://login.example?s3cret"),
+        (OidcSettings, "OIDC_ISSUER", "https://u:s3cret@login.example"),
+        (OidcSettings, "OIDC_CLIENT_SECRET", "changeme"),
+        (ListenSettings, "TRUSTED_PROXIES", "10.0.0.0/8,s3cret"),
+        (ListenSettings, "TRUSTED_PROXIES", "10.0.0.0/33"),
         (WebhookSettings, "WEBHOOK_SUCCESS_STATUS", "500"),
         (WebhookSettings, "WEBHOOK_SUCCESS_STATUS", "s3cret"),
         (WebhookSettings, "WEBHOOK_HASH_RECIPE", "s3cret:sorted:hex"),
@@ -119,6 +128,23 @@ def test_every_fault_of_every_section_is_told_at_once(monkeypatch: pytest.Monkey
         "AMQP_URL", "SECRET_KEYS_FILE", "WEBHOOK_HASH_MODE", "WEBHOOK_HASH_RECIPE", "WEBHOOK_SUCCESS_STATUS"
     ]  # fmt: skip
     assert found[0] == "AMQP_URL: is required and not set"
+
+
+def test_the_identity_provider_is_set_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {"OIDC_ISSUER": "https://login.example/", "OIDC_CLIENT_ID": "us", "OIDC_CLIENT_SECRET": "s3cret"}
+    assert load(OidcSettings)[0].oidc_issuer is None
+    for name, value in whole.items():
+        monkeypatch.setenv(name, value)
+    assert load(OidcSettings)[0].oidc_issuer == "https://login.example/", "as the provider names itself"
+    for missing in whole:
+        with monkeypatch.context() as but_one:
+            but_one.delenv(missing)
+            (line,) = faults(OidcSettings)
+            assert line.startswith(f"{missing}: ")
+            assert "s3cret" not in line
+    for here in ("http://127.0.0.1:4000", "http://[::1]", "http://localhost"):
+        monkeypatch.setenv("OIDC_ISSUER", here)
+        assert load(OidcSettings)[0].oidc_issuer == here
 
 
 def test_a_file_holds_the_value_and_the_environment_beats_dotenv(

@@ -56,6 +56,14 @@ def test_what_is_served(request_: SnapshotRequested) -> None:
     assert msgspec.structs.replace(request_in(request_), snapshot_id=request_.snapshot_id) == request_
 
 
+@pytest.mark.parametrize(
+    ("spelled", "kind"),
+    [("resources", "resources"), ("Resource", "resources"), ("RATE", "rates"), (" availability ", "availability")],
+)
+def test_a_kind_may_be_spelled_as_everywhere_else(spelled: str, kind: str) -> None:
+    assert request_in(wanted(attribute_type=spelled)).attribute_type == kind
+
+
 def test_a_request_without_an_id_is_given_one_and_keeps_it() -> None:
     named = request_in(wanted())
     assert named.snapshot_id
@@ -71,6 +79,8 @@ def test_a_request_without_an_id_is_given_one_and_keeps_it() -> None:
         (wanted(to="syncaroo.events.log"), "own_queue"),
         (wanted(location_id=""), "bad_filter"),
         (wanted(attribute_type="x\0"), "bad_filter"),
+        (wanted(attribute_type=""), "bad_filter"),
+        (wanted(attribute_type="desks"), "bad_filter"),
         (wanted(connection_id=2**63), "bad_filter"),
         (wanted(snapshot_id="s" * 129), "bad_snapshot_id"),
     ],

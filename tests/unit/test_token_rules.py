@@ -180,6 +180,17 @@ def test_a_clock_that_jumps_neither_stops_nor_hastens_renewing(jump: float) -> N
     assert not watch.is_due(renewed, 1401.0)
 
 
+def test_a_code_waits_for_whoever_talks_and_for_no_back_off() -> None:
+    watch = Watch()
+    assert watch.is_silent(Look(now=NOW), 0.0)
+    assert watch.is_silent(active(lease_owner=None, lease_until=NOW + seconds(9)), 0.0)
+    assert watch.is_silent(active(lease_owner="dead", lease_until=NOW), 0.0)
+    stuck = active(lease_owner="dead", lease_until=NOW + seconds(3600))  # the clock went back an hour: T-RT-CLOCK
+    assert not watch.is_silent(stuck, 0.0)
+    assert not watch.is_silent(stuck, LEASE.total_seconds() - 1)
+    assert watch.is_silent(stuck, LEASE.total_seconds())
+
+
 def test_a_lease_from_before_the_clock_was_put_back_lasts_no_longer_than_a_lease() -> None:
     """T-RT-CLOCK: a holder died, then the clock went back an hour."""
     watch = Watch()

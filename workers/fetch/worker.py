@@ -82,12 +82,12 @@ def build(
         publisher.start()
         try:
             async with api:
-                if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
+                cipher = TokenCipher(keys.clear())
+                if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo), cipher)):
                     return
                 claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
                 outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
                 suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
-                cipher = TokenCipher(keys.clear())
                 fetcher = Fetcher(outcomes, suspects, GrantStore(store), api, publisher, cipher, retry)
                 backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
                 rereading = Rereading(ResyncStore(store), resync, wake.set)

@@ -11,6 +11,7 @@ import msgspec
 from common.broker.publisher import Outgoing
 from common.codec import dumps
 from common.errors import Permanent
+from common.identity import NOUNS, plural
 from common.ids import new_id
 from common.store.events import headers_of, subject_of
 from schemas.events import EventData, ListingSnapshot, SnapshotCompleted
@@ -24,7 +25,7 @@ OURS = "syncaroo."
 
 
 def request_in(message: Message) -> SnapshotRequested:
-    """The request, if it may be served; it has an id from now on.
+    """The request, if it may be served; it has an id from now on, and its kind is spelled as listings have it.
 
     Raises:
         Permanent: `unreadable_message`, `bad_queue_name`, `own_queue`, `bad_filter`, `bad_snapshot_id`.
@@ -32,14 +33,16 @@ def request_in(message: Message) -> SnapshotRequested:
     if not isinstance(message, SnapshotRequested):
         raise Permanent("unreadable_message", "not a SnapshotRequested")
     check_queue(message.to)
-    for text in (message.location_id, message.attribute_type):
-        if text is not None and not _is_name(text, LONGEST_NAME):
-            raise Permanent("bad_filter", "locationId and attributeType are names")
+    if message.location_id is not None and not _is_name(message.location_id, LONGEST_NAME):
+        raise Permanent("bad_filter", "locationId is a name")
+    kind = plural(message.attribute_type)
+    if message.attribute_type is not None and kind not in NOUNS:
+        raise Permanent("bad_filter", f"attributeType is one of {', '.join(sorted(NOUNS))}")
     if abs(message.connection_id or 0) >= 2**63:
         raise Permanent("bad_filter", "connectionId is a number of 64 bits")
     if message.snapshot_id is not None and not _is_name(message.snapshot_id, LONGEST_ID):
         raise Permanent("bad_snapshot_id", f"1 to {LONGEST_ID} bytes, printable")
-    return msgspec.structs.replace(message, snapshot_id=message.snapshot_id or new_id())
+    return msgspec.structs.replace(message, attribute_type=kind, snapshot_id=message.snapshot_id or new_id())
 
 
 def check_queue(name: str) -> None:

@@ -13,8 +13,8 @@ from common.crypto import TokenCipher
 from common.errors import Permanent, Retryable
 from common.logs import get_logger
 from schemas.messages import CodeReceived, PairObtained
-from workers.token.keeping import PairKeeper
-from workers.token.rules import LEASE, NoReply, Obtained, Refused, Reply, Unknown, classify, is_code_spent
+from workers.token.keeping import PairKeeper, written
+from workers.token.rules import LEASE, NoReply, Obtained, Refused, Reply, Unknown, Watch, classify, is_code_spent
 from workers.token.store import Attempt, Claim, GrantStore
 
 LEASE_WAIT_SECONDS = 8.0
@@ -55,6 +55,7 @@ class TokenHandler:
         self._retry = retry
         self._lease_wait = lease_wait
         self._clock = clock
+        self._watch = Watch()
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -92,8 +93,8 @@ class TokenHandler:
                 log.info("connect.active", attempt_id=attempt_id)
             case Refused(detail):
                 log.error("connect.refused", attempt_id=attempt_id, reason=detail)
-                await self._store.release(claim)
-                await self._store.conclude(attempt_id, "refused", detail)
+                await written(lambda: self._store.conclude(attempt_id, "refused", detail))
+                await written(lambda: self._store.release(claim))
             case Unknown() as unknown:
                 say = log.error if unknown.our_fault else log.warning
                 say("connect.not_exchanged", attempt_id=attempt_id, reason=unknown.detail)
@@ -119,7 +120,8 @@ class TokenHandler:
         while True:
             began = self._clock()
             look = await self._store.look()
-            claim = None if look.is_presenting else await self._store.claim_code(look, attempt_id)
+            is_silent = self._watch.is_silent(look, began)
+            claim = await self._store.claim_code(look, attempt_id) if is_silent else None
             if claim is not None:
                 if self._clock() - began <= LEASE.total_seconds() / 2:
                     return claim

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from common.broker.publisher import Outgoing, outgoing
 from common.clock import Monotonic, monotonic_seconds
@@ -20,7 +21,23 @@ from workers.token.store import Claim, GrantStore
 SHARD = 0
 """The grant belongs to no connection; its messages share one shard."""
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+"""Seconds between tries to write what must not get lost."""
+
 log = get_logger(__name__)
+T = TypeVar("T")
+
+
+async def written(write: Callable[[], Awaitable[T]]) -> T:
+    """Write a verdict, again and again until the store takes it: what Syncaroo has refused is not presented again."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await write()
+        except StoreUnavailable as error:
+            log.error("grant.verdict_not_stored", reason=str(error))
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 class Publishes(Protocol):
@@ -48,12 +65,12 @@ class PairKeeper:
         """
         sealed = self._cipher.seal(pack(obtained.pair))
         message = PairObtained(rt_version=claim.rt_version, sealed_pair=sealed, attempt_id=attempt_id)
-        pause = 0.2
+        pause = FIRST_PAUSE
         while not await self._committed(message, obtained.lifetime, asked_at):
             if await self._published(message):
                 return
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def restore(self, message: PairObtained) -> None:
         """Commit a pair that came over the broker; its age is not known, so it is only used to get the next one.

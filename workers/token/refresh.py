@@ -13,7 +13,7 @@ from common.errors import Permanent, StoreUnavailable
 from common.logs import get_logger
 from common.process import first_of, pause
 from common.token_pair import Pair, unpack
-from workers.token.keeping import PairKeeper
+from workers.token.keeping import PairKeeper, written
 from workers.token.rules import LEASE, Look, NoReply, Obtained, Refused, Reply, Unknown, Watch, classify
 from workers.token.store import Claim, GrantStore
 
@@ -125,7 +125,7 @@ class Refresher:
                 await self._put_off(claim, unknown)
 
     async def _lose(self, claim: Claim, detail: str) -> None:
-        if await self._store.lose(claim, detail):
+        if await written(lambda: self._store.lose(claim, detail)):
             log.error(
                 "grant.needs_authorisation", reason=detail, mend="an admin has to open /connect and authorise again"
             )

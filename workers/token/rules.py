@@ -141,14 +141,6 @@ class Look:
         """Whether there is a refresh token that may still be good."""
         return self.state == "active" and self.sealed_pair is not None
 
-    @property
-    def is_presenting(self) -> bool:
-        """Whether somebody's lease says that it may be talking to Syncaroo now.
-
-        A lease without an owner is a back-off: nobody is talking, and a code need not wait for it.
-        """
-        return self.lease_owner is not None and self.lease_until is not None and self.lease_until > self.now
-
 
 class Watch:
     """Times of the store as this process has seen them go by, on its own monotonic clock.
@@ -168,6 +160,15 @@ class Watch:
         is_free = self._passed(free, look.lease_until, look.now, monotonic, longest)
         is_due = self._passed(due, look.refresh_at, look.now, monotonic, LONGEST_LIFETIME)
         return look.is_renewable and is_due and is_free
+
+    def is_silent(self, look: Look, monotonic: float) -> bool:
+        """Whether nobody's lease says that it may be talking to Syncaroo now.
+
+        A lease without an owner is a back-off: nobody is talking, and a code need not wait for it.
+        """
+        lease = ("lease", look.lease_owner, look.lease_until)
+        self._deadlines = {key: value for key, value in self._deadlines.items() if key == lease}
+        return look.lease_owner is None or self._passed(lease, look.lease_until, look.now, monotonic, LEASE)
 
     def _passed(
         self, key: tuple[object, ...], moment: datetime | None, now: datetime, monotonic: float, longest: timedelta

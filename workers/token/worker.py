@@ -81,7 +81,7 @@ def build(
         keeper = PairKeeper(grants, publisher, cipher)
         publisher.start()
         try:
-            if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
+            if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo), cipher)):
                 return
             handler = TokenHandler(grants, client, keeper, cipher, retry)
             await until_stopped(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Select, case, cast, func, or_, select, type_coerce
+from sqlalchemy import JSON, ColumnElement, Select, case, cast, exists, func, or_, select, type_coerce
 
 from common.store.engine import Store, Transaction
 from common.store.erasing import is_being_erased
@@ -16,6 +16,7 @@ from workers.relay.rules import PendingEvent
 from workers.relay.store.pages import PAGE_BYTES, PAGE_ROWS, fitting, size_of
 
 _event = table_of(EventRow)
+_earlier = _event.alias("earlier")
 _pending = [_event.c[name] for name in PendingEvent.__dataclass_fields__]
 _shown = (_event.c.position, _event.c.created_at, _event.c.type, _event.c.subject, _event.c.version)
 
@@ -73,6 +74,8 @@ class Found:
     """The first ones and the last one."""
     oldest_at: datetime | None
     """Of all events in the store."""
+    pruned: bool = False
+    """Whether what is wanted begins before all that is left, and something has been forgotten."""
 
     @property
     def events(self) -> int:
@@ -115,6 +118,9 @@ class PastStore:
         async with self._store.reading() as transaction:
             groups = await transaction.rows(_groups(transaction, wanted))
             oldest = await transaction.row(select(func.min(_event.c.created_at)))
+            oldest_at: datetime | None = None if oldest is None else oldest[0]
+            begins_before = oldest_at is not None and wanted.since < oldest_at
+            pruned = begins_before and await transaction.row(_with_a_gap_before) is not None
             shown = select(*_shown, _header(transaction, "change").label("change")).where(*_fits(transaction, wanted))
             first = await transaction.rows(shown.order_by(_event.c.position).limit(lines))
             last = await transaction.rows(shown.order_by(_event.c.position.desc()).limit(1))
@@ -126,7 +132,8 @@ class PastStore:
             first_position=min((row.first_position for row in groups), default=0),
             last_position=max((row.last_position for row in groups), default=0),
             lines=[_line(row) for row in (*first, *more)],
-            oldest_at=None if oldest is None else oldest[0],
+            oldest_at=oldest_at,
+            pruned=pruned,
         )
 
     async def page(self, wanted: Wanted, after: int, last: int) -> list[Told]:
@@ -160,6 +167,21 @@ class PastStore:
             )
         found: datetime | None = None if row is None else row[0]
         return found
+
+
+_with_a_gap_before = (
+    select(_event.c.event_id)
+    .where(
+        _event.c.version > 1,
+        ~exists().where(
+            _earlier.c.connection_id == _event.c.connection_id,
+            _earlier.c.listing_id == _event.c.listing_id,
+            _earlier.c.version == _event.c.version - 1,
+        ),
+    )
+    .limit(1)
+)
+"""Versions grow by one: only pruning makes gaps."""
 
 
 def _groups(transaction: Transaction, wanted: Wanted) -> Select[Any]:

@@ -1,0 +1,53 @@
+"""Whom a request comes from when a proxy brings it: the address that the nearest proxy we trust has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+HEADER = "X-Forwarded-For"
+
+Network = IPv4Network | IPv6Network
+
+
+def client_of(remote: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """The last address that is not one of the trusted proxies, walking back from `remote`. Pure.
+
+    Each proxy appends whom it has seen, so that only what trusted ones have appended is believed; `forwarded` are the
+    header's values.
+    """
+    client = remote
+    for seen in reversed([part.strip() for value in forwarded for part in value.split(",")]):
+        if _address(seen) is None or not _is_in(_address(client), trusted):
+            break
+        client = seen
+    return client
+
+
+def forwarded_middleware(trusted: Sequence[Network]) -> Middleware:
+    """Sets `request.remote` so for everything behind it."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        forwarded = request.headers.getall(HEADER, [])
+        remote = request.remote or ""
+        client = client_of(remote, forwarded, trusted)
+        return await handler(request if client == remote else request.clone(remote=client))
+
+    return middleware
+
+
+def _is_in(address: IPv4Address | IPv6Address | None, networks: Sequence[Network]) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Of an IPv4 address that is spelled as an IPv6 one: the IPv4 one."""
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return None
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed

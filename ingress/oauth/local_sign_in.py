@@ -1,0 +1,54 @@
+"""The login page of local accounts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from aiohttp import hdrs, web
+from aiohttp_session import get_session
+
+from common.logs import get_logger
+from ingress.oauth.login import LoggedIn, Login, TooMany
+from ingress.oauth.visitor import Visitors
+from ingress.pages.render import here, redirect, render
+from ingress.pages.session import check_csrf, csrf_token
+
+log = get_logger(__name__)
+
+
+class LocalSignIn:
+    """Login and password, where the person is; `SignIn` with local accounts."""
+
+    def __init__(self, login: Login, visitors: Visitors) -> None:
+        self._login = login
+        self._visitors = visitors
+
+    async def ask(self, request: web.Request, message: str = "", status: int = 200) -> web.Response:
+        """The login page."""
+        return await _login_page(request, message, status)
+
+    async def answer(self, request: web.Request, form: dict[str, str]) -> web.Response:
+        """Back to the same address when the password is right; else the login page again."""
+        if not check_csrf(await get_session(request), form):
+            return await _login_page(request, "This page was too old, or cookies are off. Please try again.", 403)
+        login = form.get("login", "").strip()
+        outcome = await self._login.attempt(login, form.get("password", ""), request.remote or "")
+        if isinstance(outcome, LoggedIn):
+            log.info("login.succeeded", user_id=outcome.account.user_id, address=request.remote)
+            await self._visitors.enter(request, outcome.account)
+            return redirect(here(request))
+        # Not what was typed: people type passwords there.
+        log.warning("login.refused", address=request.remote, throttled=isinstance(outcome, TooMany))
+        if isinstance(outcome, TooMany):
+            seconds = math.ceil(outcome.seconds)
+            message = f"Too many wrong passwords. Please try again in {seconds} seconds."
+            return await _login_page(request, message, 429, {hdrs.RETRY_AFTER: str(seconds)})
+        return await _login_page(request, "Login or password is wrong.", 401)
+
+
+async def _login_page(
+    request: web.Request, message: str, status: int, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    context = {"csrf": csrf_token(await get_session(request)), "message": message}
+    return render(request, "login.html", context, status=status, headers=headers)

@@ -1,0 +1,282 @@
+"""The canary run: the whole flow, with and without trouble, and afterwards no secret is anywhere in clear.
+
+T-SECRETS-LOG, T-SECRETS-AMQP. Once on each database, side by side; everything is looked through, and in every place
+something is found that belongs there, so that the search is known to work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aio_pika
+import aiohttp
+import pytest
+from sqlalchemy import MetaData, select
+from yarl import URL
+
+from common import settings as sections
+from common.access_tokens import PREFIX as ACCESS_PREFIX
+from common.broker.topology import WORK, event_queues, work_queues
+from common.codec import dumps, loads
+from common.settings import Section, parse_duration
+from common.store.engine import Store
+from ingress.oauth.exchange import REFRESH_PREFIX
+from ops.stack import WORKERS
+from tests.acceptance.test_grant import Admin
+from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Place, World, webhook_body, world
+from tests.canaries import found
+from tests.fixtures.broker import Vhosts
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(300)
+
+CONNECTION = 99
+USER = f"user-{CONNECTION}"
+SECONDS = 90.0
+MARK = "canary-of-syncaroo-"
+GUESS = "canary-guessed-password"
+FOREIGN_CODE = "canary-of-a-foreign-code"
+SETTINGS = {
+    "LOG_LEVEL": "debug",
+    "ADMIN_TOKEN": "canary-admin-token-7Jq",
+    "PLATFORM_CLIENT_SECRET": "canary-platform-secret-8Kw,canary-platform-secret-9Lx",
+    "SYNCAROO_CLIENT_SECRET": "canary-client-secret-5Mz",
+    "WEBHOOK_HASH_KEY": "canary-hash-key-3Np",
+    "WEBHOOK_HASH_MODE": "observe",
+}
+
+
+async def test_no_secret_is_anywhere_in_clear(
+    tmp_path: Path, vhosts: Vhosts, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = [vhosts.take(), vhosts.take()]
+    places = [Place(tmp_path / "sqlite", pool[0].url), Place(tmp_path / "postgresql", pool[1].url, postgresql_url)]
+    async with asyncio.TaskGroup() as both:
+        runs = [both.create_task(_run(place)) for place in places]
+    for canaries, where, environment in (run.result() for run in runs):
+        where["settings"] = _reprs(environment, monkeypatch)
+        assert found(canaries, where) == []
+        for place, control in CONTROLS.items():
+            assert control in where[place], f"nothing was looked for in {place}"
+    for vhost in pool:
+        vhosts.give_back(vhost)
+
+
+CONTROLS = {
+    "log of ingress-1": b"connect.code_received",
+    "log of token-1": b"grant.",
+    "log of fetch-1": b"process.started",
+    "queues": b"sealedCode",
+    "events": b"listing.changed",
+    "database": USER.encode(),
+    "/metrics": b"# HELP",
+    "answers": b"Not connected",
+    "settings": b"StoreSettings",
+}
+"""What must be found, and where."""
+
+
+async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[str, str]]:
+    """All canaries, and all that was seen and left behind."""
+    where: dict[str, bytes] = {}
+    async with world(
+        place.directory,
+        amqp_url=place.amqp_url,
+        database_url=place.database_url,
+        settings=SETTINGS,
+        sandbox=[
+            f"--secret-mark={MARK}",
+            f"--hash-key={SETTINGS['WEBHOOK_HASH_KEY']}",
+            f"--platform-client-secret={SETTINGS['PLATFORM_CLIENT_SECRET'].partition(',')[0]}",
+        ],
+    ) as made:
+        canaries = {**_of_settings(made.stack.environment), **await _onboard(made)}
+        where["queues"] = await _queued_code(made)
+        where["answers"] = await _trouble(made)
+        await made.ledger(SECONDS, allow=["violations", "lost"])
+        where["/metrics"] = await _get(f"{made.stack.url}/metrics")
+        where["dead letters"] = dumps(await made.admin.dead_letters())
+        assert b"unknown_attempt" in where["dead letters"]
+        where["queues"] += await _peek(made, _queues())
+        where["events"] = b"\n".join(message.body + repr(message.headers).encode() for message in made.messages)
+        await made.stack.stop()
+        for name in ("ingress-1", *(f"{role}-1" for role in WORKERS)):
+            where[f"log of {name}"] = made.stack.logs(name).encode()
+        where["database"] = await _database(place)
+    return canaries, where, made.stack.environment
+
+
+# --- the canaries
+
+
+def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Every secret that the processes were given, and those that people type and Syncaroo hands out."""
+    names = ("ADMIN_TOKEN", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY", "SECRET_KEYS")
+    first, second = environment["PLATFORM_CLIENT_SECRET"].split(",")
+    password = URL(environment["AMQP_URL"]).password or ""
+    return {
+        **{name: environment[name] for name in names},
+        "PLATFORM_CLIENT_SECRET": first,
+        "PLATFORM_CLIENT_SECRET, the second": second,
+        "a user's password": PASSWORD,
+        "a guessed password": GUESS,
+        "codes and tokens of Syncaroo": MARK,
+        "a code of somebody": FOREIGN_CODE,
+        "access tokens of ours": ACCESS_PREFIX + str(CONNECTION),
+        "refresh tokens of ours": REFRESH_PREFIX + "0",
+        **({"AMQP_URL": password} if len(password) >= 8 else {}),  # `guest` is no canary
+    }
+
+
+async def _onboard(made: World) -> dict[str, str]:
+    """As `World.onboard`, keeping the code that we issued, and what the browsers were given to remember."""
+    await made.authorise(SECONDS)
+    await made.connect(CONNECTION)
+    async with Admin() as user:
+        page = await user.open(await made.sandbox.connect(CONNECTION))
+        page = await user.submit(page, text=USER, password=GUESS)
+        assert page.status == 401
+        page = await user.submit(page, text=USER, password=PASSWORD)
+        page = await user.submit(page, button=ALLOW)
+        [code] = parse_qs(urlsplit(page.url).query)["code"]
+        assert user._http is not None
+        cookies = [cookie.value for cookie in user._http.cookie_jar]
+    await made.ledger(SECONDS)
+    return {"a code of ours": code, **{f"cookie {number}": value for number, value in enumerate(cookies)}}
+
+
+# --- the flow, and what goes wrong in it
+
+
+async def _queued_code(made: World) -> bytes:
+    """A code that waits in the queue, as whoever may read it there sees it; and one that is parked."""
+    await made.stack.terminate("token-1")
+    async with Admin() as admin:
+        link = await admin.allowed(made)
+        assert (await admin.open(link)).status == 200
+        waiting = await _peek(made, ["syncaroo.token"])
+        await _publish_for_nobody(made, waiting)
+        await made.stack.restart("token-1")
+        await admin.follow(link, "Connected")
+    await until(made.admin.dead_letters, SECONDS, what="the code for nobody to be parked")
+    return waiting
+
+
+async def _publish_for_nobody(made: World, waiting: bytes) -> None:
+    """The same message for an attempt that is not there."""
+    body = dumps({**loads(waiting.splitlines()[0]), "attemptId": "nobody"})
+    async with await aio_pika.connect(made.stack.environment["AMQP_URL"]) as connection:
+        exchange = await (await connection.channel()).get_exchange(WORK)
+        message = aio_pika.Message(body, headers={"schema": "CodeReceived"}, delivery_mode=2)
+        await exchange.publish(message, "token.0")
+
+
+async def _trouble(made: World) -> bytes:
+    """What is refused, what is no answer, what is lost → all that was answered to it."""
+    await made.sandbox.fault("token_missing")
+    await made.sandbox.expire_access()
+    await made.sandbox.burst(5, 5, connection_id=CONNECTION)
+    await until(lambda: _needs_a_person(made), SECONDS, what="the call for a person")
+    for kind in ("token_html", "token_status", "webhook_wrong_hash", "webhook_bad_token"):
+        await made.sandbox.fault(kind)
+    async with Admin() as admin:
+        refused = await admin.allowed(made)
+        page = await admin.open(refused)
+        await admin.follow(refused, "Not connected")
+        answers = [page.html, (await admin.open(refused)).html]
+        answers += [(await admin.open(re.sub("state=[^&]+", "state=x", refused))).html]
+    await made.authorise(SECONDS)
+    await made.sandbox.burst(5, 5, connection_id=CONNECTION)
+    return b"\n".join([*(answer.encode() for answer in answers), *await _refusals(made)])
+
+
+async def _needs_a_person(made: World) -> bool:
+    return bool((await made.admin.status())["grant"]["state"] == "needs_authorisation")
+
+
+async def _refusals(made: World) -> list[bytes]:
+    """Requests that bring a secret to where it is not taken."""
+    base, mine = made.stack.url, made.stack.environment
+    bearer = {"Authorization": f"Bearer {ACCESS_PREFIX}{CONNECTION}.forged"}
+    form = {"clientId": mine["PLATFORM_CLIENT_ID"], "clientSecret": GUESS, "grantType": "authorization_code"}
+    good = {**form, "clientSecret": mine["PLATFORM_CLIENT_SECRET"].split(",")[0]}
+    body = webhook_body(CONNECTION, "http://elsewhere.invalid/v1/locations/1", "locations")
+    asked = [
+        ("GET", f"/confirm?code={FOREIGN_CODE}&state=x", {}, None),
+        ("GET", f"/api/check_connection/?connectionId={CONNECTION}&accessToken={GUESS}", bearer, None),
+        ("GET", f"/api/oauth/authorize?clientId={GUESS}&redirectUri=x", {}, None),
+        ("GET", "/admin/v1/status", {"Authorization": f"Bearer {GUESS}"}, None),
+        ("POST", "/api/update/", bearer, body),
+        ("POST", "/api/oauth/token", {}, {**form, "code": FOREIGN_CODE}),
+        ("POST", "/api/oauth/token", {}, {**good, "code": FOREIGN_CODE}),
+        ("POST", "/api/oauth/token", {}, {**good, "grantType": "refresh_token", "refreshToken": FOREIGN_CODE}),
+        ("POST", "/connect", {}, {"password": GUESS, "csrf": "x"}),
+    ]
+    async with aiohttp.ClientSession() as http:
+        answers = []
+        for method, path, headers, data in asked:
+            async with http.request(method, base + path, headers=headers, data=data) as answer:
+                assert 400 <= answer.status <= 499, (path, answer.status)
+                answers.append(await answer.read() + repr(answer.headers).encode())
+    return answers
+
+
+# --- where it might be
+
+
+async def _get(url: str) -> bytes:
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        assert answer.status == 200
+        return await answer.read()
+
+
+def _queues() -> list[str]:
+    delays = [parse_duration(delay) for delay in QUICK["RETRY_DELAYS"].split(",")]
+    streams = {queue.name for queue in event_queues()}  # what they have, the recorder has heard
+    return [RECORDER, *(queue.name for queue in work_queues(delays) if queue.name not in streams)]
+
+
+async def _peek(made: World, queues: list[str]) -> bytes:
+    """All messages that wait there, with their headers; they go on waiting."""
+    seen = []
+    async with await aio_pika.connect(made.stack.environment["AMQP_URL"]) as connection:
+        channel = await connection.channel()
+        for name in queues:
+            queue = await channel.get_queue(name)
+            while (message := await queue.get(fail=False)) is not None:
+                seen += [message.body, repr(message.info()).encode()]
+    return b"\n".join(seen)
+
+
+async def _database(place: Place) -> bytes:
+    """SQLite's files as they lie there; all rows of all tables of PostgreSQL."""
+    if not place.database_url.startswith("postgresql"):
+        return b"".join(path.read_bytes() for path in place.directory.glob(f"{place.database.name}*"))
+    store = Store(place.database_url)
+    try:
+        async with store.reading() as transaction:
+            tables = MetaData()
+            await transaction.execute_sync(tables.reflect)
+            rows = [row for table in tables.sorted_tables for row in await transaction.rows(select(table))]
+    finally:
+        await store.close()
+    return b"\n".join(_as_bytes(value) for row in rows for value in row)
+
+
+def _as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _reprs(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Every section of the settings, as a traceback or a log would show it."""
+    with monkeypatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        made = [one() for one in vars(sections).values() if isinstance(one, type) and issubclass(one, Section)
+                and one is not Section]  # fmt: skip
+    return "\n".join(f"{one!r} {one} {one.model_dump()} {vars(one)}" for one in made).encode()
