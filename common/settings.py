@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from common.errors import SettingsError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+USER_ID = "{userId}"
 _PLACEHOLDERS = {"changeme", "change-me", "change_me", "placeholder", "todo", "xxx", "..."}
 
 
@@ -83,6 +84,15 @@ def _http_url(value: str) -> str:
     if parts is None or parts.scheme not in ("http", "https") or parts.username or parts.query:
         raise ValueError("is not an http(s) URL")
     return value.rstrip("/")
+
+
+def _inventory_url(value: str) -> str:
+    parts = _parts(value)
+    if parts is None or parts.scheme not in ("http", "https") or parts.username or parts.fragment:
+        raise ValueError("is not an http(s) URL")
+    if USER_ID not in f"{parts.path}?{parts.query}" or USER_ID in parts.netloc:
+        raise ValueError(f"has no {USER_ID} in its path or query, such as https://yourapp.com/inventory/{USER_ID}")
+    return value
 
 
 def _issuer(value: str) -> str:
@@ -150,6 +160,7 @@ Secret = Annotated[SecretStr, AfterValidator(_real_secret)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
+InventoryUrl = Annotated[str, AfterValidator(_inventory_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -326,6 +337,13 @@ class PlatformSettings(Section):
     def secrets(self) -> list[str]:
         """Every secret that is valid now."""
         return [secret.get_secret_value() for secret in self.platform_client_secret]
+
+
+class InventorySettings(Section):
+    """Where the platform itself is asked for a user's listings; without a URL what operators told is all there is."""
+
+    inventory_url: InventoryUrl | None = None
+    inventory_token: Secret | None = None
 
 
 class OidcSettings(Section):

@@ -18,6 +18,7 @@ from common.settings import (
     BrokerSettings,
     ClientSettings,
     EventBrokerSettings,
+    InventorySettings,
     KeySettings,
     ListenSettings,
     OidcSettings,
@@ -48,6 +49,7 @@ from ingress.outages.refused import Refused
 from ingress.outages.store import OutageStore
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
+from ingress.platform.client import platform_inventory
 from ingress.problems import problem_middleware
 from ingress.routing import TidyPaths
 from ingress.webhook.deposit import Deposit
@@ -74,6 +76,7 @@ class Settings:
     syncaroo: SyncarooSettings
     client: ClientSettings
     admin: AdminSettings
+    inventory: InventorySettings
 
 
 SECTIONS = (
@@ -89,6 +92,7 @@ SECTIONS = (
     SyncarooSettings,
     ClientSettings,
     AdminSettings,
+    InventorySettings,
 )
 
 
@@ -133,7 +137,10 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
     app = _application(settings)
     setup_pages(app, settings.site, settings.keys)
     identities = identity_provider(settings.oidc, settings.site)
-    oauth = OAuthHandler(parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities)
+    inventory = platform_inventory(settings.inventory)
+    oauth = OAuthHandler(
+        parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities, inventory
+    )
     connect = ConnectHandler(
         parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
     )

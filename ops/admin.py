@@ -44,10 +44,27 @@ class AdminApi:
         assert self._http is not None
         await self._http.close()
 
-    async def put_user(self, user_id: str, login: str, password: str) -> None:
-        """Create the user, or change them."""
-        body = {"userId": user_id, "login": login, "password": password}
+    async def users(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [item async for item in self._items("users", {})]
+
+    async def user(self, user_id: str) -> dict[str, Any]:
+        """One user, without the password."""
+        return await self._object("GET", f"users/{_quoted(user_id)}")
+
+    async def put_user(self, user_id: str, login: str | None, password: str | None) -> None:
+        """Create the user, or change them; None leaves login or password as it is."""
+        told = {"userId": user_id, "login": login, "password": password}
+        body = {name: value for name, value in told.items() if value is not None}
         await self._call("PUT", f"users/{_quoted(user_id)}", body)
+
+    async def delete_user(self, user_id: str) -> None:
+        """Erase the person, for good."""
+        await self._call("DELETE", f"users/{_quoted(user_id)}")
+
+    async def locations(self, user_id: str) -> dict[str, Any]:
+        """The user's listings on the platform, by ID."""
+        return await self._object("GET", f"users/{_quoted(user_id)}/locations")
 
     async def put_locations(self, user_id: str, locations: dict[str, Any]) -> None:
         """The user's listings on the platform, as check_connection shows them; absent ones become `deleted`."""
@@ -81,9 +98,14 @@ class AdminApi:
         """One connection."""
         return await self._object("GET", f"connections/{connection_id}")
 
-    async def connections(self) -> list[dict[str, Any]]:
-        """All of them."""
-        return [item async for item in self._items("connections", {})]
+    async def connections(self, user_id: str | None = None) -> list[dict[str, Any]]:
+        """All of them, or those of one user."""
+        filters = {} if user_id is None else {"userId": user_id}
+        return [item async for item in self._items("connections", filters)]
+
+    async def revoke(self, connection_id: int) -> None:
+        """End a connection: its tokens are refused, syncing stops, what is known of it is kept."""
+        await self._call("DELETE", f"connections/{connection_id}")
 
     async def resync(self, connection_id: int, location_id: str | None = None) -> int:
         """Have every known target of the connection, or of one of its locations, read again → how many there are."""

@@ -1,6 +1,7 @@
 """The `gateway` command: one small module per command in `ops.commands`, errors in words and exit codes here.
 
-Exit codes: 0 done, 1 refused or not reachable, 2 wrong words on the command line, 78 wrong settings, 130 Ctrl-C.
+Exit codes: 0 done, 1 refused or not reachable, 2 wrong words on the command line, 3 `inventory import --dry-run` would
+change something, 78 wrong settings, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import typer
 from common.errors import GatewayError, SettingsError
 from common.process import EX_CONFIG
 from ops.commands import (
+    connections,
     db,
     dead_letters,
     demo,
     hashes,
     held,
+    inventory,
     keys,
     listings,
     portal,
@@ -30,6 +33,7 @@ from ops.commands import (
     status,
     tail,
     topology,
+    users,
     why,
 )
 from ops.terminal import err
@@ -49,6 +53,9 @@ COMMANDS = (
     sandbox,
     topology,
     portal,
+    users,
+    inventory,
+    connections,
     status,
     listings,
     why,

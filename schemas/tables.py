@@ -14,7 +14,7 @@ from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
-__all__ = ["SYNCAROO_ACCOUNT", "SQLModel", "UtcDateTime", "table_of"]
+__all__ = ["NOBODY", "SYNCAROO_ACCOUNT", "SQLModel", "UtcDateTime", "table_of"]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -294,10 +294,24 @@ class ConnectionRow(SQLModel, table=True):
 
     connection_id: int = _key()
     user_id: str = _text()
+    """Empty (`NOBODY`): the user was erased; the number stays, revoked, and is nobody's for ever."""
     state: str = _text()
     created_at: datetime = _time(nullable=False)
     confirmed_at: datetime | None = _time()
     revoked_at: datetime | None = _time()
+
+
+NOBODY = ""
+"""Whose connection it is once its user was erased; no user's id is empty."""
+
+
+class ErasureRow(SQLModel, table=True):
+    """A connection whose user was erased, while something of it is still kept: the next batch goes on from here."""
+
+    __tablename__ = "erasure"
+
+    connection_id: int = _key()
+    since: datetime = _time(nullable=False)
 
 
 class FeedRow(SQLModel, table=True):

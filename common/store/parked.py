@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select
 
 from common.ids import new_id
 from common.store.engine import Transaction
+from common.store.erasing import erased_among
 from schemas.tables import ParkedRow, table_of
 
 _parked = table_of(ParkedRow)
@@ -32,7 +33,8 @@ class Parked:
 
 
 async def park(transaction: Transaction, parked: Sequence[Parked]) -> None:
-    """Add rows."""
+    """Add rows, but none of an erased user's connection."""
+    erased = await erased_among(transaction, {one.connection_id for one in parked if one.connection_id is not None})
     now = await transaction.now()
     rows = [
         {
@@ -47,8 +49,10 @@ async def park(transaction: Transaction, parked: Sequence[Parked]) -> None:
             "parked_at": now,
         }
         for one in parked
+        if one.connection_id not in erased
     ]
-    await transaction.execute(_parked.insert(), rows)
+    if rows:
+        await transaction.execute(_parked.insert(), rows)
 
 
 async def list_parked(

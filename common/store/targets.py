@@ -44,6 +44,8 @@ class Wanted:
 async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     """Make targets wanted; a known target keeps its back-off. Gives each one's number, in order.
 
+    Those of erased users' connections are passed over.
+
     Locks the connections' feeds first, then targets: whoever holds a target must not begin to want others.
     """
     if not wanted:
@@ -52,13 +54,15 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     turns = await take_turns(
         transaction, {connection_id for connection_id, _ in latest}, {_host(url) for _, url in latest}
     )
+    latest = {key: one for key, one in latest.items() if turns.has(one.connection_id)}
     known = await _lock(transaction, sorted(latest))
     # Under the lock: a claim in between would else count as begun after this, and answer without knowing who asked.
     numbers = await transaction.numbers(len(wanted))
     now = await transaction.now()
     number = dict(zip(((one.connection_id, one.url) for one in wanted), numbers, strict=True))
     rows = [_marked(latest[key], known.get(key), number[key], turns, now) for key in sorted(latest)]
-    await transaction.execute(_upsert(transaction), rows)
+    if rows:
+        await transaction.execute(_upsert(transaction), rows)
     await keep_turns(transaction, turns)
     return numbers
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from common.store.engine import Transaction
+from common.store.erasing import erased_among
 from common.store.insert import insert
 from schemas.tables import BudgetRow, FeedRow, table_of
 
@@ -57,6 +58,10 @@ class Turns:
         self.given: dict[int, Latest] = {}
         """The latest turns of the connections that were given any."""
 
+    def has(self, connection_id: int) -> bool:
+        """Whether the connection has turns: that of an erased user has none."""
+        return connection_id in self._feeds
+
     def next(self, connection_id: int, priority: int) -> int:
         """The next turn of the connection."""
         resync = priority >= RESYNC
@@ -66,13 +71,16 @@ class Turns:
 
 
 async def lock_feeds(transaction: Transaction, connections: Collection[int]) -> Sequence[Any]:
-    """Lock the feeds of these connections, in one order.
+    """Lock the feeds of these connections, in one order; connections of erased users have none.
 
     Who makes targets wanted does this before it locks any target, so that nobody waits for another in a circle.
     """
-    ordered = [{"connection_id": one, "first_read": False} for one in sorted(connections)]
+    kept = sorted(set(connections) - await erased_among(transaction, connections))
+    if not kept:
+        return []
+    ordered = [{"connection_id": one, "first_read": False} for one in kept]
     await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), ordered)
-    query = select(_feed).where(_feed.c.connection_id.in_(sorted(connections)))
+    query = select(_feed).where(_feed.c.connection_id.in_(kept))
     return await transaction.rows(query.order_by(_feed.c.connection_id).with_for_update())
 
 

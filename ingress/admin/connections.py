@@ -27,9 +27,10 @@ class ConnectionEndpoints:
         self._store = store
 
     async def list(self, request: web.Request) -> web.Response:
-        """By number."""
-        paging = read_paging(query_of(request), int)
-        found = await self._store.connections(paging)
+        """By number; `userId` filters."""
+        query = query_of(request)
+        paging = read_paging(query, int)
+        found = await self._store.connections(one(query, "userId"), paging)
         return page_of(found, cursor(found[-1].connection_id) if len(found) == paging.limit else None)
 
     async def get(self, request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from common.crypto import any_secret
 from common.settings import AdminSettings
 from common.store.engine import Store
+from common.store.erasing import ErasureStore
 from ingress.admin.answers import answer, page_of
 from ingress.admin.connections import ConnectionEndpoints
 from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
@@ -28,6 +29,7 @@ from ingress.admin.targets import TargetEndpoints
 from ingress.admin.users import UserEndpoints
 from ingress.bearer import bearer_token, unauthorized
 from ingress.passwords import Passwords
+from ingress.platform.store import InventoryStore
 
 ROOT = "/admin/v1"
 
@@ -64,7 +66,7 @@ class AdminHandler:
         self._status_store = StatusStore(store)
         self._broker = broker
         self._tokens = settings.tokens()
-        self._users = UserEndpoints(UserStore(store), passwords)
+        self._users = UserEndpoints(UserStore(store), InventoryStore(store), ErasureStore(store), passwords)
         connections = ConnectionStore(store)
         self._connections = ConnectionEndpoints(connections)
         self._held = HeldEndpoints(HeldStore(store), connections)
@@ -80,6 +82,7 @@ class AdminHandler:
     def _table(self) -> list[tuple[str, str, Handler]]:
         users, connections, listings, dead = self._users, self._connections, self._listings, self._dead_letters
         return [
+            ("GET", "users", users.list),
             ("PUT", "users/{userId}", users.put),
             ("GET", "users/{userId}", users.get),
             ("DELETE", "users/{userId}", users.delete),

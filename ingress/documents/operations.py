@@ -160,6 +160,7 @@ _LOCATIONS = json(dict[str, Location])
 _HELD = "connections/{connectionId}/held"
 _PAGING = "after limit"
 OPERATORS = (
+    _operator("listUsers", "GET", "users", "Who may connect.", {200: json(Page[User])}, query=_PAGING),
     _operator("putUser", "PUT", "users/{userId}", "Create or change a user who may connect.",
               {200: json(User), 201: json(User), 409: PROBLEM}, body=USER),
     _operator("getUser", "GET", "users/{userId}", "The user, without the password.", {200: json(User), 404: PROBLEM}),
@@ -174,7 +175,7 @@ OPERATORS = (
     _operator("deleteLocation", "DELETE", "users/{userId}/locations/{locationId}", "One becomes deleted.",
               {204: NOTHING, 404: PROBLEM}),
     _operator("listConnections", "GET", "connections", "Who is connected.", {200: json(Page[Connection])},
-              query=_PAGING),
+              query=f"userId {_PAGING}"),
     _operator("getConnection", "GET", "connections/{connectionId}", "One connection.",
               {200: json(Connection), 404: PROBLEM}),
     _operator("revokeConnection", "DELETE", "connections/{connectionId}",

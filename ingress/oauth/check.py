@@ -16,6 +16,7 @@ from ingress.bearer import bearer_token, other_connection, unauthorized
 from ingress.inventory import Location, as_map
 from ingress.oauth.store import OAuthStore
 from ingress.parameters import one, positive_number, singles
+from ingress.platform.listings import Listings
 
 
 class UsersListings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -29,9 +30,10 @@ class UsersListings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class CheckEndpoint:
     """Answers with the user's listings."""
 
-    def __init__(self, store: OAuthStore, tokens: AccessTokens) -> None:
+    def __init__(self, store: OAuthStore, tokens: AccessTokens, listings: Listings) -> None:
         self._store = store
         self._tokens = tokens
+        self._listings = listings
 
     async def check(self, request: web.Request) -> web.Response:
         """GET: 200 with the listings, 401 for a token that is worth nothing, 403 for another connection's."""
@@ -44,8 +46,7 @@ class CheckEndpoint:
         checked = await self._store.check(token)
         if checked is None:
             return unauthorized("The connection was revoked. The user has to authorize it again.")
-        body = UsersListings(
-            connection_id=checked.connection_id, user_id=checked.user_id, locations=as_map(checked.locations)
-        )
+        locations = await self._listings.of(checked.user_id, checked.connection_id, checked.locations)
+        body = UsersListings(connection_id=checked.connection_id, user_id=checked.user_id, locations=as_map(locations))
         headers = {hdrs.CONTENT_TYPE: "application/json; charset=UTF-8", hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(body=dumps(body), headers=headers)

@@ -22,6 +22,9 @@ from ingress.oidc.handler import NoOidc, OidcSignIn
 from ingress.oidc.provider import IdentityProvider
 from ingress.oidc.rules import CALLBACK
 from ingress.passwords import Passwords
+from ingress.platform.client import PlatformInventory
+from ingress.platform.listings import Listings
+from ingress.platform.store import InventoryStore
 
 
 class OAuthHandler:
@@ -38,10 +41,13 @@ class OAuthHandler:
         tokens: AccessTokens,
         passwords: Passwords,
         identities: IdentityProvider | None = None,
+        inventory: PlatformInventory | None = None,
         *,
         clock: Monotonic = monotonic_seconds,
     ) -> None:
-        """`identities`: where users log in, instead of with local accounts."""
+        """`identities`: where users log in, instead of with local accounts; `inventory`: where the platform is asked
+        for users' listings, if it can be.
+        """
         rows = OAuthStore(store)
         self.visitors = Visitors(rows)
         throttle = Throttle(clock)
@@ -54,7 +60,7 @@ class OAuthHandler:
             self.sign_in = self._callback = OidcSignIn(identities, rows, self.visitors)
         self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in, Signer(keys.clear(), "code"))
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, throttle)
-        self._check = CheckEndpoint(rows, tokens)
+        self._check = CheckEndpoint(rows, tokens, Listings(InventoryStore(store), inventory))
 
     def routes(self, prefix: str) -> list[web.RouteDef]:
         """The routes below `prefix` (`SiteSettings.prefix`), without trailing slashes."""

@@ -110,7 +110,7 @@ class OAuthStore:
         return _as_account(found)
 
     async def owner(self, connection_id: int) -> str | None:
-        """Whose connection it is; None while nobody has consented to it."""
+        """Whose connection it is; None while nobody has consented to it, nobody's id once its user was erased."""
         async with self._store.reading() as transaction:
             row = await transaction.row(
                 select(_connection.c.user_id).where(_connection.c.connection_id == connection_id)
@@ -284,11 +284,14 @@ async def _take_back(transaction: Transaction, matches: list[Any], now: datetime
 
 
 async def _is_live(transaction: Transaction, connection_id: int, user_id: str) -> bool:
-    """Whether the connection may get tokens; holds its row, so that a revocation comes wholly before or after."""
+    """Whether the connection may get tokens; holds its row, so that a revocation comes wholly before or after.
+
+    With a lock that lets workers write what they read of the connection.
+    """
     row = await transaction.row(
         select(_connection.c.user_id, _connection.c.state)
         .where(_connection.c.connection_id == connection_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     return row is not None and row.state != "revoked" and row.user_id == user_id
 
@@ -299,7 +302,8 @@ async def _locked_family(transaction: Transaction, family: str) -> Any | None:
     A revoked connection has no family that is not revoked.
     """
     of_family = select(_family.c.connection_id).where(_family.c.family == family).scalar_subquery()
-    await transaction.row(select(_connection.c.state).where(_connection.c.connection_id == of_family).with_for_update())
+    connection = select(_connection.c.state).where(_connection.c.connection_id == of_family)
+    await transaction.row(connection.with_for_update(key_share=True))
     return await transaction.row(select(_family).where(_family.c.family == family).with_for_update())
 
 

@@ -18,6 +18,13 @@ Url = Annotated[
     str | None,
     typer.Option("--url", help="Base of the ingress. By default SITE_URI; with OPS_PORT, that port of its host."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def need_yes(sure: bool, unasked: bool) -> None:
+    """Refuse what would have to ask where nobody can answer (exit 2)."""
+    if unasked and not sure:
+        raise typer.BadParameter("a program cannot be asked: give --yes")
 
 
 def with_admin(url: str | None, work: Callable[[AdminApi], Awaitable[T]]) -> T:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.admin import AdminApi
-from ops.commands.admin_options import Url, with_admin
+from ops.commands.admin_options import Url, Yes, need_yes, with_admin
 from ops.foreign import name_of
 from ops.terminal import AsJson, out, print_json, print_table
 
@@ -22,7 +22,6 @@ group = typer.Typer(
 
 Connection = Annotated[int, typer.Argument(help="The connection's number, as Syncaroo gave it.")]
 AnyConnection = Annotated[int | None, typer.Argument(help="Only those of this connection.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @group.command("list", epilog="Example: [bold]gateway held list 99[/bold]")
@@ -53,8 +52,7 @@ def discard(connection: Connection, yes: Yes = False, as_json: AsJson = False, u
 
 def _decide(connection: int, sure: bool, as_json: bool, url: str | None, decision: str, fate: str) -> int:
     """Show what it is about, ask, and decide about exactly that; gives the number."""
-    if as_json and not sure:
-        raise typer.BadParameter("a program cannot be asked: give --yes with --json")
+    need_yes(sure, as_json)
     found = with_admin(url, lambda admin: admin.held(connection))
     if not as_json:
         _preview(connection, found, fate)

@@ -31,7 +31,8 @@ def listings(
 
 def _row(listing: dict[str, Any]) -> list[Any]:
     members = ("connectionId", "attributeType", "itemId", "locationId", "resourceId", "version")
-    return [*(listing[name] for name in members), "(deleted)" if listing["deleted"] else name_of(listing["current"])]
+    name = "(deleted)" if listing["deleted"] else name_of(listing["current"])
+    return [*(listing[name] for name in members), f"{name} (connection revoked)" if listing["revoked"] else name]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -24,6 +24,7 @@ from ingress.oauth.handler import OAuthHandler
 from ingress.oidc.provider import IdentityProvider
 from ingress.pages.render import setup_pages
 from ingress.passwords import Passwords
+from ingress.platform.client import PlatformInventory
 from ingress.problems import problem_middleware
 from schemas.tables import table_of
 from tests.guide import transcript
@@ -202,7 +203,9 @@ def authorize(connection_id: int | str = 99, **more: str) -> str:
 
 
 @asynccontextmanager
-async def running(database_url: str, identities: IdentityProvider | None = None) -> AsyncIterator[Gateway]:
+async def running(
+    database_url: str, identities: IdentityProvider | None = None, inventory: PlatformInventory | None = None
+) -> AsyncIterator[Gateway]:
     """The application on a port of its own; users log in at `identities`, or with local accounts."""
     site = SiteSettings(site_uri="http://localhost:8080")
     platform = PlatformSettings(
@@ -217,7 +220,7 @@ async def running(database_url: str, identities: IdentityProvider | None = None)
     app = web.Application(middlewares=[problem_middleware])
     setup_pages(app, site, KEYS)
     clock = Clock()
-    oauth = OAuthHandler(store, platform, KEYS, tokens, passwords, identities, clock=clock)
+    oauth = OAuthHandler(store, platform, KEYS, tokens, passwords, identities, inventory, clock=clock)
     app.add_routes(oauth.routes(site.prefix))
     app.add_routes(AccountHandler(store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(AdminHandler(store, broker, operators, passwords).routes())

@@ -13,7 +13,7 @@ from schemas.tables import CodeRow, EventRow, GrantRow, InventoryRow, ListingRow
 from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, running
 
 TABLE = [
-    ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
+    ("GET", "users"), ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
     ("PUT", "users/1/locations"), ("PUT", "users/1/locations/1"), ("DELETE", "users/1/locations/1"),
     ("GET", "connections"), ("GET", "connections/99"), ("DELETE", "connections/99"), ("POST", "connections/99/resync"),
     ("GET", "held"), ("POST", "connections/99/held/approve"), ("POST", "connections/99/held/discard"),
@@ -69,6 +69,18 @@ async def test_users(gateway: Gateway) -> None:
     ]
     for wrong in wrongs:
         assert (await gateway.admin("PUT", "users/1", wrong))[0] == 400, wrong
+
+
+async def test_users_are_listed_page_by_page(gateway: Gateway) -> None:
+    for user_id in ("2", "ä%2Fb", "1"):
+        assert (await gateway.admin("PUT", f"users/{user_id}", {"login": user_id}))[0] == 201
+    seen, after = [], ""
+    for _ in range(4):
+        page = (await gateway.admin("GET", f"users?limit=1{after}"))[1]
+        seen += [one["userId"] for one in page["items"]]
+        after = f"&after={page['next']}"
+    assert seen == ["1", "2", "ä/b"]
+    assert list(page) == ["items", "next"]
 
 
 async def test_erasing_a_user_ends_everything(gateway: Gateway) -> None:
@@ -128,6 +140,8 @@ async def test_connections(gateway: Gateway) -> None:
     assert [one["connectionId"] for one in [*first["items"], *rest["items"]]] == [99, 100, 101]
     assert rest["next"] is None
     assert first["items"][0]["state"] == "authorised"
+    assert (await gateway.admin("GET", "connections?userId=1"))[1]["items"] == [*first["items"], *rest["items"]]
+    assert (await gateway.admin("GET", "connections?user_id=2"))[1] == {"items": [], "next": None}
     assert (await gateway.admin("DELETE", "connections/100"))[0] == 204
     assert (await gateway.admin("DELETE", "connections/100"))[0] == 204
     assert (await gateway.admin("GET", "connections/100"))[1]["state"] == "revoked"
@@ -190,13 +204,30 @@ async def test_listings(gateway: Gateway) -> None:
     one = (await gateway.admin("GET", "listings/listing-1"))[1]
     assert list(one) == [
         "listingId", "connectionId", "attributeType", "itemId", "locationId", "resourceId", "resourceType",
-        "version", "current", "deleted",
+        "version", "current", "deleted", "revoked",
         "path", "collection", "url", "unmapped", "suspect", "changedAt", "began", "ended", "asked",
     ]  # fmt: skip
-    assert list((await gateway.admin("GET", "listings?limit=1"))[1]["items"][0]) == list(one)[:10]
+    assert list((await gateway.admin("GET", "listings?limit=1"))[1]["items"][0]) == list(one)[:11]
     assert one["current"] == {"ID": "1", "big": 12345678901234567890}
     assert (await gateway.admin("GET", "listings/listing-3"))[1]["current"] is None
     assert (await gateway.admin("GET", "listings/listing-4"))[0] == 404
+
+
+async def test_a_revoked_connection_s_listings_are_kept_and_marked(gateway: Gateway) -> None:
+    await gateway.add_user()
+    await gateway.code()
+    async with gateway.store.transaction() as transaction:
+        await transaction.execute(table_of(ListingRow).insert(), [listing(1), listing(2, connection_id=100)])
+
+    async def marked() -> dict[str, bool]:
+        return {one["listingId"]: one["revoked"] for one in (await gateway.admin("GET", "listings"))[1]["items"]}
+
+    assert await marked() == {"listing-1": False, "listing-2": False}
+    await gateway.admin("DELETE", "connections/99")
+    assert await marked() == {"listing-1": True, "listing-2": False}
+    assert (await gateway.admin("GET", "listings/listing-1"))[1]["revoked"] is True
+    await gateway.code()
+    assert await marked() == {"listing-1": False, "listing-2": False}, "authorised again"
 
 
 def parked(queue: str, body: bytes) -> Parked:

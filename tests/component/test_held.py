@@ -77,7 +77,7 @@ async def test_what_is_held_page_by_page(gateway: Gateway) -> None:
     assert found[0] == {
         "listingId": "listing-0", "connectionId": 99, "attributeType": "resources", "itemId": "0", "locationId": None,
         "resourceId": None, "resourceType": None, "version": 2, "current": {"name": "Room 0"}, "deleted": False,
-        "ownUrl": f"https://api.syncaroo.com{ROOMS}/0", "since": "2026-01-02T03:04:05Z",
+        "revoked": False, "ownUrl": f"https://api.syncaroo.com{ROOMS}/0", "since": "2026-01-02T03:04:05Z",
     }  # fmt: skip
     assert (found[4]["connectionId"], found[4]["ownUrl"]) == (100, None)
     assert len((await gateway.admin("GET", "held?connectionId=99"))[1]["items"]) == 4

@@ -24,6 +24,9 @@ COMMANDS = (
     "up",
     "topology",
     "portal",
+    "users",
+    "inventory",
+    "connections",
     "status",
     "listings",
     "why",
@@ -55,6 +58,8 @@ SINGLE = (
         "keys forget",
     ),
     *("snapshot", "replay"),
+    *("users list", "users show", "users put", "users delete", "inventory show", "inventory import"),
+    *("connections list", "connections show", "connections revoke"),
     *("held list", "held approve", "held discard"),
     *(
         "dead-letters list",
@@ -137,6 +142,12 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway(monkeypatch, "nonsense") == 2
     assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
+    assert gateway(monkeypatch, "users", "delete", "1", "--json") == 2
+    assert gateway(monkeypatch, "connections", "revoke", "99", "--json") == 2
+    assert gateway(monkeypatch, "inventory", "import", "-", "--user", "1") == 2
+    assert gateway(monkeypatch, "inventory", "import", "x", "--format", "xml") == 2
+    assert gateway(monkeypatch, "users", "put", "1", "--ask-password", "--password-file", "-") == 2
+    assert gateway(monkeypatch, "users", "put", "1", "--password-file", "nowhere") == 2
     for words in (
         ("--since", "yesterday"),
         ("--type", "listing"),

@@ -18,8 +18,10 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
+from common.store.erasing import ErasureStore
 from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
+from workers.relay.erasing import Erasing
 from workers.relay.handler import Parts, Relay
 from workers.relay.pruning import Pruning
 from workers.relay.requests import serve_requests
@@ -53,7 +55,8 @@ def build(
             pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
             pokes = listen(work_url, RELAY_POKE, parts.signal.poke, stop)
             requests = serve_requests(events_url, store, site.source, stop)
-            await until_stopped(stop, Relay(parts).run(stop), pokes, pruning.run(stop), requests)
+            erasing = Erasing(ErasureStore(store))
+            await until_stopped(stop, Relay(parts).run(stop), pokes, pruning.run(stop), erasing.run(stop), requests)
         finally:
             await broadcast.close()
             await store.close()

@@ -12,21 +12,21 @@ from common.store.connections import revoke_connection
 from common.store.engine import Store, Transaction
 from common.store.targets import want_known
 from ingress.admin.rules import Paging
-from schemas.tables import ConnectionRow, FeedRow, table_of
+from schemas.tables import NOBODY, ConnectionRow, FeedRow, table_of
 
 _connection = table_of(ConnectionRow)
 _feed = table_of(FeedRow)
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A user's connection. `state`: authorised, confirmed, revoked.
+    """A user's connection. `state`: authorised, confirmed, revoked. `user_id` is null once its user was erased.
 
     `heard_at` is when its latest webhook was taken up, `silent_since` is set while that is unusually long ago, and
     `next_resync_at` is when everything known of it is read again by plan.
     """
 
     connection_id: int
-    user_id: str
+    user_id: str | None
     state: str
     created_at: datetime
     confirmed_at: datetime | None
@@ -42,9 +42,11 @@ class ConnectionStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def connections(self, paging: Paging) -> list[Connection]:
-        """Connections by number, after the cursor's."""
+    async def connections(self, user_id: str | None, paging: Paging) -> list[Connection]:
+        """Connections (of one user, or of all) by number, after the cursor's."""
         query = _connections().order_by(_connection.c.connection_id).limit(paging.limit)
+        if user_id is not None:
+            query = query.where(_connection.c.user_id == user_id)
         if paging.after is not None:
             query = query.where(_connection.c.connection_id > paging.after[0])
         async with self._store.reading() as transaction:
@@ -79,4 +81,5 @@ async def _connection_of(transaction: Transaction, connection_id: int) -> Connec
 
 def _shown(row: Any) -> Connection:
     """What operators see of it; the row knows more."""
-    return Connection(**{name: getattr(row, name) for name in Connection.__struct_fields__})
+    values = {name: getattr(row, name) for name in Connection.__struct_fields__}
+    return Connection(**values | {"user_id": None if row.user_id == NOBODY else row.user_id})

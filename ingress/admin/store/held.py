@@ -14,7 +14,7 @@ from common.store.suspects import put_suspects, suspects_of
 from common.store.targets import MARK_CHUNK, Wanted, want
 from common.store.turns import lock_feeds
 from ingress.admin.rules import Paging
-from ingress.admin.store.listings import Listing, members_of
+from ingress.admin.store.listings import IS_REVOKED, Listing, members_of
 from schemas.messages import PlatformIds
 from schemas.tables import ListingRow, SuspectRow, table_of
 
@@ -84,7 +84,7 @@ def _of(connection_id: int) -> ColumnElement[bool]:
 def _held() -> Select[Any]:
     same = and_(_listing.c.connection_id == _suspect.c.connection_id, _listing.c.listing_id == _suspect.c.listing_id)
     return (
-        select(_listing, _suspect.c.url, _suspect.c.since)
+        select(_listing, IS_REVOKED, _suspect.c.url, _suspect.c.since)
         .select_from(_suspect.join(_listing, same))
         .where(_suspect.c.state == "held")
     )

@@ -6,26 +6,39 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, exists, or_, select
 
 from common.store.engine import Store
 from ingress.admin.rules import ListingFilter, Paging
 from ingress.admin.store.targets import attempts_at
 from schemas.events import ListingChanged, ListingNames
 from schemas.messages import Source
-from schemas.tables import EventRow, ListingRow, SuspectRow, table_of
+from schemas.tables import ConnectionRow, EventRow, ListingRow, SuspectRow, table_of
 
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
 _suspect = table_of(SuspectRow)
+_connection = table_of(ConnectionRow)
+
+IS_REVOKED = (
+    exists()
+    .where(_connection.c.connection_id == _listing.c.connection_id, _connection.c.state == "revoked")
+    .label("revoked")
+)
+"""A column that `members_of` needs beside the listing's own."""
 
 
 class Listing(ListingNames, frozen=True, kw_only=True):
-    """A listing: the members of an event's data that say which, and what it is now."""
+    """A listing: the members of an event's data that say which, and what it is now.
+
+    Of a revoked connection it is what was known when that ended.
+    """
 
     version: int
     current: msgspec.Raw
     deleted: bool
+    revoked: bool
+    """Whether its connection is."""
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -125,7 +138,7 @@ def _events(listing: KnownListing, paging: Paging) -> Select[Any]:
 
 def _seen_listings() -> Select[Any]:
     """Placeholders (version 0) are nobody's business."""
-    return select(_listing).where(_listing.c.version > 0)
+    return select(_listing, IS_REVOKED).where(_listing.c.version > 0)
 
 
 def members_of(row: Any) -> dict[str, Any]:
@@ -135,6 +148,7 @@ def members_of(row: Any) -> dict[str, Any]:
         "version": row.version,
         "current": msgspec.Raw((row.body or "null").encode()),
         "deleted": row.deleted,
+        "revoked": bool(row.revoked),
     }
 
 

@@ -20,6 +20,8 @@ _HEARD = ("heard_at", "bursts", "usual_quiet", "silent_since")
 async def hear(transaction: Transaction, connections: Collection[int]) -> None:
     """Each of these connections was heard now."""
     rows = await lock_feeds(transaction, connections)
+    if not rows:
+        return
     now = await transaction.now()
     values = [_values(row.connection_id, heard(feed_of(row), now)) for row in rows]
     statement = update(_feed).where(_feed.c.connection_id == bindparam("key"))

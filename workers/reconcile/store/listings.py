@@ -15,6 +15,7 @@ from common.brake import Suspect
 from common.codec import canonical, decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
+from common.store.erasing import erased_among
 from common.store.events import append_events
 from common.store.insert import insert
 from common.store.parked import Parked, park
@@ -68,8 +69,11 @@ class ListingStore:
 
         `candidates`: by listing id, the listing as it would be if it is new, and the decision. `bad`: items that park
         themselves. Without a `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
+        Of an erased user's connection nothing is written.
         """
         async with self._store.transaction() as transaction:
+            if await erased_among(transaction, {listing.connection_id for listing, _ in candidates.values()}):
+                return {}
             known = await self._lock(transaction, [listing for listing, _ in candidates.values()])
             outcomes = {one: candidates[one][1](known[one]) for one in sorted(candidates)}
             suspects = await known_suspects(transaction, known, outcomes)

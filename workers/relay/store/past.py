@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, ColumnElement, Select, case, cast, exists, func, or_, select, type_coerce
 
 from common.store.engine import Store, Transaction
+from common.store.erasing import is_being_erased
 from schemas.tables import EventRow, table_of
 from workers.relay.rules import PendingEvent
 from workers.relay.store.pages import PAGE_BYTES, PAGE_ROWS, fitting, size_of
@@ -214,7 +215,8 @@ def _fits(transaction: Transaction, wanted: Wanted) -> list[ColumnElement[bool]]
     named: list[ColumnElement[bool]] = [column.in_(values) for column, values in filters if values]
     if wanted.listings:
         named.append(or_(_event.c.listing_id.in_(wanted.listings), _event.c.subject.in_(wanted.listings)))
-    return [_event.c.created_at >= wanted.since, *until, *named]
+    kept = ~is_being_erased(_event.c.connection_id)
+    return [_event.c.created_at >= wanted.since, kept, *until, *named]
 
 
 def _header(transaction: Transaction, name: str) -> ColumnElement[str]:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, func, select, tuple_
 
 from common.store.engine import Store, Transaction
+from common.store.erasing import is_being_erased
 from schemas.events import ListingNames, ListingSnapshot
 from schemas.messages import SnapshotRequested
 from schemas.tables import ListingRow, table_of
@@ -74,7 +75,8 @@ def _wanted(request: SnapshotRequested) -> list[ColumnElement[bool]]:
         (_listing.c.location_id, request.location_id),
         (_listing.c.attribute_type, request.attribute_type),
     )
-    return [_listing.c.version > 0, *(column == value for column, value in filters if value is not None)]
+    kept = ~is_being_erased(_listing.c.connection_id)
+    return [_listing.c.version > 0, kept, *(column == value for column, value in filters if value is not None)]
 
 
 def _behind(request: SnapshotRequested) -> list[ColumnElement[bool]]:

@@ -1,0 +1,1 @@
+"""The platform's own listings: kept here, as operators tell them, or asked of the platform itself."""
