@@ -11,7 +11,7 @@ from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.store.erasing import ErasureStore
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of, read_json
-from ingress.admin.rules import cursor, read_paging, read_user
+from ingress.admin.rules import UserChange, cursor, read_paging, read_user
 from ingress.admin.store.users import LoginTaken, UserStore
 from ingress.inventory import as_map, read_location, read_locations
 from ingress.passwords import Passwords
@@ -44,12 +44,20 @@ class UserEndpoints:
     async def put(self, request: web.Request) -> web.Response:
         """Create (201) or change (200) a user; 409 when the login is another's."""
         change = read_user(await read_json(request), path_name(request, "userId"))
-        hashed = None if change.password is None else await self._passwords.hash(change.password)
         try:
-            created = await self._store.put_user(change, hashed)
+            created = await self._store.put_user(change, await self._new_hash(change))
         except LoginTaken:
             return problem(409, "/problems/login-taken", "Login taken", "Another user has this login. Choose another.")
         return answer(await self._store.user(change.user_id), 201 if created else 200)
+
+    async def _new_hash(self, change: UserChange) -> str | None:
+        """None: the password stays. The same one hashed anew would end the user's sessions at each PUT."""
+        if change.password is None:
+            return None
+        known = await self._store.password_hash(change.user_id)
+        if known is not None and await self._passwords.verify(known, change.password):
+            return None
+        return await self._passwords.hash(change.password)
 
     async def get(self, request: web.Request) -> web.Response:
         """One user, without the password."""

@@ -26,6 +26,7 @@ from ingress.pages.forms import read_form
 from ingress.pages.render import page, redirect, render
 from ingress.pages.session import CSRF_FIELD, check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
+from ingress.platform.listings import Listings
 
 log = get_logger(__name__)
 
@@ -34,9 +35,16 @@ class ConsentPages:
     """One address: what it shows depends on who is looking."""
 
     def __init__(
-        self, store: OAuthStore, platform: PlatformSettings, visitors: Visitors, sign_in: SignIn, signer: Signer
+        self,
+        store: OAuthStore,
+        platform: PlatformSettings,
+        visitors: Visitors,
+        sign_in: SignIn,
+        signer: Signer,
+        listings: Listings,
     ) -> None:
         self._store = store
+        self._listings = listings
         self._platform = platform
         self._visitors = visitors
         self._sign_in = sign_in
@@ -71,13 +79,15 @@ class ConsentPages:
     ) -> web.Response:
         if await self._store.owner(wanted.connection_id) not in (None, account.user_id):
             raise _not_yours()
+        kept = await self._store.locations(account.user_id)
+        locations = await self._listings.of(account.user_id, wanted.connection_id, kept)
         return render(
             request,
             "consent.html",
             {
                 "account": account.login or account.user_id,
                 "connection_id": wanted.connection_id,
-                "shared": shared_of(await self._store.locations(account.user_id)),
+                "shared": shared_of(locations),
                 "csrf": csrf_token(session),
                 "once": secrets.token_urlsafe(16),
             },

@@ -58,9 +58,11 @@ class OAuthHandler:
             self.sign_in: SignIn = LocalSignIn(Login(rows, passwords, throttle), self.visitors)
         else:
             self.sign_in = self._callback = OidcSignIn(identities, rows, self.visitors)
-        self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in, Signer(keys.clear(), "code"))
+        listings = Listings(InventoryStore(store), inventory)
+        codes = Signer(keys.clear(), "code")
+        self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in, codes, listings)
         self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, throttle)
-        self._check = CheckEndpoint(rows, tokens, Listings(InventoryStore(store), inventory))
+        self._check = CheckEndpoint(rows, tokens, listings)
 
     def routes(self, prefix: str) -> list[web.RouteDef]:
         """The routes below `prefix` (`SiteSettings.prefix`), without trailing slashes."""

@@ -1,4 +1,4 @@
-"""A user's listings for check_connection: the platform is asked, and what is kept stands in for it."""
+"""A user's listings as Syncaroo and the consent page show them: the platform's answer, else what is kept."""
 
 from __future__ import annotations
 

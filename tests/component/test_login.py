@@ -74,6 +74,16 @@ async def test_a_session_ends_with_the_password_that_began_it(gateway: Gateway) 
 
 
 @ON_SQLITE
+async def test_a_session_stays_when_a_user_is_told_again_as_they_are(gateway: Gateway) -> None:
+    """A platform that puts its users each night signs nobody out."""
+    await gateway.log_in(authorize())
+    await gateway.admin("PUT", "users/1", {"userId": "1", "login": "ada", "password": "ada-password"})
+    assert await is_logged_in(gateway)
+    await gateway.admin("PUT", "users/1", {"userId": "1", "login": "ada", "password": "another-password"})
+    assert not await is_logged_in(gateway)
+
+
+@ON_SQLITE
 async def test_a_cookie_that_was_changed_is_nobody_s(gateway: Gateway) -> None:
     await gateway.log_in(authorize())
     value = cookie(gateway)

@@ -23,7 +23,7 @@ from ingress.platform import client
 from ingress.platform.client import PlatformInventory, platform_inventory
 from ops.stack import Stack, environment
 from schemas.tables import InventoryRow
-from tests.component.gateway_parts import Gateway, running
+from tests.component.gateway_parts import Gateway, authorize, running
 
 TOKEN = "token-of-the-inventory"
 KEPT = {"1": {"ID": "1", "name": "Kept", "status": "active"}}
@@ -76,16 +76,22 @@ async def shown(gateway: Gateway, token: str) -> Any:
     return (await answer.json(content_type=None))["locations"]
 
 
+async def connected(gateway: Gateway, platform: Platform) -> dict[str, str]:
+    """A pair of tokens, while the platform told the consent page nothing; that it was asked then does not count."""
+    answer, platform.answer = platform.answer, fails
+    pair = await gateway.connect()
+    platform.answer = answer
+    platform.seen.clear()
+    return pair
+
+
 async def test_the_platform_is_asked_and_its_answer_kept(gateway: Gateway, platform: Platform) -> None:
     await gateway.add_user(locations=KEPT)
-    pair = await gateway.connect()
+    pair = await connected(gateway, platform)
     assert await shown(gateway, pair["accessToken"]) == LIVE
-    (asked,) = platform.seen
-    assert (asked.method, asked.path, asked.headers[hdrs.AUTHORIZATION]) == (
-        "GET",
-        "/v1/inventory/1",
-        f"Bearer {TOKEN}",
-    )
+    assert {(asked.method, asked.path, asked.headers[hdrs.AUTHORIZATION]) for asked in platform.seen} == {
+        ("GET", "/v1/inventory/1", f"Bearer {TOKEN}")
+    }
     platform.answer = fails
     gone = {"1": KEPT["1"] | {"status": "deleted"}}
     assert await shown(gateway, pair["accessToken"]) == LIVE | gone
@@ -95,9 +101,19 @@ async def test_the_platform_is_asked_and_its_answer_kept(gateway: Gateway, platf
     assert [tuple(row) for row in await gateway.rows(InventoryRow)] == before
 
 
+@ON_SQLITE
+async def test_the_consent_page_names_what_the_platform_tells(gateway: Gateway, platform: Platform) -> None:
+    """Before anything is kept of a user, too."""
+    await gateway.add_user()
+    assert (await gateway.log_in(authorize())).status == 303
+    text = await (await gateway.http.get(authorize())).text()
+    assert "Live" in text
+    assert "1 location with 0 resources" in text
+
+
 async def test_the_users_listings_may_change_from_time_to_time(gateway: Gateway, platform: Platform) -> None:
     await gateway.add_user()
-    pair = await gateway.connect()
+    pair = await connected(gateway, platform)
     assert await shown(gateway, pair["accessToken"]) == LIVE
 
     async def nothing(request: web.Request) -> web.StreamResponse:
@@ -112,7 +128,7 @@ async def test_the_users_listings_may_change_from_time_to_time(gateway: Gateway,
 @ON_SQLITE
 async def test_nobody_is_asked_for_a_token_that_is_worth_nothing(gateway: Gateway, platform: Platform) -> None:
     await gateway.add_user(locations=KEPT)
-    pair = await gateway.connect()
+    pair = await connected(gateway, platform)
     assert (await gateway.check("x")).status == 401
     assert (await gateway.check(pair["accessToken"], 98)).status == 403
     await gateway.admin("DELETE", "connections/99")
@@ -210,7 +226,7 @@ TROUBLE: dict[str, Answer] = {
 async def test_without_a_good_answer_what_is_kept_stands_in(gateway: Gateway, platform: Platform, trouble: str) -> None:
     """Nothing of it is kept, and the log tells the reason without token, address or answer."""
     await gateway.add_user(locations=KEPT)
-    pair = await gateway.connect()
+    pair = await connected(gateway, platform)
     platform.answer = TROUBLE[trouble]
     with capture_logs() as logs:
         assert await shown(gateway, pair["accessToken"]) == KEPT
@@ -231,7 +247,7 @@ async def test_a_slow_platform_is_waited_for_so_long_and_no_longer(
     platform.answer = slow
     async with running(database_url, inventory=PlatformInventory(platform.url, TOKEN, seconds=0.5)) as gateway:
         await gateway.add_user(locations=KEPT)
-        pair = await gateway.connect()
+        pair = await connected(gateway, platform)
         with capture_logs() as logs:
             assert await shown(gateway, pair["accessToken"]) == KEPT
     assert [one["reason"] for one in logs if one["event"] == "inventory.not_asked"] == ["no answer (TimeoutError)"]

@@ -54,6 +54,12 @@ class UserStore:
             raise LoginTaken from None
         return known is None
 
+    async def password_hash(self, user_id: str) -> str | None:
+        """What is kept of their password; None where there is none."""
+        async with self._store.reading() as transaction:
+            row = await transaction.row(select(_user.c.password_hash).where(_user.c.user_id == user_id))
+        return None if row is None else row.password_hash
+
     async def user(self, user_id: str) -> User | None:
         """One user."""
         async with self._store.reading() as transaction:
