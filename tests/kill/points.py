@@ -85,9 +85,9 @@ def tells_gone(message: Any, *_: Any) -> bool:
     return bool(message.headers.get("schema") == "ItemGone")
 
 
-def some_absent(claim: Any, _seen_ids: Any, judged: Any) -> bool:
-    """Of walks over such a list that are judged: those that missed a known item."""
-    return told_here(claim) and bool(judged.asked)
+def some_absent(_claim: Any, _seen_ids: Any, judged: Any) -> bool:
+    """Of walks that are judged: those that missed a known item, in whichever spelling the list was asked for."""
+    return bool(judged.asked)
 
 
 def having(constant: str, value: Any, install: Install) -> Install:
@@ -170,7 +170,7 @@ _TABLE = [
     Point("fetch.putting_off_commits", "fetch", before_commit(f"{OUTCOMES}.put_off")),
     Point("fetch.giving_up_commits", "fetch", before_commit(f"{OUTCOMES}.park")),
     Point("fetch.gone_published", "fetch", after(PUBLISH, tells_gone)),
-    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge", told_here)),
+    Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge")),
     Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent)),
     Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
     Point("fetch.parked", "fetch", after(f"{PARKING}.__call__")),
