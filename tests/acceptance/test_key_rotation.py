@@ -27,8 +27,8 @@ CONNECTION = 99
 SECONDS = 90.0
 OLD, NEW, WRONG = (Fernet.generate_key().decode() for _ in range(3))
 SETTINGS = {"SECRET_KEYS": OLD, "ACCESS_TOKEN_SECONDS": "16", "DRAIN_SECONDS": "0.1"}
-"""Tokens of both directions live for seconds, so that each is renewed after each step; ours not for so few that one could
-end on its way on a busy machine."""
+"""Tokens of both directions live for seconds, so that each is renewed after each step; ours not for so few that one
+could end on its way on a busy machine."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
