@@ -8,7 +8,6 @@ import hashlib
 import math
 import secrets
 from typing import Protocol
-from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp_session import Session, get_session
@@ -24,6 +23,7 @@ from common.signed_text import SignedText
 from common.store.engine import Store
 from ingress.connect.login import AdminLogin
 from ingress.connect.rules import (
+    Attempt,
     CodeCame,
     Declined,
     View,
@@ -45,6 +45,10 @@ STATUS_PATH = "/confirm/status"
 BINDING = "connect"
 """Where the session keeps the secret that its states are bound to."""
 SHARD = 0
+NOT_HANDED_ON = (
+    "The authorization could not be handed on, because the message broker does not answer. "
+    "Reload this page in a few seconds; if that does not help, start again at /connect."
+)
 
 log = get_logger(__name__)
 
@@ -131,32 +135,38 @@ class ConnectHandler:
                 return await self._confirm(request, session, came)
 
     async def _confirm(self, request: web.Request, session: Session, came: CodeCame) -> web.Response:
-        attempt_id = self._attempt_of(session, came.state)
-        if attempt_id is None:
-            raise _wrong_state()
-        # A link whose code died with its process may be opened again: the page reloads itself, and brings it once more.
-        if await self._attempts.use(attempt_id):
-            if not await self._published(attempt_id, came.code):
-                return error_page(request, 503, await self._undone(attempt_id), {hdrs.RETRY_AFTER: "5"})
-            await self._attempts.handed_on(attempt_id)
-        attempt = await self._attempts.used(attempt_id)
-        if attempt is None:
-            raise _wrong_state()
-        return _view_page(request, view_of(attempt), state=came.state)
+        try:
+            attempt = await self._standing(session, came)
+        except BrokerUnavailable:
+            return error_page(request, 503, NOT_HANDED_ON, {hdrs.RETRY_AFTER: "5"})
+        return _view_page(request, view_of(attempt))
 
     async def status(self, request: web.Request) -> web.Response:
-        """How the attempt of this state stands: what the page of `confirm` asks while it is open.
+        """How the attempt of this link stands: what the page of `confirm` asks while it is open.
 
         Raises:
-            BadInput: this is no state of this session, or it has not been used.
+            BadInput: it is no link of this session.
+            BrokerUnavailable: the code cannot be handed on by now.
         """
-        attempt_id = self._attempt_of(await get_session(request), singles(request.query.items()).get("state", ""))
-        attempt = None if attempt_id is None else await self._attempts.used(attempt_id)
-        if attempt is None:
+        came = read_callback(singles(request.query.items()))
+        if not isinstance(came, CodeCame):
             raise _wrong_state()
+        attempt = await self._standing(await get_session(request), came)
         return web.Response(
             body=dumps(view_of(attempt)), content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"}
         )
+
+    async def _standing(self, session: Session, came: CodeCame) -> Attempt:
+        """How the attempt stands, with its code handed on; one that died with its process is handed on once more."""
+        attempt_id = self._attempt_of(session, came.state)
+        if attempt_id is None:
+            raise _wrong_state()
+        if await self._attempts.use(attempt_id):
+            await self._hand_on(attempt_id, came.code)
+        attempt = await self._attempts.used(attempt_id)
+        if attempt is None:
+            raise _wrong_state()
+        return attempt
 
     async def _decline(self, request: web.Request, session: Session, declined: Declined) -> web.Response:
         attempt_id = self._attempt_of(session, declined.state)
@@ -166,23 +176,19 @@ class ConnectHandler:
         await self._attempts.decline(attempt_id, declined.error)
         return _view_page(request, declined_view(declined.error))
 
-    async def _published(self, attempt_id: str, code: str) -> bool:
+    async def _hand_on(self, attempt_id: str, code: str) -> None:
+        """To the token worker. If the broker does not answer, the link is usable again; should the code have got
+        through all the same, the attempt's outcome is shown then.
+        """
         message = CodeReceived(attempt_id=attempt_id, sealed_code=self._cipher.seal(code.encode()))
         try:
             await self._publisher.publish(outgoing(message, "token", SHARD))
         except BrokerUnavailable as error:
             log.error("connect.code_not_published", attempt_id=attempt_id, reason=str(error))
-            return False
+            await self._attempts.unuse(attempt_id)
+            raise
         log.info("connect.code_received", attempt_id=attempt_id)
-        return True
-
-    async def _undone(self, attempt_id: str) -> str:
-        """Make the link usable again, and say so. If the code did get through, the attempt's outcome is shown then."""
-        await self._attempts.unuse(attempt_id)
-        return (
-            "The authorization could not be handed on, because the message broker does not answer. "
-            "Reload this page in a few seconds; if that does not help, start again at /connect."
-        )
+        await self._attempts.handed_on(attempt_id)
 
     def _attempt_of(self, session: Session, state: str) -> str | None:
         """The attempt that the state names, when it was signed by us, for this session."""
@@ -230,6 +236,5 @@ def _wrong_state() -> BadInput:
     )
 
 
-def _view_page(request: web.Request, view: View, status: int = 200, *, state: str = "") -> web.Response:
-    status_url = f"{STATUS_PATH}?{urlencode({'state': state})}" if view.follow else None
-    return render(request, "confirm.html", {"view": view, "status_url": status_url}, status=status)
+def _view_page(request: web.Request, view: View, status: int = 200) -> web.Response:
+    return render(request, "confirm.html", {"view": view, "status_path": STATUS_PATH}, status=status)

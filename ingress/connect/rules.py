@@ -101,26 +101,28 @@ def view_of(attempt: Attempt) -> View:
     """What an admin reads."""
     if attempt.outcome == "active":
         return View("Connected to Syncaroo", "We have access to Syncaroo's API. You can close this page.", "good")
-    if attempt.outcome == "refused":
-        text = "Syncaroo did not accept this authorization. Nothing has changed: an access that worked goes on working."
-        return View("Not connected", text, "bad", attempt.detail, again=True)
-    if attempt.outcome == "failed":
-        text = "We could not get Syncaroo's tokens in time. Nothing has changed: an access that worked goes on working."
-        return View("Not connected", text, "bad", attempt.detail, again=True)
-    if not attempt.handed_on and attempt.age > HANDING_ON:
-        text = (
-            "The authorization got lost on its way to the token worker, and by now it is too old. Nothing has changed."
-        )
-        return View("Not connected", text, "bad", attempt.detail, again=True)
-    if attempt.age > GIVEN_UP_AFTER:
-        text = (
-            "Nobody has fetched Syncaroo's tokens, and by now the authorization is too old. Is a token worker running?"
-        )
-        return View("Not connected", text, "bad", attempt.detail, again=True)
+    if why := _why_not(attempt):
+        return View("Not connected", why, "bad", attempt.detail, again=True)
     text = "Syncaroo has authorised us, and we are fetching our tokens. This page shows by itself what comes of it."
     if attempt.age > SLOW_AFTER:
         text += " It takes longer than usual: is a token worker running, and is Syncaroo up? We go on trying."
     return View("Connecting to Syncaroo", text, "quiet", attempt.detail, follow=FOLLOW_SECONDS)
+
+
+def _why_not(attempt: Attempt) -> str:
+    """Empty while there is hope."""
+    unharmed = "Nothing has changed: an access that worked goes on working."
+    if attempt.outcome == "refused":
+        return f"Syncaroo did not accept this authorization. {unharmed}"
+    if attempt.outcome == "failed":
+        return f"We could not get Syncaroo's tokens in time. {unharmed}"
+    if not attempt.handed_on and attempt.age > HANDING_ON:
+        return f"The authorization got lost on its way to the token worker, and by now it is too old. {unharmed}"
+    if attempt.age > GIVEN_UP_AFTER:
+        return (
+            "Nobody has fetched Syncaroo's tokens, and by now the authorization is too old. Is a token worker running?"
+        )
+    return ""
 
 
 def declined_view(error: str) -> View:

@@ -120,7 +120,7 @@ PAGES = (
     ),
     Operation(
         "followConfirm", "GET", STATUS_PATH, "How it stands: what the page of /confirm asks while it is open.",
-        {200: json(View)}, "nothing", "state!", tag="pages",
+        {200: json(View)}, "nothing", "state! code!", tag="pages",
     ),
     Operation(
         "account", "GET", ACCOUNT, "A user's connections; first the login.",

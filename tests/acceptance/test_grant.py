@@ -39,7 +39,6 @@ SLOW = 3.0
 """So many seconds a request is under way that somebody dies in."""
 CONNECTION = 99
 OF_THE_INGRESS = ("callback.used", "callback.published")
-STOPPED = [name for name in OF_THE_GRANT if name not in OF_THE_INGRESS]
 IN_DOUBT = ("refresh.sent", "refresh.answered", "callback.sent", "callback.exchanged")
 """Syncaroo has used up what was presented, and no other process can know: it may be presented once more."""
 STAMPEDE, LOST_REPLY, LOCKED, CALLBACKS = "fifty demands", "lost reply", "locked store", "callbacks"
@@ -113,8 +112,8 @@ def _stages(run: Played, wanted: set[str]) -> list[Stage]:
     renewals = [(bool(by_point[name]), partial(_renewals, run, POINTS[name], by_point[name]))
                 for name in OF_THE_GRANT if name.startswith("refresh.")]  # fmt: skip
     exchanges = [(bool(by_point[name]), partial(_exchanges, run, POINTS[name], by_point[name]))
-                 for name in STOPPED if name.startswith("callback.")]  # fmt: skip
-    pages = [name for name in OF_THE_INGRESS if by_point[name]]
+                 for name in OF_THE_GRANT if POINTS[name].role == "token" and name.startswith("callback.")]  # fmt: skip
+    pages = [(mode, name) for name in OF_THE_INGRESS for mode in by_point[name]]
     return [
         *renewals,
         *exchanges,
@@ -192,15 +191,15 @@ async def _exchange(made: World, place: Place, point: Point, mode: str) -> None:
     _compare(before, await _evidence(made), again=point.name in IN_DOUBT)
 
 
-async def _pages(run: Played, names: list[str], place: Place) -> None:
-    """The ingress dies between taking the code and saying so; the admin reloads the page."""
-    with run.play(CALLBACKS, *(f"kill {name}" for name in names)):
+async def _pages(run: Played, hits: list[tuple[str, str]], place: Place) -> None:
+    """The ingress is hit between taking the code and saying so; the admin reloads the page."""
+    with run.play(CALLBACKS, *(f"{mode} {name}" for mode, name in hits)):
         async with _alone(place) as made:
             with run.play(CALLBACKS):
                 await _callbacks(made)
-            for name in names:
-                with run.play(f"kill {name}"):
-                    await _page(made, POINTS[name])
+            for mode, name in hits:
+                with run.play(f"{mode} {name}"):
+                    await _page(made, POINTS[name], mode)
 
 
 async def _callbacks(made: World) -> None:
@@ -220,21 +219,40 @@ async def _callbacks(made: World) -> None:
     _compare(before, after, again=False)
 
 
-async def _page(made: World, point: Point) -> None:
+async def _page(made: World, point: Point, mode: str) -> None:
     before = await _evidence(made)
-    await made.stack.kill("ingress-1")
-    dying = await _start_to_be_hit(made, point, "kill")
+    await _replace_ingress(made)
+    hit = await _start_to_be_hit(made, point, mode)
     await until(lambda: answers(made.stack.url), SECONDS, what="the ingress to answer")
     async with Admin() as admin:
         link = await admin.allowed(made)
-        with pytest.raises(aiohttp.ClientError):
-            await admin.open(link)
-        assert await made.stack.wait(dying, SECONDS) == -signal.SIGKILL
-        await made.stack.restart("ingress-1")
-        await admin.follow(link, "Connected")
+        opening = asyncio.create_task(admin.open(link))
+        await until(_marker(made, point, mode).exists, SECONDS, what=f"{point.name} to be reached")
+        await (_reload_after_the_end if mode == "kill" else _reload_elsewhere)(made, admin, hit, link)
+        await asyncio.gather(opening, return_exceptions=True)
+        await admin.follow(await admin.allowed(made), "Connected")  # behind whatever else was handed on
     after = await _evidence(made)
-    assert len(after.exchanges) - len(before.exchanges) == 1
+    assert after.exchanges == [*before.exchanges, "issued", "issued"]
     _compare(before, after, again=False)
+
+
+async def _reload_after_the_end(made: World, admin: Admin, killed: str, link: str) -> None:
+    assert await made.stack.wait(killed, SECONDS) == -signal.SIGKILL
+    await made.stack.start("ingress", settings=same_port(made))
+    await admin.follow(link, "Connected")
+
+
+async def _reload_elsewhere(made: World, admin: Admin, stopped: str, link: str) -> None:
+    """By way of another ingress; the one that stood still goes on with what it was at."""
+    [other] = await made.stack.start("ingress")
+    await admin.follow(link.replace(made.stack.url, made.stack.url_of(other)), "Connected")
+    made.stack.resume(stopped)
+    await until(lambda: answers(made.stack.url), SECONDS, what="the ingress to answer again")
+
+
+async def _replace_ingress(made: World) -> None:
+    for name in made.stack.names("ingress"):
+        await made.stack.kill(name)
 
 
 async def _demands(run: Played, place: Place) -> None:
@@ -429,7 +447,7 @@ async def test_a_kill_on_the_way_to_tokens_costs_one_call_for_a_person_at_most(p
     assert played.outcomes[play] == ""
 
 
-@pytest.mark.parametrize("play", [f"stop {name}" for name in STOPPED])
+@pytest.mark.parametrize("play", [f"stop {name}" for name in OF_THE_GRANT])
 async def test_who_stands_still_beyond_its_lease_neither_harms_nor_loses_what_it_has(played: Played, play: str) -> None:
     """T-RT-PAUSE: SIGSTOP, another takes over, SIGCONT: the newer pair wins, also over the call for a person."""
     assert played.outcomes[play] == ""

@@ -73,6 +73,7 @@ CONTROLS = {
     "log of fetch-1": b"process.started",
     "queues": b"sealedCode",
     "events": b"listing.changed",
+    "dead letters": b"unknown_attempt",
     "database": USER.encode(),
     "/metrics": b"# HELP",
     "answers": b"Not connected",
@@ -99,16 +100,22 @@ async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[
         where["queues"] = await _queued_code(made)
         where["answers"] = await _trouble(made)
         await made.ledger(SECONDS, allow=["violations", "lost"])
-        where["/metrics"] = await _get(f"{made.stack.url}/metrics")
-        where["dead letters"] = dumps(await made.admin.dead_letters())
-        assert b"unknown_attempt" in where["dead letters"]
         where["queues"] += await _peek(made, _queues())
-        where["events"] = b"\n".join(message.body + repr(message.headers).encode() for message in made.messages)
+        where |= await _told(made)
         await made.stack.stop()
         for name in ("ingress-1", *(f"{role}-1" for role in WORKERS)):
             where[f"log of {name}"] = made.stack.logs(name).encode()
         where["database"] = await _database(place)
     return canaries, where, made.stack.environment
+
+
+async def _told(made: World) -> dict[str, bytes]:
+    """What operators and subscribers are told."""
+    return {
+        "/metrics": await _get(f"{made.stack.url}/metrics"),
+        "dead letters": dumps(await made.admin.dead_letters()),
+        "events": b"\n".join(message.body + repr(message.headers).encode() for message in made.messages),
+    }
 
 
 # --- the canaries

@@ -21,7 +21,7 @@ from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.settings import AdminSettings, ClientSettings, KeySettings, SiteSettings, SyncarooSettings
 from common.store.engine import Store
-from ingress.connect.handler import ConnectHandler
+from ingress.connect.handler import STATUS_PATH, ConnectHandler
 from ingress.pages.render import setup_pages
 from ingress.problems import problem_middleware
 from schemas.messages import CodeReceived
@@ -213,20 +213,21 @@ async def test_how_an_attempt_stands_is_told_to_its_browser_alone(site: Site) ->
     """T-CB-STATE: what the open page asks."""
     mine, other = await site.admin(), await site.admin()
     state = await begin(mine)
-    assert (await get(mine, "/confirm/status", state=state)).status == 400, "it has not been used"
     page = await (await get(mine, "/confirm", code="c", state=state)).text()
-    status_url = unescape(page.partition('data-follow="')[2].partition('"')[0])
-    answer = await mine.get(status_url)
+    status_path = unescape(page.partition('data-follow="')[2].partition('"')[0])
+    answer = await get(mine, status_path, code="c", state=state)
     assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
     view = await answer.json()
     assert view.keys() == {"title", "text", "mood", "detail", "follow", "again"}
     assert (view["title"], view["follow"] is None) == ("Connecting to Syncaroo", False)
     await site.change(outcome="failed", detail="HTTP 500")
-    view = await (await mine.get(status_url)).json()
+    view = await (await get(mine, status_path, code="c", state=state)).json()
     assert (view["mood"], view["detail"], view["follow"], view["again"]) == ("bad", "HTTP 500", None, True)
     for browser, wrong in ((other, state), (await site.browser(), state), (mine, ""), (mine, state + "x")):
-        assert (await get(browser, "/confirm/status", state=wrong)).status == 400
-    assert (await mine.get(f"/confirm/status?state={state}&state={state}")).status == 400
+        assert (await get(browser, status_path, code="c", state=wrong)).status == 400
+    assert (await get(mine, status_path, state=state)).status == 400
+    assert (await get(mine, status_path, state=state, error="access_denied")).status == 400
+    assert (await mine.get(f"{status_path}?code=c&state={state}&state={state}")).status == 400
     assert len(site.codes()) == 1
 
 
@@ -304,13 +305,16 @@ async def test_a_code_that_the_broker_did_not_take_can_be_sent_again(site: Site)
         answer = await get(browser, "/confirm", code="c", state=state)
         assert answer.status == 503
         assert "Reload" in await answer.text()
+    assert (await get(browser, STATUS_PATH, code="c", state=state)).status == 503
     site.broker.down = False
     assert (await get(browser, "/confirm", code="c", state=state)).status == 200
     assert [code for _, code in site.codes()] == ["c"]
 
 
-async def test_a_code_that_died_with_its_process_comes_again_with_the_page(site: Site) -> None:
-    """T-CB-DOWN: killed after the state was used, before the broker had the code; the page goes on reloading itself."""
+@pytest.mark.parametrize("path", ["/confirm", STATUS_PATH])
+async def test_a_code_that_died_with_its_process_comes_again_with_the_page(site: Site, path: str) -> None:
+    """T-CB-DOWN: killed after the state was used, before the broker had the code; the open page goes on asking, with
+    or without script."""
     browser = await site.admin()
     state = await begin(browser)
     assert (await get(browser, "/confirm", code="c", state=state)).status == 200
@@ -321,7 +325,7 @@ async def test_a_code_that_died_with_its_process_comes_again_with_the_page(site:
     assert site.codes() == [], "whoever is at it may still be"
     await site.change(used_at=timedelta(seconds=-11))
     for _ in range(3):
-        assert (await get(browser, "/confirm", code="c", state=state)).status == 200
+        assert (await get(browser, path, code="c", state=state)).status == 200
     assert [code for _, code in site.codes()] == ["c"]
     await site.change(handed_on_at=None, used_at=timedelta(seconds=-11), created_at=timedelta(minutes=-11))
     page = await (await get(browser, "/confirm", code="c", state=state)).text()

@@ -121,8 +121,8 @@ async def test_silence_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_answer_that_waited_for_a_stopped_process_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """T-RT-PAUSE: stopped for longer than the request may take, which Syncaroo has answered meanwhile."""
-    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.2)
-    asked, answered = threading.Event(), threading.Event()
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 2.0)
+    asked, stopped, answered = threading.Event(), threading.Event(), threading.Event()
     listening = socket.create_server(("127.0.0.1", 0))
 
     def syncaroo() -> None:
@@ -130,13 +130,14 @@ async def test_an_answer_that_waited_for_a_stopped_process_is_taken(monkeypatch:
         with caller:
             caller.recv(65536)
             asked.set()
+            assert stopped.wait(60)
             caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             answered.set()
 
     def stop() -> None:
-        assert asked.wait(60)
+        stopped.set()
         assert answered.wait(60)
-        time.sleep(0.3)
+        time.sleep(2.1)
 
     with listening, ThreadPoolExecutor(1) as pool:
         serving = pool.submit(syncaroo)

@@ -1,4 +1,5 @@
 // Follows an attempt to connect: asks how it stands until it has ended. Without script the page reloads itself instead.
+// It asks with what the page's own link says: a code that got lost is so handed on once more.
 "use strict";
 
 (() => {
@@ -25,7 +26,7 @@
   };
 
   const ask = async () => {
-    const answer = await fetch(outcome.dataset.follow, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    const answer = await fetch(outcome.dataset.follow + location.search, { cache: "no-store", signal: AbortSignal.timeout(10000) });
     if (answer.status === 400) return location.reload(); // signed out meanwhile: the page says it better
     if (!answer.ok) throw new Error(String(answer.status));
     const view = await answer.json();
