@@ -48,6 +48,8 @@ SETTINGS = {
     "SYNCAROO_CLIENT_SECRET": "canary-client-secret-5Mz",
     "WEBHOOK_HASH_KEY": "canary-hash-key-3Np",
     "WEBHOOK_HASH_MODE": "observe",
+    "INVENTORY_URL": "http://127.0.0.1:9/{userId}",
+    "INVENTORY_TOKEN": "canary-inventory-token-6Rt",
 }
 
 
