@@ -28,8 +28,9 @@ T = TypeVar("T")
 _unclosed: set[asyncio.Task[None]] = set()
 """Connections whose closing takes longer."""
 
-BROKER_ERRORS = (AMQPError, OSError, RuntimeError, TimeoutError)
-"""What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection."""
+BROKER_ERRORS = (AMQPError, OSError, RuntimeError, StopAsyncIteration, TimeoutError)
+"""What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection,
+`StopAsyncIteration` for one that ends before it has begun (seen behind a proxy without a server)."""
 
 
 async def bounded(work: Awaitable[T], seconds: float) -> T:

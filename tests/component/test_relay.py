@@ -8,21 +8,26 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from sqlalchemy import delete
 
 from common.broker.broadcast import Heard, NotInLog
 from common.broker.publisher import Outgoing
-from common.clock import utc_now
+from common.clock import monotonic_seconds, utc_now
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.store.engine import Store
 from common.store.events import append_events
 from common.store.leader import Leadership
 from schemas.events import ConnectionChanged, EventData, GrantChanged, ListingChanged
+from schemas.tables import ErasureRow, EventRow, table_of
 from tests.waiting import until
 from workers.relay import handler
 from workers.relay.handler import Parts, Relay
 from workers.relay.rules import PendingEvent, Window, order_key
 from workers.relay.store.events import EventStore
 from workers.relay.store.past import PastStore, Wanted
+
+_event = table_of(EventRow)
+_erasure = table_of(ErasureRow)
 
 
 def listing_changed(name: str, version: int) -> ListingChanged:
@@ -192,6 +197,41 @@ async def test_a_relay_that_waits_for_the_broker_is_not_kept_busy_by_pokes(
             parts.signal.poke()
             await until(lambda before=before: turns > before)  # type: ignore[misc]
     assert turns < 400
+
+
+async def test_what_is_erased_while_the_broker_is_away_never_leaves(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay holds it, has tried to publish it, and waits for the broker."""
+    ahead, away = 0.0, True
+    monkeypatch.setattr(handler, "AWAY_SECONDS", 3600.0)
+    monkeypatch.setattr(handler, "monotonic_seconds", lambda: monotonic_seconds() + ahead)
+    await add(store, listing_changed("l", 1), confirmed(2))
+    (erased, _) = await waiting(store)
+    tried = set[str]()
+
+    def trouble(event_id: str) -> None:
+        tried.add(event_id)
+        if away:
+            raise BrokerUnavailable("broker: as ordered")
+
+    broadcast = FakeBroadcast(trouble)
+    async with relaying(EventStore(store), Leadership(store, "relay"), broadcast) as parts:
+        await until(lambda: len(tried) == 2)
+        async with store.transaction() as transaction:
+            await transaction.execute(delete(_event).where(_event.c.event_id == erased.event_id))
+        ahead, away = 4000.0, False
+        parts.signal.poke()
+        await until(lambda: _is_left(store, []))
+    assert broadcast.heard
+    assert erased.event_id not in broadcast.heard
+
+
+async def test_what_is_still_to_be_erased_does_not_leave_but_for_the_end_of_the_connection(store: Store) -> None:
+    await add(store, listing_changed("l", 1), confirmed(99))
+    async with store.transaction() as transaction:
+        await transaction.execute(_erasure.insert().values(connection_id=99, since=await transaction.now()))
+    assert await subjects(store) == ["99"]
 
 
 async def test_what_only_the_log_lacks_is_not_given_to_all_again(store: Store) -> None:

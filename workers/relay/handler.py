@@ -134,6 +134,8 @@ class Shift:
         self._under_way: set[asyncio.Task[None]] = set()
         self._marking: asyncio.Task[None] | None = None
         self._look_at = self._lead_until = self._send_at = 0.0
+        self._in_trouble = False
+        """The broker took nothing at last; what is held is read again before it is sent, for it may have been erased."""
         self._look_below = -1
         """There is more in the store, for when so few are left in the window."""
 
@@ -145,6 +147,7 @@ class Shift:
         """
         try:
             while not stop.is_set() and await self._leads():
+                self._forget_after_trouble()
                 await self._look_for_more()
                 self._send()
                 self._mark()
@@ -161,11 +164,16 @@ class Shift:
         self._lead_until = monotonic_seconds() + POLL_SECONDS
         return led
 
+    def _forget_after_trouble(self) -> None:
+        if self._in_trouble and monotonic_seconds() >= self._send_at:
+            self._window.forget_ready()
+            self._look_at = 0.0
+
     async def _look_for_more(self) -> None:
         """Into the window: when somebody has poked, when a second has passed, or when it has room for what was left."""
         if self._window.is_full or self._window.ready >= IN_FLIGHT or not self._is_look_due():
             return
-        limit = len(self._window.known) + LOOK
+        limit = len(self._window.known) + (IN_FLIGHT if self._in_trouble else LOOK)
         waiting = await self._parts.store.oldest(limit, self._window.passed_by)
         if chosen := self._window.choose(waiting):
             self._window.add(await self._parts.store.events_at(chosen))
@@ -199,6 +207,7 @@ class Shift:
             log.exception("relay.failed", event_id=event.event_id, type=event.type, subject=event.subject)
             self._window.pass_by(event)
         else:
+            self._in_trouble = False
             self._given.discard(event.event_id)
             self._window.has_left(event)
             self._parts.past.count(heard)
@@ -215,7 +224,7 @@ class Shift:
         """All wait: what one event meets now, the next one would, too."""
         if monotonic_seconds() >= self._send_at:
             log.warning("relay.waiting", reason=str(error))
-        self._send_at = monotonic_seconds() + AWAY_SECONDS
+        self._send_at, self._in_trouble = monotonic_seconds() + AWAY_SECONDS, True
 
     def _mark(self) -> None:
         """One transaction at a time; what leaves meanwhile is in the next."""

@@ -139,10 +139,18 @@ class Window:
         """It has not left: it is the next of its lane again, after the other lanes' next ones."""
         self._ready.append(order_key(event))
 
+    def forget_ready(self) -> None:
+        """Hold nothing of the lanes of which nothing is under way: it is to be read again before it leaves."""
+        while self._ready:
+            self._forget(self._ready.popleft())
+
     def pass_by(self, event: PendingEvent) -> None:
         """It cannot leave, and nothing behind it in its lane may: they are held no longer."""
         key = order_key(event)
         self._passed_by.add(key)
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
         for one in self._lanes.pop(key):
             self.known.discard(one.event_id)
             self._bytes -= len(one.data)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import and_, bindparam, func, or_, select, update
 
 from common.store.engine import Store
+from common.store.erasing import is_being_erased
+from schemas.events import ConnectionChanged
 from schemas.tables import EventRow, table_of
 from workers.relay.rules import PendingEvent, Waiting
 from workers.relay.store.pages import size_of
@@ -14,6 +16,11 @@ from workers.relay.store.pages import size_of
 _event = table_of(EventRow)
 _lane = func.coalesce(_event.c.listing_id, _event.c.type + " " + _event.c.subject)
 """`workers.relay.rules.order_key`, for the database."""
+_may_leave = and_(
+    _event.c.published_at.is_(None),
+    or_(_event.c.type == ConnectionChanged.TYPE, ~is_being_erased(_event.c.connection_id)),
+)
+"""Of an erased person only that their connection has ended."""
 _COLUMNS = [_event.c[name] for name in PendingEvent.__dataclass_fields__]
 
 
@@ -28,14 +35,14 @@ class EventStore:
         async with self._store.reading() as transaction:
             size = size_of(transaction, _event.c.data)
             query = select(_event.c.position, _event.c.event_id, _lane, size)
-            query = query.where(_event.c.published_at.is_(None)).order_by(_event.c.position).limit(limit)
+            query = query.where(_may_leave).order_by(_event.c.position).limit(limit)
             if passing_by:
                 query = query.where(_lane.not_in(sorted(passing_by)))
             return [Waiting(*row) for row in await transaction.rows(query)]
 
     async def events_at(self, positions: Sequence[int]) -> list[PendingEvent]:
-        """These, with their data, in order; without those that somebody has marked meanwhile."""
-        query = select(*_COLUMNS).where(_event.c.published_at.is_(None), _event.c.position.in_(positions))
+        """These, with their data, in order; without those that somebody has marked or erased meanwhile."""
+        query = select(*_COLUMNS).where(_may_leave, _event.c.position.in_(positions))
         async with self._store.reading() as transaction:
             rows = await transaction.rows(query.order_by(_event.c.position))
         return [PendingEvent(**row._mapping) for row in rows]
