@@ -32,6 +32,9 @@ log = get_logger(__name__)
 CLOCK_MARGIN = timedelta(minutes=10)
 """How far the ingress's clock may be behind the store's before a revoked token is forgotten too early."""
 
+REMEMBERED = timedelta(days=1)
+"""For how long a revocation counts at least: ACCESS_TOKEN_SECONDS may have been longer when the token was issued."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -220,7 +223,8 @@ class OAuthStore:
     async def revoked_families(self, token_seconds: int) -> frozenset[str]:
         """The families revoked so lately that an access token of theirs may still be alive."""
         async with self._store.reading() as transaction:
-            since = await transaction.now() - timedelta(seconds=token_seconds) - CLOCK_MARGIN
+            lifetime = max(timedelta(seconds=token_seconds), REMEMBERED)
+            since = await transaction.now() - lifetime - CLOCK_MARGIN
             rows = await transaction.rows(select(_family.c.family).where(_family.c.revoked_at > since))
         return frozenset(row.family for row in rows)
 

@@ -220,6 +220,17 @@ async def test_a_revoked_connection_gets_nothing_any_more(gateway: Gateway) -> N
     assert (await gateway.redeem(code))[1]["error"] == "invalid_grant"
 
 
+async def test_a_token_issued_for_longer_than_they_are_now_stays_revoked(gateway: Gateway) -> None:
+    """T-OP-REVOKE: ACCESS_TOKEN_SECONDS may be lowered."""
+    pair = await gateway.connect()
+    token = gateway.tokens.read(pair["accessToken"], wall_seconds())
+    assert isinstance(token, AccessToken)
+    await gateway.change(FamilyRow, revoked_at=datetime.now(UTC) - timedelta(hours=23))
+    revocations = Revocations(gateway.store, 60)
+    await revocations.refresh()
+    assert revocations.is_revoked(token)
+
+
 async def test_revocations_keep_what_they_know_while_the_store_is_away(gateway: Gateway) -> None:
     pair = await gateway.connect()
     await gateway.admin("DELETE", "connections/99")
