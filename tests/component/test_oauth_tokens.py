@@ -220,6 +220,17 @@ async def test_a_revoked_connection_gets_nothing_any_more(gateway: Gateway) -> N
     assert (await gateway.redeem(code))[1]["error"] == "invalid_grant"
 
 
+async def test_a_code_ends_with_the_connection_and_does_not_come_back_with_it(gateway: Gateway) -> None:
+    """T-OP-REVOKE: whoever kept it has nothing when the user consents again."""
+    before = await gateway.code()
+    assert (await gateway.admin("DELETE", "connections/99"))[0] == 204
+    after = await gateway.code()
+    assert (await gateway.redeem(before))[1]["error"] == "invalid_grant"
+    status, pair = await gateway.redeem(after)
+    assert status == 200
+    assert (await gateway.check(pair["accessToken"])).status == 200
+
+
 async def test_a_token_issued_for_longer_than_they_are_now_stays_revoked(gateway: Gateway) -> None:
     """T-OP-REVOKE: ACCESS_TOKEN_SECONDS may be lowered."""
     pair = await gateway.connect()
