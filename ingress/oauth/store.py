@@ -177,6 +177,7 @@ class OAuthStore:
                 "connection_id": used.connection_id,
                 "generation": 1,
                 "rotated_at": now,
+                "previously_rotated_at": None,
                 "expires_at": now + lifetime,
                 "revoked_at": None,
             }
@@ -190,7 +191,8 @@ class OAuthStore:
             row = await _locked_family(transaction, family)
             if row is None or row.revoked_at is not None or row.expires_at <= now:
                 return None
-            verdict = judge(generation, row.generation, now - row.rotated_at)
+            before = row.previously_rotated_at or row.rotated_at
+            verdict = judge(generation, row.generation, now - row.rotated_at, now - before)
             if verdict is Verdict.STOLEN:
                 await revoke_family(transaction, family, now)
                 log.warning("oauth.refresh_token_reused", connection_id=row.connection_id)
@@ -198,7 +200,12 @@ class OAuthStore:
                 await transaction.execute(
                     update(_family)
                     .where(_family.c.family == family, _family.c.generation == generation)
-                    .values(generation=generation + 1, rotated_at=now, expires_at=now + lifetime)
+                    .values(
+                        generation=generation + 1,
+                        previously_rotated_at=_family.c.rotated_at,
+                        rotated_at=now,
+                        expires_at=now + lifetime,
+                    )
                 )
         if verdict in (Verdict.CURRENT, Verdict.REPEATED):
             return Issued(row.connection_id, family, generation + 1)

@@ -163,6 +163,19 @@ async def test_a_retired_token_presented_late_ends_the_family(gateway: Gateway) 
     assert (await gateway.check(third["accessToken"])).status == 401
 
 
+async def test_a_newer_rotation_does_not_excuse_a_token_that_was_retired_long_ago(gateway: Gateway) -> None:
+    """T-OP-REFRESH: the client goes on refreshing while somebody has an old one."""
+    pairs = [await gateway.connect()]
+    for _ in range(3):
+        pairs.append((await gateway.refresh(pairs[-1]["refreshToken"]))[1])
+        await gateway.change(FamilyRow, rotated_at=datetime.now(UTC) - timedelta(seconds=31))
+    _, newest = await gateway.refresh(pairs[-1]["refreshToken"])
+    assert (await gateway.refresh(pairs[2]["refreshToken"]))[1]["error"] == "invalid_grant"
+    assert (await gateway.check(newest["accessToken"])).status == 200, "retired just now"
+    assert (await gateway.refresh(pairs[1]["refreshToken"]))[1]["error"] == "invalid_grant"
+    assert (await gateway.check(newest["accessToken"])).status == 401
+
+
 async def test_refresh_tokens_slide_and_end(gateway: Gateway) -> None:
     pair = await gateway.connect()
     await gateway.change(FamilyRow, expires_at=datetime.now(UTC) + timedelta(seconds=5))

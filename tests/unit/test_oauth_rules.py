@@ -26,20 +26,22 @@ from tests.guide import transcript
 
 
 @pytest.mark.parametrize(
-    ("presented", "seconds", "verdict"),
+    ("presented", "seconds", "previous", "verdict"),
     [
-        (5, 0, Verdict.CURRENT),
-        (5, 10**6, Verdict.CURRENT),
-        (4, 0, Verdict.REPEATED),
-        (4, 10**6, Verdict.REPEATED),
-        (3, 30, Verdict.RETIRED),
-        (3, 31, Verdict.STOLEN),
-        (1, 31, Verdict.STOLEN),
-        (6, 31, Verdict.RETIRED),
+        (5, 0, 0, Verdict.CURRENT),
+        (5, 10**6, 10**7, Verdict.CURRENT),
+        (4, 0, 0, Verdict.REPEATED),
+        (4, 10**6, 10**7, Verdict.REPEATED),
+        (3, 30, 3600, Verdict.RETIRED),
+        (3, 31, 3600, Verdict.STOLEN),
+        (2, 0, 30, Verdict.RETIRED),
+        (2, 0, 31, Verdict.STOLEN),
+        (1, 0, 31, Verdict.STOLEN),
+        (6, 31, 3600, Verdict.RETIRED),
     ],
 )
-def test_what_a_refresh_token_is_worth(presented: int, seconds: int, verdict: Verdict) -> None:
-    assert judge(presented, 5, timedelta(seconds=seconds)) is verdict
+def test_what_a_refresh_token_is_worth(presented: int, seconds: int, previous: int, verdict: Verdict) -> None:
+    assert judge(presented, 5, timedelta(seconds=seconds), timedelta(seconds=previous)) is verdict
 
 
 @pytest.mark.parametrize(
