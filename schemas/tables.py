@@ -385,6 +385,8 @@ class FamilyRow(SQLModel, table=True):
     connection_id: int = _big(0)
     generation: int = _big(0)
     rotated_at: datetime = _time(nullable=False)
+    previously_rotated_at: datetime | None = _time()
+    """The rotation before that; None when there was none, or when it was before this was written down."""
     expires_at: datetime = _time(nullable=False)
     revoked_at: datetime | None = _time()
 

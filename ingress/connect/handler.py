@@ -37,7 +37,7 @@ from ingress.oauth.rules import origin_of
 from ingress.oauth.throttle import Throttle
 from ingress.pages.forms import read_form
 from ingress.pages.render import error_page, page, redirect, render
-from ingress.pages.session import ADMIN, check_csrf, csrf_token, sign_in, signed_in
+from ingress.pages.session import ADMIN, check_csrf, csrf_token, mark_of, sign_in
 from ingress.parameters import BadInput, singles
 from schemas.messages import CodeReceived
 
@@ -98,7 +98,7 @@ class ConnectHandler:
     async def connect(self, request: web.Request) -> web.Response:
         """On to Syncaroo, or first the login."""
         session = await get_session(request)
-        if signed_in(session, ADMIN) is None:
+        if not self._is_operator(session):
             return self._login_page(request, session)
         state = self._states.sign(await self._attempts.begin(), _mark(_binding(session)))
         return redirect(authorize_url(self._base_url, self._client_id, self._redirect_uri, state), 302)
@@ -116,12 +116,12 @@ class ConnectHandler:
             return self._login_page(
                 request, session, "This page was too old, or cookies are off. Please try again.", 400
             )
-        name = self._login.attempt(form.get("password", ""), address)
-        if name is None:
+        operator = self._login.attempt(form.get("password", ""), address)
+        if operator is None:
             log.warning("admin.login_refused", address=address)
             return self._login_page(request, session, "This is not the admin token.", 401)
-        log.info("admin.logged_in", name=name, address=address)
-        await sign_in(request, ADMIN, name)
+        log.info("admin.logged_in", name=operator.name, address=address)
+        await sign_in(request, ADMIN, operator.name, operator.mark)
         return redirect("/connect")
 
     @page
@@ -194,10 +194,13 @@ class ConnectHandler:
         """The attempt that the state names, when it was signed by us, for this session."""
         parts = self._states.read(state)
         binding = session.get(BINDING)
-        if parts is None or len(parts) != 2 or not isinstance(binding, str) or signed_in(session, ADMIN) is None:
+        if parts is None or len(parts) != 2 or not isinstance(binding, str) or not self._is_operator(session):
             return None
         attempt_id, mark = parts
         return attempt_id if same_secret(mark, _mark(binding)) else None
+
+    def _is_operator(self, session: Session) -> bool:
+        return self._login.knows(mark_of(session, ADMIN))
 
     def _login_page(
         self,

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from common.crypto import same_secret
+import hashlib
+from dataclasses import dataclass, field
+
+from common.crypto import any_secret, same_secret
 from common.settings import AdminSettings
 from ingress.oauth.throttle import Throttle, of_account, of_address
 
 
+@dataclass(frozen=True)
+class Operator:
+    """Who holds a token."""
+
+    name: str
+    token: str = field(repr=False)
+
+    @property
+    def mark(self) -> str:
+        """Another one when the token is another, or another's: sessions end with it."""
+        return hashlib.sha256(f"{self.name}:{self.token}".encode()).hexdigest()[:32]
+
+
 class AdminLogin:
-    """Knows the tokens by the names of those who hold them."""
+    """Knows who may operate now."""
 
     def __init__(self, admin: AdminSettings, throttle: Throttle) -> None:
-        self._tokens = [_named(secret.get_secret_value()) for secret in admin.admin_token]
+        self._operators = [_operator(secret.get_secret_value()) for secret in admin.admin_token]
         self._throttle = throttle
 
     def wait(self, address: str) -> float:
         """Seconds until the next guess from this address is looked at; 0: now."""
         return self._throttle.wait(of_account(_row(address)), of_address(address))
 
-    def attempt(self, token: str, address: str) -> str | None:
-        """The holder's name, or None for a wrong token."""
-        matches = [name for name, expected in self._tokens if same_secret(token, expected)]
+    def attempt(self, token: str, address: str) -> Operator | None:
+        """The holder, or None for a wrong token."""
+        matches = [operator for operator in self._operators if same_secret(token, operator.token)]
         if not matches:
             self._throttle.failed(of_account(_row(address)), of_address(address))
             return None
         self._throttle.succeeded(of_account(_row(address)))
         return matches[0]
 
+    def knows(self, mark: str) -> bool:
+        """Whether it is the mark of somebody who may still operate."""
+        return any_secret(mark, [operator.mark for operator in self._operators])
 
-def _named(setting: str) -> tuple[str, str]:
+
+def _operator(setting: str) -> Operator:
     name, _, token = setting.rpartition(":")
-    return name or "admin", token
+    return Operator(name or "admin", token)
 
 
 def _row(address: str) -> str:

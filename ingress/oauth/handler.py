@@ -50,18 +50,17 @@ class OAuthHandler:
         """
         rows = OAuthStore(store)
         self.visitors = Visitors(rows)
-        throttle = Throttle(clock)
         refresh_tokens = SignedText(keys.clear(), "refresh-token", REFRESH_PREFIX)
         self._callback: OidcSignIn | NoOidc
         if identities is None:
             self._callback = NoOidc()
-            self.sign_in: SignIn = LocalSignIn(Login(rows, passwords, throttle), self.visitors)
+            self.sign_in: SignIn = LocalSignIn(Login(rows, passwords, Throttle(clock)), self.visitors)
         else:
             self.sign_in = self._callback = OidcSignIn(identities, rows, self.visitors)
         listings = Listings(InventoryStore(store), inventory)
         codes = Signer(keys.clear(), "code")
         self._consent = ConsentPages(rows, platform, self.visitors, self.sign_in, codes, listings)
-        self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, throttle)
+        self._token = TokenEndpoint(rows, platform, tokens, refresh_tokens, Throttle(clock))
         self._check = CheckEndpoint(rows, tokens, listings)
 
     def routes(self, prefix: str) -> list[web.RouteDef]:

@@ -196,14 +196,17 @@ class Verdict(Enum):
     STOLEN = "a successor was used long ago: refuse, and revoke the family"
 
 
-def judge(presented: int, current: int, since_rotation: timedelta) -> Verdict:
-    """The worth of generation `presented` when `current` is the newest and came `since_rotation` ago."""
+def judge(presented: int, current: int, since_rotation: timedelta, since_previous: timedelta) -> Verdict:
+    """The worth of generation `presented` when `current` is the newest and came `since_rotation` ago, the one before
+    it `since_previous` ago."""
     if presented == current:
         return Verdict.CURRENT
     if presented == current - 1:
         return Verdict.REPEATED
     # A generation that we have not issued yet can only come from a store that was set back: not a theft.
-    late = presented < current and since_rotation > REUSE_GRACE
+    # The latest rotation retired `current - 2` alone; what is older was retired by the previous one at the latest.
+    since_retired = since_rotation if presented == current - 2 else since_previous
+    late = presented < current and since_retired > REUSE_GRACE
     return Verdict.STOLEN if late else Verdict.RETIRED
 
 

@@ -32,6 +32,9 @@ log = get_logger(__name__)
 CLOCK_MARGIN = timedelta(minutes=10)
 """How far the ingress's clock may be behind the store's before a revoked token is forgotten too early."""
 
+REMEMBERED = timedelta(days=1)
+"""For how long a revocation counts at least: ACCESS_TOKEN_SECONDS may have been longer when the token was issued."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -174,6 +177,7 @@ class OAuthStore:
                 "connection_id": used.connection_id,
                 "generation": 1,
                 "rotated_at": now,
+                "previously_rotated_at": None,
                 "expires_at": now + lifetime,
                 "revoked_at": None,
             }
@@ -187,7 +191,8 @@ class OAuthStore:
             row = await _locked_family(transaction, family)
             if row is None or row.revoked_at is not None or row.expires_at <= now:
                 return None
-            verdict = judge(generation, row.generation, now - row.rotated_at)
+            before = row.previously_rotated_at or row.rotated_at
+            verdict = judge(generation, row.generation, now - row.rotated_at, now - before)
             if verdict is Verdict.STOLEN:
                 await revoke_family(transaction, family, now)
                 log.warning("oauth.refresh_token_reused", connection_id=row.connection_id)
@@ -195,7 +200,12 @@ class OAuthStore:
                 await transaction.execute(
                     update(_family)
                     .where(_family.c.family == family, _family.c.generation == generation)
-                    .values(generation=generation + 1, rotated_at=now, expires_at=now + lifetime)
+                    .values(
+                        generation=generation + 1,
+                        previously_rotated_at=_family.c.rotated_at,
+                        rotated_at=now,
+                        expires_at=now + lifetime,
+                    )
                 )
         if verdict in (Verdict.CURRENT, Verdict.REPEATED):
             return Issued(row.connection_id, family, generation + 1)
@@ -220,7 +230,8 @@ class OAuthStore:
     async def revoked_families(self, token_seconds: int) -> frozenset[str]:
         """The families revoked so lately that an access token of theirs may still be alive."""
         async with self._store.reading() as transaction:
-            since = await transaction.now() - timedelta(seconds=token_seconds) - CLOCK_MARGIN
+            lifetime = max(timedelta(seconds=token_seconds), REMEMBERED)
+            since = await transaction.now() - lifetime - CLOCK_MARGIN
             rows = await transaction.rows(select(_family.c.family).where(_family.c.revoked_at > since))
         return frozenset(row.family for row in rows)
 

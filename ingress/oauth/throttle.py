@@ -6,7 +6,7 @@ a wrong one forgives.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
@@ -14,6 +14,7 @@ from common.clock import Monotonic
 
 FORGIVEN_AFTER = 3600.0
 MAX_ENTRIES = 10_000
+"""Of each limit."""
 MAX_NAME = 200
 
 
@@ -57,39 +58,44 @@ def of_client(address: str) -> Key:
 
 
 class Throttle:
-    """Counts wrong ones; bounded: the entries that were touched longest ago go first."""
+    """Counts wrong ones; bounded, each limit for itself, so that what is guessed cheaply displaces nothing else.
+
+    Entries that block nobody now go first, of these the ones that were touched longest ago.
+    """
 
     def __init__(self, clock: Monotonic) -> None:
         self._clock = clock
-        self._entries: OrderedDict[Key, _Guesses] = OrderedDict()
+        self._entries: defaultdict[Limit, OrderedDict[str, _Guesses]] = defaultdict(OrderedDict)
 
     def wait(self, *keys: Key) -> float:
         """Seconds until the next one may be tried; 0: now."""
         now = self._clock()
-        entries = [self._entries.get(key) for key in keys]
+        entries = [self._entries[limit].get(name) for limit, name in keys]
         return max([0.0, *(entry.blocked_until - now for entry in entries if entry is not None)])
 
     def failed(self, *keys: Key) -> None:
         """One was wrong."""
-        for key in keys:
-            self._count(key)
+        for limit, name in keys:
+            self._count(limit, name)
 
     def succeeded(self, *keys: Key) -> None:
         """One was right: the row of wrong ones has ended."""
-        for key in keys:
-            self._entries.pop(key, None)
+        for limit, name in keys:
+            self._entries[limit].pop(name, None)
 
-    def _count(self, key: Key) -> None:
+    def _count(self, limit: Limit, name: str) -> None:
         now = self._clock()
-        entry = self._entries.pop(key, None)
+        entries = self._entries[limit]
+        entry = entries.pop(name, None)
         if entry is None or now - entry.last > FORGIVEN_AFTER:
             entry = _Guesses()
         entry.wrong += 1
         entry.last = now
-        entry.blocked_until = now + key[0].wait_after(entry.wrong)
-        self._entries[key] = entry
-        while len(self._entries) > MAX_ENTRIES:
-            self._entries.popitem(last=False)
+        entry.blocked_until = now + limit.wait_after(entry.wrong)
+        if len(entries) >= MAX_ENTRIES:
+            oldest = next(iter(entries))
+            del entries[next((each for each, of in entries.items() if of.blocked_until <= now), oldest)]
+        entries[name] = entry
 
 
 @dataclass

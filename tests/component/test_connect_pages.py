@@ -56,7 +56,7 @@ class Site:
         self.broker = Broker()
         self.key = Fernet.generate_key().decode()
         self.browsers: list[Browser] = []
-        self._app = self._made(self.store)
+        self.tokens = [f"alice:{TOKEN}", "another"]
 
     def _made(self, store: Store) -> web.Application:
         app = web.Application(middlewares=[problem_middleware])
@@ -64,17 +64,23 @@ class Site:
         setup_pages(app, site, keys)
         syncaroo = SyncarooSettings(syncaroo_base_url=SYNCAROO)
         ourselves = ClientSettings(syncaroo_client_id="xxyyzz", syncaroo_client_secret=SecretStr("s3cret"))
-        admin = AdminSettings(admin_token=(SecretStr(f"alice:{TOKEN}"), SecretStr("another")))
+        admin = AdminSettings(admin_token=tuple(map(SecretStr, self.tokens)))
         app.add_routes(ConnectHandler(store, self.broker, site, keys, syncaroo, ourselves, admin).routes())
         return app
 
     async def start(self) -> None:
-        self.server = TestServer(self._app)
+        self.server = TestServer(self._made(self.store))
         await self.server.start_server()
 
-    async def browser(self) -> Browser:
-        """Somebody new, without cookies."""
-        browser: Browser = TestClient(self.server)
+    async def restart(self, *tokens: str) -> None:
+        """With these as ADMIN_TOKEN."""
+        await self.server.close()
+        self.tokens = [*tokens]
+        await self.start()
+
+    async def browser(self, before: Browser | None = None) -> Browser:
+        """Somebody new, without cookies; or who was there before a restart."""
+        browser: Browser = TestClient(self.server, cookie_jar=None if before is None else before.session.cookie_jar)
         self.browsers.append(browser)
         return browser
 
@@ -171,6 +177,21 @@ async def test_tokens_cannot_be_guessed_at_leisure(site: Site) -> None:
 @pytest.mark.parametrize("token", ["", "alice", f"alice:{TOKEN}", "ä", TOKEN + " "])
 async def test_only_the_token_itself_is_taken(site: Site, token: str) -> None:
     assert (await log_in(await site.browser(), token)).status == 401
+
+
+async def test_an_operator_s_session_ends_with_the_token_that_began_it(site: Site) -> None:
+    """Also for somebody who kept the cookie, and for what they had begun."""
+    browser = await site.admin()
+    state = await begin(browser)
+    await site.restart("another", f"alice:{TOKEN}")
+    browser = await site.browser(browser)
+    assert (await get(browser, "/connect")).status == 302, "one more or less of the others ends nothing"
+    for others in (["alice:a new one", "another"], [f"bob:{TOKEN}"]):
+        await site.restart(*others)
+        browser = await site.browser(browser)
+        assert (await get(browser, "/connect")).status == 200, "the login page"
+        assert (await get(browser, "/confirm", code="c", state=state)).status == 400
+    assert site.codes() == []
 
 
 async def test_a_login_without_our_form_is_refused(site: Site) -> None:

@@ -18,7 +18,7 @@ GIVEN_AWAY = {("connection", "resync_at")}
 """Columns that a later schema keeps elsewhere: a connection's next resync is its feed's."""
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
 async def test_an_older_schema_with_rows_in_every_table_comes_to_the_newest_whole(
     empty_database_url: str, revision: str
 ) -> None:

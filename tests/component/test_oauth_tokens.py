@@ -163,6 +163,19 @@ async def test_a_retired_token_presented_late_ends_the_family(gateway: Gateway) 
     assert (await gateway.check(third["accessToken"])).status == 401
 
 
+async def test_a_newer_rotation_does_not_excuse_a_token_that_was_retired_long_ago(gateway: Gateway) -> None:
+    """T-OP-REFRESH: the client goes on refreshing while somebody has an old one."""
+    pairs = [await gateway.connect()]
+    for _ in range(3):
+        pairs.append((await gateway.refresh(pairs[-1]["refreshToken"]))[1])
+        await gateway.change(FamilyRow, rotated_at=datetime.now(UTC) - timedelta(seconds=31))
+    _, newest = await gateway.refresh(pairs[-1]["refreshToken"])
+    assert (await gateway.refresh(pairs[2]["refreshToken"]))[1]["error"] == "invalid_grant"
+    assert (await gateway.check(newest["accessToken"])).status == 200, "retired just now"
+    assert (await gateway.refresh(pairs[1]["refreshToken"]))[1]["error"] == "invalid_grant"
+    assert (await gateway.check(newest["accessToken"])).status == 401
+
+
 async def test_refresh_tokens_slide_and_end(gateway: Gateway) -> None:
     pair = await gateway.connect()
     await gateway.change(FamilyRow, expires_at=datetime.now(UTC) + timedelta(seconds=5))
@@ -218,6 +231,28 @@ async def test_a_revoked_connection_gets_nothing_any_more(gateway: Gateway) -> N
     assert (await gateway.check(pair["accessToken"])).status == 401
     assert (await gateway.refresh(pair["refreshToken"]))[1]["error"] == "invalid_grant"
     assert (await gateway.redeem(code))[1]["error"] == "invalid_grant"
+
+
+async def test_a_code_ends_with_the_connection_and_does_not_come_back_with_it(gateway: Gateway) -> None:
+    """T-OP-REVOKE: whoever kept it has nothing when the user consents again."""
+    before = await gateway.code()
+    assert (await gateway.admin("DELETE", "connections/99"))[0] == 204
+    after = await gateway.code()
+    assert (await gateway.redeem(before))[1]["error"] == "invalid_grant"
+    status, pair = await gateway.redeem(after)
+    assert status == 200
+    assert (await gateway.check(pair["accessToken"])).status == 200
+
+
+async def test_a_token_issued_for_longer_than_they_are_now_stays_revoked(gateway: Gateway) -> None:
+    """T-OP-REVOKE: ACCESS_TOKEN_SECONDS may be lowered."""
+    pair = await gateway.connect()
+    token = gateway.tokens.read(pair["accessToken"], wall_seconds())
+    assert isinstance(token, AccessToken)
+    await gateway.change(FamilyRow, revoked_at=datetime.now(UTC) - timedelta(hours=23))
+    revocations = Revocations(gateway.store, 60)
+    await revocations.refresh()
+    assert revocations.is_revoked(token)
 
 
 async def test_revocations_keep_what_they_know_while_the_store_is_away(gateway: Gateway) -> None:

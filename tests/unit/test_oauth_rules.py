@@ -20,26 +20,28 @@ from ingress.oauth.rules import (
     read_grant,
     way_back,
 )
-from ingress.oauth.throttle import ACCOUNT, MAX_ENTRIES, Throttle, of_account, of_address, of_client
+from ingress.oauth.throttle import ACCOUNT, ADDRESS, MAX_ENTRIES, Throttle, of_account, of_address, of_client
 from ingress.parameters import BadInput, check_text, one, parse_form, positive_number, singles, snake
 from tests.guide import transcript
 
 
 @pytest.mark.parametrize(
-    ("presented", "seconds", "verdict"),
+    ("presented", "seconds", "previous", "verdict"),
     [
-        (5, 0, Verdict.CURRENT),
-        (5, 10**6, Verdict.CURRENT),
-        (4, 0, Verdict.REPEATED),
-        (4, 10**6, Verdict.REPEATED),
-        (3, 30, Verdict.RETIRED),
-        (3, 31, Verdict.STOLEN),
-        (1, 31, Verdict.STOLEN),
-        (6, 31, Verdict.RETIRED),
+        (5, 0, 0, Verdict.CURRENT),
+        (5, 10**6, 10**7, Verdict.CURRENT),
+        (4, 0, 0, Verdict.REPEATED),
+        (4, 10**6, 10**7, Verdict.REPEATED),
+        (3, 30, 3600, Verdict.RETIRED),
+        (3, 31, 3600, Verdict.STOLEN),
+        (2, 0, 30, Verdict.RETIRED),
+        (2, 0, 31, Verdict.STOLEN),
+        (1, 0, 31, Verdict.STOLEN),
+        (6, 31, 3600, Verdict.RETIRED),
     ],
 )
-def test_what_a_refresh_token_is_worth(presented: int, seconds: int, verdict: Verdict) -> None:
-    assert judge(presented, 5, timedelta(seconds=seconds)) is verdict
+def test_what_a_refresh_token_is_worth(presented: int, seconds: int, previous: int, verdict: Verdict) -> None:
+    assert judge(presented, 5, timedelta(seconds=seconds), timedelta(seconds=previous)) is verdict
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,38 @@ def test_waits_end_and_memory_does_too() -> None:
     throttle = Throttle(Clock())
     for number in range(MAX_ENTRIES):
         throttle.failed(of_account(str(number)), of_address(str(number)))
-    assert len(throttle._entries) == MAX_ENTRIES
+    throttle.failed(of_account("one more"), of_address("one more"))
+    assert {limit: len(entries) for limit, entries in throttle._entries.items()} == {
+        ACCOUNT: MAX_ENTRIES,
+        ADDRESS: MAX_ENTRIES,
+    }
+
+
+def test_a_flood_of_wrong_ones_frees_nobody_who_waits() -> None:
+    """T-OP-LOGIN: neither of another kind, which may be cheaper, nor of the same, as long as some block nobody."""
+    throttle = Throttle(clock := Clock())
+    ada = of_account("ada")
+    for _ in range(ACCOUNT.wrong):
+        throttle.failed(ada)
+    for number in range(MAX_ENTRIES + 100):
+        throttle.failed(of_client(str(number)))
+    assert throttle.wait(ada) == ACCOUNT.first
+    for number in range(MAX_ENTRIES + 100):
+        throttle.failed(of_account(str(number)))
+    assert throttle.wait(ada) == ACCOUNT.first
+    clock.now += ACCOUNT.first
+    throttle.failed(of_account("one more"))
+    throttle.failed(ada)
+    assert throttle.wait(ada) == 0, "its time was over: the oldest that blocked nobody"
+
+
+def test_where_all_wait_the_newest_is_counted_all_the_same() -> None:
+    throttle = Throttle(Clock())
+    for name in [*range(MAX_ENTRIES), "one more"]:
+        for _ in range(ACCOUNT.wrong):
+            throttle.failed(of_account(str(name)))
+    assert throttle.wait(of_account("one more")) == ACCOUNT.first
+    assert throttle.wait(of_account("0")) == 0
 
 
 # --- proxies -------------------------------------------------------------------------------------------------------
