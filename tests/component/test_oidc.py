@@ -343,6 +343,31 @@ async def test_the_provider_may_rotate_its_keys_at_any_time(world: World, name: 
     assert world.provider.asked.count("/jwks") == 2
 
 
+UNUSABLE: list[Any] = [
+    {"kty": "EC", "crv": "P-999", "x": "AA", "y": "AA", "kid": "a curve of tomorrow"},
+    {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "not on its curve"},
+    {"kty": "AKP", "kid": "of a kind of tomorrow"},
+    {"kty": "RSA", "kid": "incomplete"},
+    {"kty": ["RSA"]},
+    {},
+    "text",
+    None,
+]
+
+
+@pytest.mark.parametrize("key", UNUSABLE, ids=str)
+async def test_a_key_that_we_cannot_use_is_passed_over(world: World, key: Any) -> None:
+    """RFC 7517 §5"""
+    world.provider.also_published = [key]
+    assert (await world.log_in()).status == 303
+
+
+@pytest.mark.parametrize("keys", [[], UNUSABLE], ids=["empty", "unusable"])
+async def test_without_any_key_the_provider_is_of_no_use(world: World, keys: list[Any]) -> None:
+    world.provider.published, world.provider.also_published = [], keys
+    assert await is_clearly_unavailable(await world.log_in())
+
+
 async def test_without_oidc_nobody_comes_back(database_url: str) -> None:
     async with running(database_url) as gateway:
         assert (await gateway.http.get("/login/callback?code=x&state=y")).status == 404
