@@ -132,7 +132,8 @@ PAGES = (
     ),
     Operation(
         "revokeOwn", "POST", f"{ACCOUNT}/revoke", "Asks whether the user is sure, then ends the connection.",
-        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE, 503: PAGE}, "nothing", "", REVOCATION, tag="pages",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 503: PAGE},
+        "nothing", "", REVOCATION, tag="pages",
     ),
     Operation(
         "signOut", "POST", f"{ACCOUNT}/sign-out", "The end of a user's session.",
