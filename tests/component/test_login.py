@@ -23,7 +23,7 @@ from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import ACCOUNT, ADDRESS, Throttle
 from ingress.oidc.attempts import MOST, remember
 from ingress.oidc.rules import new_attempt
-from ingress.pages.render import setup_pages
+from ingress.pages.render import page, setup_pages
 from ingress.pages.session import ADMIN, USER, csrf_token, sign_in
 from ingress.parameters import BadInput
 from ingress.passwords import Passwords
@@ -113,6 +113,22 @@ async def test_on_https_the_cookie_goes_nowhere_else() -> None:
             assert name == ("__Host-gateway" if words else "gateway")
             assert {"HttpOnly", "Lax", "/"} | words <= set(said)
             assert "Domain" not in said
+
+
+async def test_our_origin_is_spelled_as_browsers_do() -> None:
+    """T-OP-CSRF: however SITE_URI spells it."""
+
+    class Pages:
+        @page
+        async def form(self, request: web.Request) -> web.Response:
+            return web.Response()
+
+    app = web.Application()
+    setup_pages(app, SiteSettings(site_uri="https://A.example:443/"), KEYS)
+    app.router.add_post("/", Pages().form)
+    async with TestClient(TestServer(app)) as client:
+        for origin, status in (("https://a.example", 200), ("http://a.example", 403)):
+            assert (await client.post("/", headers={"Origin": origin})).status == status
 
 
 @pytest.mark.parametrize("length", [10, 500, 600, 1000, 1500, 2000, 2400])
