@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -12,6 +13,9 @@ HEADER = "X-Forwarded-For"
 
 Network = IPv4Network | IPv6Network
 
+_HOST = re.compile(r"\[([^]]*)\](?::\d+)?|([^:]*):\d+")
+"""With a port, as some proxies add it, or in brackets; an IPv6 address without brackets has no port."""
+
 
 def client_of(remote: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """The last address that is not one of the trusted proxies, walking back from `remote`. Pure.
@@ -20,7 +24,7 @@ def client_of(remote: str, forwarded: Sequence[str], trusted: Sequence[Network])
     header's values.
     """
     client = remote
-    for seen in reversed([part.strip() for value in forwarded for part in value.split(",")]):
+    for seen in reversed([_host(part.strip()) for value in forwarded for part in value.split(",")]):
         if _address(seen) is None or not _is_in(_address(client), trusted):
             break
         client = seen
@@ -38,6 +42,11 @@ def forwarded_middleware(trusted: Sequence[Network]) -> Middleware:
         return await handler(request if client == remote else request.clone(remote=client))
 
     return middleware
+
+
+def _host(seen: str) -> str:
+    match = _HOST.fullmatch(seen)
+    return seen if match is None else match[1] or match[2] or ""
 
 
 def _is_in(address: IPv4Address | IPv6Address | None, networks: Sequence[Network]) -> bool:

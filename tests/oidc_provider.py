@@ -39,6 +39,8 @@ class FakeProvider:
     answer: dict[str, Any] = field(default_factory=dict)
     key: RSAKey = field(default_factory=lambda: signing_key("first"))
     published: list[RSAKey] = field(default_factory=list)
+    also_published: list[Any] = field(default_factory=list)
+    """What stands before them in the set."""
     unsigned: bool = False
     broken: int | None = None
     asked: list[str] = field(default_factory=list)
@@ -90,7 +92,8 @@ class FakeProvider:
         return web.json_response(_laid_over(said, self.metadata))
 
     async def _keys(self, request: web.Request) -> web.Response:
-        return web.json_response({"keys": [key.as_dict(private=False) for key in self.published]})
+        keys = [key.as_dict(private=False) for key in self.published]
+        return web.json_response({"keys": [*self.also_published, *keys]})
 
     async def _token(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}

@@ -70,7 +70,7 @@ class AccountHandler:
         session = await get_session(request)
         account = await self._visitors.account(session)
         if account is None:
-            return redirect(PATH)
+            return await self._sign_in.ask_again(request, PATH)
         if not check_csrf(session, form):
             return _too_old(request)
         connection = await self._own(account, form)

@@ -110,7 +110,7 @@ PAGES = (
     ),
     Operation(
         "logInOperator", "POST", "/connect", "An operator's login; back to /connect.",
-        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE},
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE},
         "nothing", "", ADMIN_LOGIN, uses_store=False, tag="pages",
     ),
     Operation(
@@ -128,11 +128,13 @@ PAGES = (
     ),
     Operation(
         "logIn", "POST", ACCOUNT, "A user's login; back to /account.",
-        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 429: PAGE, 503: PAGE}, "nothing", "", LOGIN, tag="pages",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE, 503: PAGE},
+        "nothing", "", LOGIN, tag="pages",
     ),
     Operation(
         "revokeOwn", "POST", f"{ACCOUNT}/revoke", "Asks whether the user is sure, then ends the connection.",
-        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE, 503: PAGE}, "nothing", "", REVOCATION, tag="pages",
+        {200: PAGE, 303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 503: PAGE},
+        "nothing", "", REVOCATION, tag="pages",
     ),
     Operation(
         "signOut", "POST", f"{ACCOUNT}/sign-out", "The end of a user's session.",

@@ -23,7 +23,7 @@ from ingress.oauth.shared import shared_of
 from ingress.oauth.store import Account, Consent, NewCode, OAuthStore
 from ingress.oauth.visitor import SignIn, Visitors
 from ingress.pages.forms import read_form
-from ingress.pages.render import page, redirect, render
+from ingress.pages.render import here, page, redirect, render
 from ingress.pages.session import CSRF_FIELD, check_csrf, csrf_token
 from ingress.parameters import BadInput, singles
 from ingress.platform.listings import Listings
@@ -98,7 +98,7 @@ class ConsentPages:
         session = await get_session(request)
         account = await self._visitors.account(session)
         if account is None:
-            return await self._sign_in.ask(request, "Please sign in again.", 401)
+            return await self._sign_in.ask_again(request, here(request))
         if not check_csrf(session, form):
             raise web.HTTPForbidden
         if form["decision"] == "allow":

@@ -24,9 +24,15 @@ class LocalSignIn:
         self._login = login
         self._visitors = visitors
 
-    async def ask(self, request: web.Request, message: str = "", status: int = 200) -> web.Response:
+    async def ask(self, request: web.Request) -> web.Response:
         """The login page."""
-        return await _login_page(request, message, status)
+        return await _login_page(request, "", 200)
+
+    async def ask_again(self, request: web.Request, page: str) -> web.Response:
+        """The login page; by a redirect when the form went to another address than its page's."""
+        if page != here(request):
+            return redirect(page)
+        return await _login_page(request, "Please sign in again.", 401)
 
     async def answer(self, request: web.Request, form: dict[str, str]) -> web.Response:
         """Back to the same address when the password is right; else the login page again."""

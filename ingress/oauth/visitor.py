@@ -15,8 +15,11 @@ from ingress.pages.session import USER, mark_of, sign_in, signed_in
 class SignIn(Protocol):
     """How users say who they are: with a local account, or at the platform's identity provider."""
 
-    async def ask(self, request: web.Request, message: str = "", status: int = 200) -> web.Response:
+    async def ask(self, request: web.Request) -> web.Response:
         """What to answer to somebody whom we do not know; once they are logged in they come back to this address."""
+
+    async def ask_again(self, request: web.Request, page: str) -> web.Response:
+        """What to answer to a form whose session has ended; `page` is the address that it was shown at."""
 
     async def answer(self, request: web.Request, form: dict[str, str]) -> web.Response:
         """What to answer to a form that `ask` has shown."""

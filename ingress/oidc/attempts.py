@@ -8,14 +8,17 @@ import msgspec
 from aiohttp_session import Session
 
 from common.clock import wall_seconds
+from common.codec import dumps
 from ingress.oidc.rules import Attempt
 from ingress.parameters import BadInput
 
 KEY = "oidc"
 LIFETIME_SECONDS = 600
 MOST = 4
-MAX_BACK = 2000
-"""Of all addresses to go back to together: browsers keep cookies up to 4096 bytes only."""
+MAX_SESSION = 2600
+"""Bytes of the whole session with its attempts. Browsers keep 4096 of a cookie with its attributes; encrypted a session
+is longer by a third, and a CSRF token and the operator's binding may come to it yet.
+"""
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -32,12 +35,12 @@ def remember(session: Session, attempt: Attempt) -> str:
     Raises:
         BadInput: no cookie can hold an address that long.
     """
-    if len(attempt.back) > MAX_BACK:
-        raise BadInput("this address is too long to come back to after signing in")
     begun = _Begun(secrets.token_urlsafe(24), attempt.verifier, attempt.nonce, attempt.back, wall_seconds())
     kept = [*_begun(session), begun][-MOST:]
-    while sum(len(one.back) for one in kept) > MAX_BACK:
+    while not _fits(session, kept):
         kept = kept[1:]
+    if not kept:
+        raise BadInput("this address is too long to come back to after signing in")
     _keep(session, kept)
     return begun.state
 
@@ -59,6 +62,10 @@ def _begun(session: Session) -> list[_Begun]:
     except msgspec.ValidationError:
         return []
     return [one for one in kept if wall_seconds() - one.at <= LIFETIME_SECONDS]
+
+
+def _fits(session: Session, begun: list[_Begun]) -> bool:
+    return not begun or len(dumps({**session, KEY: msgspec.to_builtins(begun)})) <= MAX_SESSION
 
 
 def _keep(session: Session, begun: list[_Begun]) -> None:

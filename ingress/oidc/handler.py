@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp_session import get_session
+from aiohttp_session import Session, get_session
 
 from common.logs import get_logger
 from ingress.oauth.store import OAuthStore
@@ -25,8 +25,8 @@ class OidcSignIn:
         self._store = store
         self._visitors = visitors
 
-    async def ask(self, request: web.Request, message: str = "", status: int = 200) -> web.Response:
-        """On to the provider, which has words of its own.
+    async def ask(self, request: web.Request) -> web.Response:
+        """On to the provider.
 
         Raises:
             IdentityUnavailable: it cannot be told where that is.
@@ -35,9 +35,13 @@ class OidcSignIn:
         state = remember(await get_session(request), attempt)
         return redirect(await self._provider.address(state, attempt))
 
+    async def ask_again(self, request: web.Request, page: str) -> web.Response:
+        """A page that leads there by a link: browsers hold form-action against every redirect that follows a form."""
+        return _not_signed_in(request, "Your session has ended, and nothing was done.", page, 401)
+
     async def answer(self, request: web.Request, form: dict[str, str]) -> web.Response:
-        """We show no form: whoever sends one is asked like anybody else."""
-        return await self.ask(request)
+        """We show no form: whoever sends one has an old page."""
+        return await self.ask_again(request, here(request))
 
     @page
     async def callback(self, request: web.Request) -> web.Response:
@@ -48,10 +52,7 @@ class OidcSignIn:
         state = values.get("state", "")
         attempt = find(session, state)
         if attempt is None:
-            raise BadInput(
-                "this sign-in is too old, was used already, or was begun in another browser: "
-                "please go back to where you came from, and try again"
-            )
+            return await self._unknown(request, session)
         if isinstance(came, Declined):
             forget(session, state)
             return self._refused(request, attempt, f"The sign-in service answered: {came.error}", "declined")
@@ -62,6 +63,15 @@ class OidcSignIn:
             return self._refused(request, attempt, "The sign-in could not be verified.", refused.detail)
         # An IdentityUnavailable passes above, and leaves the attempt: a reload may try again.
         return await self._entered(request, user_id, attempt)
+
+    async def _unknown(self, request: web.Request, session: Session) -> web.Response:
+        """Signing in began a fresh session, so that of two tabs that began together the second comes here."""
+        if await self._visitors.account(session) is not None:
+            return render(request, "signed_in_already.html", {}, status=400)
+        raise BadInput(
+            "this sign-in is too old, was used already, or was begun in another browser: "
+            "please go back to where you came from, and try again"
+        )
 
     async def _user(self, code: str, issuer: str | None, attempt: Attempt) -> str:
         if issuer not in (None, self._provider.issuer):  # RFC 9207: an answer of another provider
@@ -76,8 +86,11 @@ class OidcSignIn:
 
     def _refused(self, request: web.Request, attempt: Attempt, message: str, reason: str) -> web.Response:
         log.warning("oidc.refused", issuer=self._provider.issuer, reason=reason)
-        context = {"message": message, "back": attempt.back}
-        return render(request, "sign_in_failed.html", context, status=403)
+        return _not_signed_in(request, message, attempt.back, 403)
+
+
+def _not_signed_in(request: web.Request, message: str, back: str, status: int) -> web.Response:
+    return render(request, "not_signed_in.html", {"message": message, "back": back}, status=status)
 
 
 class NoOidc:

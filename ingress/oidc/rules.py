@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
@@ -19,7 +20,7 @@ from authlib.oidc.core import CodeIDToken
 from authlib.oidc.discovery import OpenIDProviderMetadata
 from joserfc import jwt
 from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
 from common.errors import Permanent
@@ -219,15 +220,22 @@ def read_tokens(status: int, body: Json) -> dict[str, Any]:
 
 
 def read_keys(body: Json) -> KeySet:
-    """The provider's keys.
+    """The provider's keys, without those that we cannot use: RFC 7517 §5 has us pass them over.
 
     Raises:
         BadProvider: there is none that can be read.
     """
-    try:
-        return KeySet.import_key_set(body)
-    except (JoseError, ValueError, TypeError, KeyError):
-        raise BadProvider("its keys cannot be read") from None
+    listed = body.get("keys") if isinstance(body, dict) else None
+    keys = list(_usable(listed)) if isinstance(listed, list) else []
+    if not keys:
+        raise BadProvider("its keys cannot be read")
+    return KeySet(keys)
+
+
+def _usable(listed: list[Any]) -> Iterator[Key]:
+    for one in listed:
+        with suppress(JoseError, ValueError, TypeError, KeyError):
+            yield JWKRegistry.import_key(one)
 
 
 def subject_of(

@@ -16,14 +16,17 @@ import aiohttp_jinja2
 import aiohttp_session
 from aiohttp import hdrs, web
 from jinja2 import FileSystemLoader, StrictUndefined
+from yarl import URL
 
 from common.errors import IdentityUnavailable, Unavailable
 from common.settings import KeySettings, SiteSettings
-from ingress.pages.session import SessionCookie
+from ingress.pages.session import SessionCookie, is_from_elsewhere
 from ingress.pages.static import STATIC_PATH, serve, static_url
 from ingress.parameters import BadInput
 from ingress.problems import retry_after
 
+_ORIGIN = web.AppKey("_ORIGIN", str)
+"""Of `SITE_URI`, as browsers spell it: the host in small letters, no port where it is the usual one."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _TITLES = {400: "This does not work", 403: "Nothing was done", 503: "Not right now"}
@@ -51,6 +54,7 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> 
     )
     environment.globals |= {"static": static_url, "site": urlsplit(site.site_uri).netloc}
     environment.filters["moment"] = _moment
+    app[_ORIGIN] = str(URL(site.site_uri).origin())
     app.router.add_get(STATIC_PATH, serve)
 
 
@@ -105,10 +109,12 @@ def security_headers(form_origins: Sequence[str] = ()) -> dict[str, str]:
 
 
 def page(method: PageMethod[S]) -> PageMethod[S]:
-    """Marks a handler's method as a page: what it raises becomes a page as well. Redirects pass."""
+    """Marks a handler's method as a page: what it raises becomes a page as well. Redirects pass, forms only if ours."""
 
     @functools.wraps(method)
     async def answer(self: S, request: web.Request) -> web.StreamResponse:
+        if request.method == hdrs.METH_POST and is_from_elsewhere(request.headers, request.app[_ORIGIN]):
+            return error_page(request, 403, "This form was sent from another site.")
         try:
             return await method(self, request)
         except BadInput as error:

@@ -87,6 +87,14 @@ def csrf_token(session: Session) -> str:
     return token
 
 
+def is_from_elsewhere(headers: Mapping[str, str], origin: str) -> bool:
+    """Whether the browser says that a form was on another site's page; plain clients say nothing.
+
+    `null` is what browsers call the origin of our own pages, whose Referrer-Policy is `no-referrer`.
+    """
+    return headers.get("Sec-Fetch-Site") == "cross-site" or headers.get("Origin", "null") not in ("null", origin)
+
+
 def check_csrf(session: Session, form: Mapping[str, str]) -> bool:
     """Whether the form was ours and of this session."""
     expected = session.get(CSRF_FIELD)

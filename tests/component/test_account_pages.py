@@ -107,6 +107,44 @@ async def test_a_form_that_is_not_of_this_session_does_nothing(gateway: Gateway,
     assert {row.state for row in await gateway.rows(ConnectionRow)} == {"authorised"}
 
 
+ELSEWHERE = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost"},
+    {"Origin": "https://localhost:8080"},
+    {"Origin": "http://localhost:8080.evil.example"},
+    {"Origin": "http://["},
+    {"Origin": ""},
+]
+OURS = [
+    {"Sec-Fetch-Site": "same-origin", "Origin": "null"},  # what browsers send with our Referrer-Policy
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8080"},
+    {"Sec-Fetch-Site": "none", "Host": "an-inner-name"},
+]
+
+
+@pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
+async def test_a_form_from_another_site_does_nothing(gateway: Gateway, headers: dict[str, str]) -> None:
+    """T-OP-CSRF: also if it has learnt the token."""
+    login = first_form(await text_of(gateway)).fields | {"login": "ada", "password": "ada-password"}
+    assert (await gateway.http.post(ACCOUNT, data=login, headers=headers)).status == 403
+    await gateway.log_in(ACCOUNT)
+    fields = {"csrf": await csrf_of(gateway), "connectionId": "99", "sure": "yes", "decision": "allow"}
+    for address in (REVOKE, "/account/sign-out", authorize()):
+        answer = await gateway.http.post(address, data=fields, headers=headers, allow_redirects=False)
+        assert (answer.status, answer.content_type) == (403, "text/html")
+    assert "Connection 99" in await text_of(gateway)
+    assert {row.state for row in await gateway.rows(ConnectionRow)} == {"authorised"}
+    assert (await gateway.http.get(ACCOUNT, headers=headers)).status == 200, "links may come from anywhere"
+
+
+@pytest.mark.parametrize("headers", OURS, ids=str)
+async def test_a_form_of_our_own_works(gateway: Gateway, headers: dict[str, str]) -> None:
+    login = first_form(await text_of(gateway)).fields | {"login": "ada", "password": "ada-password"}
+    assert (await gateway.http.post(ACCOUNT, data=login, headers=headers, allow_redirects=False)).status == 303
+
+
 async def test_nobody_revokes_without_being_signed_in(gateway: Gateway) -> None:
     answer = await gateway.http.post(REVOKE, data={"connectionId": "99", "sure": "yes"}, allow_redirects=False)
     assert (answer.status, answer.headers["Location"]) == (303, ACCOUNT)

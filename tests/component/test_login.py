@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -16,11 +17,15 @@ from sqlalchemy import update
 from common.errors import Unavailable
 from common.settings import SiteSettings
 from common.store.engine import Store
+from ingress.connect.handler import BINDING
 from ingress.oauth.login import MOST_WAITING, LoggedIn, Login, TooMany, WrongPassword
 from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import ACCOUNT, ADDRESS, Throttle
-from ingress.pages.render import setup_pages
-from ingress.pages.session import csrf_token
+from ingress.oidc.attempts import MOST, remember
+from ingress.oidc.rules import new_attempt
+from ingress.pages.render import page, setup_pages
+from ingress.pages.session import ADMIN, USER, csrf_token, sign_in
+from ingress.parameters import BadInput
 from ingress.passwords import Passwords
 from schemas.tables import UserRow, table_of
 from tests.component.gateway_parts import KEYS, Clock, Gateway, authorize, first_form, running
@@ -108,6 +113,44 @@ async def test_on_https_the_cookie_goes_nowhere_else() -> None:
             assert name == ("__Host-gateway" if words else "gateway")
             assert {"HttpOnly", "Lax", "/"} | words <= set(said)
             assert "Domain" not in said
+
+
+async def test_our_origin_is_spelled_as_browsers_do() -> None:
+    """T-OP-CSRF: however SITE_URI spells it."""
+
+    class Pages:
+        @page
+        async def form(self, request: web.Request) -> web.Response:
+            return web.Response()
+
+    app = web.Application()
+    setup_pages(app, SiteSettings(site_uri="https://A.example:443/"), KEYS)
+    app.router.add_post("/", Pages().form)
+    async with TestClient(TestServer(app)) as client:
+        for origin, status in (("https://a.example", 200), ("http://a.example", 403)):
+            assert (await client.post("/", headers={"Origin": origin})).status == status
+
+
+@pytest.mark.parametrize("length", [10, 500, 600, 1000, 1500, 2000, 2400])
+async def test_no_session_is_larger_than_a_browser_keeps(length: int) -> None:
+    """RFC 6265 §6.1: 4096 bytes, attributes and all. Here with all that a session ever holds, and the longest `sub`."""
+
+    async def fill(request: web.Request) -> web.Response:
+        await sign_in(request, USER, "\U0001f642" * 255, "m" * 32)
+        await sign_in(request, ADMIN, "ann", "m" * 32)
+        session = await get_session(request)
+        for number in range(MOST):
+            with suppress(BadInput):
+                remember(session, new_attempt(f"/{number}".ljust(length, '"')))
+        csrf_token(session)
+        session[BINDING] = "b" * 43
+        return web.Response()
+
+    app = web.Application()
+    setup_pages(app, SiteSettings(site_uri="https://a.example"), KEYS)
+    app.router.add_get("/", fill)
+    async with TestClient(TestServer(app)) as client:
+        assert len((await client.get("/")).headers["Set-Cookie"]) < 4096
 
 
 # --- passwords -----------------------------------------------------------------------------------------------------

@@ -1,18 +1,21 @@
 """ingress.oidc: users log in at the platform's own identity provider, or are told why not."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from html import unescape
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
+from yarl import URL
 
 from ingress.oidc.client import OidcClient
 from ingress.oidc.provider import KEPT_SECONDS, IdentityProvider
 from ingress.oidc.rules import Client
 from schemas.messages import Json
-from schemas.tables import UserRow
+from schemas.tables import ConnectionRow, UserRow
 from tests.component.gateway_parts import LOCATIONS, Clock, Gateway, authorize, first_form, query_of, running
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, provider, signing_key
 
@@ -86,11 +89,32 @@ async def test_a_user_whom_the_platform_has_told_us_of_is_the_same_one(world: Wo
 
 async def test_no_password_opens_anything(world: World) -> None:
     await world.gateway.add_user()
-    posted = await world.gateway.http.post(
-        authorize(), data={"login": "ada", "password": "ada-password"}, allow_redirects=False
-    )
-    assert (posted.status, posted.headers["Location"].split("?")[0]) == (303, f"{world.provider.issuer}/authorize")
-    assert (await world.get(authorize())).status == 303
+    for address in (authorize(), "/account"):
+        data = {"login": "ada", "password": "ada-password"}
+        assert await leads_back_to(address, await world.gateway.http.post(address, data=data, allow_redirects=False))
+        assert (await world.get(address)).status == 303
+
+
+async def leads_back_to(address: str, answer: ClientResponse) -> bool:
+    """A page with a link: no redirect after a form may lead to the provider, which our form-action does not name."""
+    text = await answer.text()
+    assert (answer.status, answer.content_type) == (401, "text/html")
+    assert "session has ended" in text
+    (link,) = re.findall(r'<a href="([^"]*)">', text)
+    return URL(unescape(link)) == URL(address)
+
+
+async def test_who_answers_a_page_after_the_session_s_end_is_told_and_led_back(world: World) -> None:
+    address = authorize(state='a"b&c')
+    await world.log_in(address)
+    decision = first_form(await (await world.get(address)).text()).fields | {"decision": "allow"}
+    revocation = {"connectionId": "99", "sure": "yes", "csrf": decision["csrf"]}
+    world.another_browser()
+    post = world.gateway.http.post
+    assert await leads_back_to(address, await post(address, data=decision, allow_redirects=False))
+    assert await leads_back_to("/account", await post("/account/revoke", data=revocation, allow_redirects=False))
+    assert URL((await world.log_in(address)).headers["Location"]) == URL(address)
+    assert await world.gateway.rows(ConnectionRow) == []
 
 
 async def test_the_session_is_a_fresh_one_and_ends_with_the_user(world: World) -> None:
@@ -134,8 +158,14 @@ async def test_several_sign_ins_of_one_browser_do_not_mix(world: World) -> None:
     first, second = await world.leave(one), await world.leave(two)
     back = await world.get(world.provider.come_back(first))
     assert query_of(back.headers["Location"])["connectionId"] == "1"
-    # Logging in began a fresh session: what was begun before it is over.
-    assert (await world.get(world.provider.come_back(second))).status == 400
+    # Logging in began a fresh session: what was begun before it is over, and not needed any more.
+    late = await world.get(world.provider.come_back(second))
+    text = await late.text()
+    assert late.status == 400
+    assert "You are signed in already" in text
+    assert '<a href="/account">' in text
+    world.another_browser()
+    assert "signed in already" not in await (await world.get(world.provider.come_back(second))).text()
 
 
 async def test_an_address_that_no_cookie_can_hold_is_refused_and_many_are_bounded(world: World) -> None:
@@ -341,6 +371,31 @@ async def test_the_provider_may_rotate_its_keys_at_any_time(world: World, name: 
     world.another_browser()
     assert (await world.log_in()).status == 303
     assert world.provider.asked.count("/jwks") == 2
+
+
+UNUSABLE: list[Any] = [
+    {"kty": "EC", "crv": "P-999", "x": "AA", "y": "AA", "kid": "a curve of tomorrow"},
+    {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "not on its curve"},
+    {"kty": "AKP", "kid": "of a kind of tomorrow"},
+    {"kty": "RSA", "kid": "incomplete"},
+    {"kty": ["RSA"]},
+    {},
+    "text",
+    None,
+]
+
+
+@pytest.mark.parametrize("key", UNUSABLE, ids=str)
+async def test_a_key_that_we_cannot_use_is_passed_over(world: World, key: Any) -> None:
+    """RFC 7517 §5"""
+    world.provider.also_published = [key]
+    assert (await world.log_in()).status == 303
+
+
+@pytest.mark.parametrize("keys", [[], UNUSABLE], ids=["empty", "unusable"])
+async def test_without_any_key_the_provider_is_of_no_use(world: World, keys: list[Any]) -> None:
+    world.provider.published, world.provider.also_published = [], keys
+    assert await is_clearly_unavailable(await world.log_in())
 
 
 async def test_without_oidc_nobody_comes_back(database_url: str) -> None:
