@@ -42,6 +42,7 @@ OF_THE_INGRESS = ("callback.used", "callback.published")
 IN_DOUBT = ("refresh.sent", "refresh.answered", "callback.sent", "callback.exchanged")
 """Syncaroo has used up what was presented, and no other process can know: it may be presented once more."""
 DEMANDS, CONCURRENCY = 50, 22
+PRESENTED = (*IN_DOUBT, "refresh.committed", "callback.committed")
 STAMPEDE, LOST_REPLY, LOCKED, CALLBACKS = "fifty demands", "lost reply", "locked store", "callbacks"
 
 
@@ -340,10 +341,12 @@ async def _start_to_be_hit(made: World, point: Point, mode: str) -> str:
 
 async def _hit(made: World, point: Point, mode: str) -> str:
     """A process that has been killed, or stands still, at the point."""
+    asked = len((await made.sandbox.records()).tokens)
     name = await _start_to_be_hit(made, point, mode)
     if mode == "kill":
         assert await made.stack.wait(name, SECONDS) == -signal.SIGKILL
     assert await until(_marker(made, point, mode).exists, SECONDS, what=f"{point.name} to be reached")
+    assert (len((await made.sandbox.records()).tokens) > asked) == (point.name in PRESENTED), "whether it has left"
     return name
 
 
