@@ -1,11 +1,12 @@
-"""The one address in front of several ingress processes: each request goes to one that is up, over a connection of its
-own."""
+"""The one address in front of several ingress processes: the ones that are up take turns, and each
+request has a connection of its own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import aiohttp
 from aiohttp import web
@@ -18,19 +19,21 @@ _OWN = {"host", "connection", "keep-alive", "transfer-encoding", "content-length
 
 @dataclass
 class Door:
-    """`up` are the addresses that requests may go to, in the order of preference; there must be one."""
+    """`up` are the addresses that requests may go to in turn; there must be one."""
 
     url: str
     up: list[str] = field(default_factory=list)
+    _turns: Iterator[int] = field(default_factory=count, init=False, repr=False)
 
     async def pass_on(self, request: web.Request) -> web.Response:
-        """Ask who is up, and answer what they answer."""
+        """Ask whose turn it is, and answer what they answer."""
+        up = self.up[next(self._turns) % len(self.up)]
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN}
         async with (
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http,
             http.request(
                 request.method,
-                self.up[0] + request.raw_path,
+                up + request.raw_path,
                 headers=headers,
                 data=await request.read(),
                 allow_redirects=False,

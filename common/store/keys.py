@@ -11,8 +11,7 @@ from common.codec import loads
 from common.crypto import TokenCipher
 from common.errors import BadJson, Permanent, SettingsError
 from common.store.engine import Store, Transaction
-from common.store.events import append_events
-from schemas.events import GrantChanged
+from common.store.grant import lose_grant
 from schemas.tables import SYNCAROO_ACCOUNT, FamilyRow, GrantRow, ParkedRow, table_of
 
 MISSING = (
@@ -59,29 +58,40 @@ async def check_keys(store: Store, cipher: TokenCipher) -> None:
     """
     async with store.reading() as transaction:
         sealed = await _sealed_pair(transaction)
-    if sealed is None:
-        return
-    try:
-        cipher.open(sealed)
-    except Permanent:
-        raise SettingsError([MISSING]) from None
+    if sealed is not None and not _opens(cipher, sealed):
+        raise SettingsError([MISSING])
 
 
-async def forget_pair(store: Store) -> bool:
-    """Give up Syncaroo's tokens, as if it had refused them; False when there are none. Raises StoreUnavailable."""
+async def forget_pair(store: Store, cipher: TokenCipher) -> bool:
+    """Give up Syncaroo's tokens, as if it had refused them; False when there are none.
+
+    Raises:
+        Permanent: `still_readable`, a key opens them; nothing is given up.
+        StoreUnavailable: nothing is known.
+    """
     async with store.transaction() as transaction:
-        if await _sealed_pair(transaction) is None:
+        sealed = await _sealed_pair(transaction, lock=True)
+        if sealed is None:
             return False
-        lost = {"state": "needs_authorisation", "sealed_pair": None, "last_error": "given up: no key opened it"}
-        await transaction.execute(update(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT).values(lost))
-        await append_events(transaction, [GrantChanged(state="needs_authorisation")])
+        if _opens(cipher, sealed):
+            raise Permanent("still_readable", "a key of SECRET_KEYS opens Syncaroo's tokens, so nothing is given up")
+        await lose_grant(transaction, "given up: no key opened it")
+        await transaction.execute(update(_grant).where(_grant.c.account == SYNCAROO_ACCOUNT).values(sealed_pair=None))
     return True
 
 
-async def _sealed_pair(transaction: Transaction) -> str | None:
+async def _sealed_pair(transaction: Transaction, *, lock: bool = False) -> str | None:
     query = select(_grant.c.sealed_pair).where(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.state == "active")
-    row = await transaction.row(query)
+    row = await transaction.row(query.with_for_update() if lock else query)
     return None if row is None else row.sealed_pair
+
+
+def _opens(cipher: TokenCipher, sealed: str) -> bool:
+    try:
+        cipher.open(sealed)
+    except Permanent:
+        return False
+    return True
 
 
 def _sealed_in(body: bytes) -> str | None:

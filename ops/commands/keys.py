@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -14,11 +15,13 @@ from common.crypto import TokenCipher
 from common.errors import Permanent
 from common.settings import KeySettings, StoreSettings, load
 from common.store.engine import Store
-from common.store.keys import Inventory, forget_pair, take_inventory
+from common.store.keys import TOKEN_QUEUE, Inventory, forget_pair, take_inventory
 from ops.terminal import AsJson, out, print_json
 
 group = typer.Typer(no_args_is_help=True, help="Keys for SECRET_KEYS: make one, see which are needed.")
 UNREADABLE = "unreadable"
+EMPTY = f"once {TOKEN_QUEUE} and its delay queues are empty"
+"""What waits there is sealed, too; only the workers look into it."""
 T = TypeVar("T")
 
 
@@ -53,10 +56,14 @@ def check(as_json: AsJson = False) -> None:
 
 @group.command(epilog="Example: [bold]gateway keys forget --yes[/bold]")
 def forget(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Give up Syncaroo's tokens when their key is lost for good; somebody has to authorise again at /connect."""
+    """Give up Syncaroo's tokens when their key is lost for good; somebody has to authorise again at /connect.
+
+    Exit code 1 when a key of SECRET_KEYS opens them.
+    """
+    (settings,) = load(KeySettings)
     if not yes:
         typer.confirm("Give up the access to Syncaroo until somebody authorises again?", abort=True)
-    done = _with_store(forget_pair)
+    done = _with_store(partial(forget_pair, cipher=TokenCipher(settings.clear())))
     out.print("given up; authorise again at /connect" if done else "there are no tokens to give up")
 
 
@@ -111,10 +118,10 @@ def _verdict(found: dict[str, Any]) -> str:
     if found["lastIsNeeded"]:
         return f"{last} has to stay"
     if not found["issued"]:
-        return f"{last} may go"
+        return f"{last} may go {EMPTY}"
     return (
-        f"{last} may go when another one has been first since before {found['issuedSince']}: "
-        f"then the least recent of {found['issued']} refresh tokens that we issued was signed"
+        f"{last} may go when another one has been first since before {found['issuedSince']} "
+        f"(then the least recent of {found['issued']} refresh tokens that we issued was signed), and {EMPTY}"
     )
 
 

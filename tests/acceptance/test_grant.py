@@ -23,24 +23,26 @@ import pytest
 import pytest_asyncio
 
 from common.errors import GatewayError
-from ops.demo.browser import Browser, Page
 from ops.stack import StackFailed
 from sandbox.driver import DriverError
-from tests.acceptance.world import ALLOW, Place, World, answers, same_port, selected, world
+from tests.acceptance.world import Admin, Place, World, answers, same_port, selected, world
 from tests.fixtures.broker import Vhosts
 from tests.kill.points import OF_THE_GRANT, POINTS, Point
 from tests.waiting import until
+from workers.fetch.pacing import cap_of
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 SECONDS = 90.0
 """A deadline for a busy machine, on which a lease (20 s) or the broker's patience (30 s) has to run out, too."""
 SLOW = 3.0
-"""So many seconds a request is under way that somebody dies in."""
+"""So many seconds a request is under way that somebody dies in, or that all are to be under way in at once."""
 CONNECTION = 99
 OF_THE_INGRESS = ("callback.used", "callback.published")
 IN_DOUBT = ("refresh.sent", "refresh.answered", "callback.sent", "callback.exchanged")
 """Syncaroo has used up what was presented, and no other process can know: it may be presented once more."""
+DEMANDS, CONCURRENCY = 50, 22
+PRESENTED = (*IN_DOUBT, "refresh.committed", "callback.committed")
 STAMPEDE, LOST_REPLY, LOCKED, CALLBACKS = "fifty demands", "lost reply", "locked store", "callbacks"
 
 
@@ -60,34 +62,6 @@ class Played:
                 self.outcomes.setdefault(name, f"{type(error).__name__}: {error}")
         for name in names:
             self.outcomes.setdefault(name, "")
-
-
-class Admin(Browser):
-    """The admin, who can be stopped between Syncaroo's page and ours."""
-
-    async def allowed(self, made: World) -> str:
-        """The link that brings the code back to us; nobody has opened it."""
-        page = await self.open(f"{made.stack.url}/connect")
-        if page.form is not None and page.form.password:
-            page = await self.submit(page, password=made.stack.environment["ADMIN_TOKEN"])
-        assert self._http is not None
-        assert page.form is not None
-        fields = {**page.form.fields, ALLOW[0]: ALLOW[1]}
-        address = page.url.partition("?")[0]
-        async with self._http.post(address, data=fields, allow_redirects=False) as answer:
-            return answer.headers["Location"]
-
-    async def follow(self, link: str, until_it_says: str) -> None:
-        """Reload the page, as it does by itself, until its heading begins so."""
-
-        async def says_it() -> Page | None:
-            try:
-                page = await self.open(link)
-            except aiohttp.ClientError:
-                return None
-            return page if page.heading.startswith(until_it_says) else None
-
-        await until(says_it, SECONDS, what=until_it_says, pace=0.5)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -258,25 +232,43 @@ async def _replace_ingress(made: World) -> None:
 async def _demands(run: Played, place: Place) -> None:
     """Three fetch workers hold a token that Syncaroo refuses, three token workers may renew it."""
     with run.play(STAMPEDE, LOST_REPLY):
-        async with world(place.directory, amqp_url=place.amqp_url, database_url=place.database_url) as made:
+        settings = {"FETCH_CONCURRENCY": str(CONCURRENCY)}
+        async with world(
+            place.directory, amqp_url=place.amqp_url, database_url=place.database_url, settings=settings
+        ) as made:
             for role in ("token", "fetch"):
                 await made.stack.start(role, 2)
             await made.onboard(CONNECTION)
             with run.play(STAMPEDE):
-                await _stampede(made)
+                await _stampede(made, place)
             with run.play(LOST_REPLY):
                 await _lost_reply(made, place)
 
 
-async def _stampede(made: World) -> None:
-    order = (await made.sandbox.records()).order
-    await made.sandbox.fault("token_slow", seconds=1)
+async def _stampede(made: World, place: Place) -> None:
+    """All is wanted while nobody may fetch; the token that they then may use is dead, and each hears so when all have
+    used it. One process fetches 17 of a connection at once at most: that takes three."""
+    assert cap_of(CONCURRENCY) * 2 < DEMANDS <= cap_of(CONCURRENCY) * 3
+    _set_expiry(place, "2000-01-01 00:00:00.000000")
+    await made.sandbox.burst(DEMANDS, DEMANDS, connection_id=CONNECTION)
+    await until(partial(_are_due, made, DEMANDS), SECONDS, what="all to be wanted")
+    order, answered = (await made.sandbox.records()).order, _answered(made)
     await made.sandbox.expire_access()
-    await made.sandbox.burst(50, 50, connection_id=CONNECTION)
+    await made.sandbox.fault("api_slow", seconds=SLOW, count=DEMANDS)
+    await made.sandbox.fault("token_slow", seconds=1)
+    _set_expiry(place, "2100-01-01 00:00:00.000000")
     await made.ledger(SECONDS)
     records = await made.sandbox.records(after=order)
+    refused = [call for call in records.calls if call.status == 401]
     assert [one.outcome for one in records.tokens] == ["issued"]
-    assert sum(call.status == 401 for call in records.calls) > 1
+    assert len(refused) == DEMANDS
+    assert max(call.order_began for call in refused) < min(call.order_ended or 0 for call in refused), "all at once"
+    assert all(number > answered[name] for name, number in _answered(made).items()), "each process"
+
+
+def _answered(made: World) -> dict[str, int]:
+    """How many calls each process that fetches has seen through."""
+    return {name: made.stack.logs(name).count("fetch.answered") for name in made.stack.names("fetch")}
 
 
 async def _lost_reply(made: World, place: Place) -> None:
@@ -349,10 +341,12 @@ async def _start_to_be_hit(made: World, point: Point, mode: str) -> str:
 
 async def _hit(made: World, point: Point, mode: str) -> str:
     """A process that has been killed, or stands still, at the point."""
+    asked = len((await made.sandbox.records()).tokens)
     name = await _start_to_be_hit(made, point, mode)
     if mode == "kill":
         assert await made.stack.wait(name, SECONDS) == -signal.SIGKILL
     assert await until(_marker(made, point, mode).exists, SECONDS, what=f"{point.name} to be reached")
+    assert (len((await made.sandbox.records()).tokens) > asked) == (point.name in PRESENTED), "whether it has left"
     return name
 
 
@@ -377,6 +371,10 @@ async def _issued(made: World, order: int) -> int:
     return sum(one.outcome == "issued" and one.order_began > order for one in tokens)
 
 
+async def _are_due(made: World, targets: int) -> bool:
+    return bool((await made.admin.status())["targets"]["due"] == targets)
+
+
 async def _waits(made: World) -> bool:
     status = await made.admin.status()
     return bool(status["grant"]["state"] == "needs_authorisation" and status["targets"]["due"])
@@ -397,8 +395,16 @@ def _calls_for_a_person(place: Place) -> int:
 
 
 def _make_due(place: Place) -> None:
+    _set(place, "refresh_at", "2000-01-01 00:00:00.000000")
+
+
+def _set_expiry(place: Place, moment: str) -> None:
+    _set(place, "expires_at", moment)
+
+
+def _set(place: Place, column: str, moment: str) -> None:
     with sqlite3.connect(place.database, timeout=30) as store:
-        store.execute("UPDATE \"grant\" SET refresh_at = '2000-01-01 00:00:00.000000'")
+        store.execute(f'UPDATE "grant" SET {column} = ?', (moment,))
     store.close()
 
 

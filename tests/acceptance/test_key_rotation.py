@@ -21,7 +21,7 @@ from tests.acceptance.world import World, again_and_again, answers, world
 from tests.door import Door, door
 from tests.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 CONNECTION = 99
 SECONDS = 90.0
@@ -99,7 +99,11 @@ async def _is_refused(made: World, role: str, sealed: str) -> None:
 
 
 async def _roll(made: World, entrance: Door, keys: str) -> None:
-    """Each ingress once, one after the other, while requests go where one is up; then the workers."""
+    """Each ingress once, one after the other, while requests go to all that are up; then the workers.
+
+    After each of them, one with the new keys and one with the old serve side by side, until each has been shown what
+    the other issued.
+    """
     settings = {"SECRET_KEYS": keys}
     everybody = list(entrance.up)
     for name in made.stack.names("ingress"):
@@ -108,6 +112,7 @@ async def _roll(made: World, entrance: Door, keys: str) -> None:
         await made.stack.restart(name, settings)
         await until(partial(answers, url), SECONDS, what=f"{name} to answer")
         entrance.up = everybody
+        await _all_is_renewed(made)
     workers = [name for role in WORKERS for name in made.stack.names(role)]
     await asyncio.gather(*(made.stack.restart(name, settings) for name in workers))
     made.stack.environment.update(settings)

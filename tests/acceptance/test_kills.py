@@ -37,7 +37,7 @@ from tests.fixtures.broker import Vhosts
 from tests.kill.points import OF_THE_GRANT, POINTS, Point
 from tests.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 CONNECTION, SECOND_CONNECTION = 99, 100
 PROCESSES = (*WORKERS, "ingress")

@@ -27,8 +27,7 @@ from common.settings import Section, parse_duration
 from common.store.engine import Store
 from ingress.oauth.exchange import REFRESH_PREFIX
 from ops.stack import WORKERS
-from tests.acceptance.test_grant import Admin
-from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Place, World, webhook_body, world
+from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Admin, Place, World, webhook_body, world
 from tests.canaries import found
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
@@ -51,6 +50,12 @@ SETTINGS = {
     "INVENTORY_URL": "http://127.0.0.1:9/{userId}",
     "INVENTORY_TOKEN": "canary-inventory-token-6Rt",
 }
+OIDC = {
+    "OIDC_ISSUER": "https://login.example",
+    "OIDC_CLIENT_ID": "us",
+    "OIDC_CLIENT_SECRET": "canary-oidc-secret-4Qv",
+}
+"""Nobody could log in with a password beside it; its log is looked through in `test_identity_provider`."""
 
 
 async def test_no_secret_is_anywhere_in_clear(
@@ -61,7 +66,7 @@ async def test_no_secret_is_anywhere_in_clear(
     async with asyncio.TaskGroup() as both:
         runs = [both.create_task(_run(place)) for place in places]
     for canaries, where, environment in (run.result() for run in runs):
-        where["settings"] = _reprs(environment, monkeypatch)
+        where["settings"] = _reprs({**environment, **OIDC}, monkeypatch)
         assert found(canaries, where) == []
         for place, control in CONTROLS.items():
             assert control in where[place], f"nothing was looked for in {place}"
@@ -125,11 +130,12 @@ async def _told(made: World) -> dict[str, bytes]:
 
 def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Every secret that the processes were given, and those that people type and Syncaroo hands out."""
-    names = ("ADMIN_TOKEN", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY", "SECRET_KEYS")
+    names = ("ADMIN_TOKEN", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY", "SECRET_KEYS", "INVENTORY_TOKEN")
     first, second = environment["PLATFORM_CLIENT_SECRET"].split(",")
     password = URL(environment["AMQP_URL"]).password or ""
     return {
         **{name: environment[name] for name in names},
+        "OIDC_CLIENT_SECRET": OIDC["OIDC_CLIENT_SECRET"],
         "PLATFORM_CLIENT_SECRET": first,
         "PLATFORM_CLIENT_SECRET, the second": second,
         "a user's password": PASSWORD,

@@ -22,7 +22,7 @@ import pytest
 from common.broker.topology import EVENTS
 from common.codec import dumps, loads
 from ops.admin import AdminApi
-from ops.demo.browser import Browser
+from ops.demo.browser import Browser, Page
 from ops.demo.story import platform_locations
 from ops.ledger import Evidence, Ledger, audit
 from ops.stack import WORKERS, Stack, environment, sandbox_arguments
@@ -42,6 +42,8 @@ PASSWORD = "correct horse battery staple"
 ALLOW = ("decision", "allow")
 LONG = 2
 RECORDER = "test.recorder"
+FOLLOW_SECONDS = 90.0
+"""How long a person reloads a page, on a busy machine."""
 
 
 @dataclass
@@ -114,6 +116,34 @@ class World:
                 dead_letters=await self.admin.dead_letters(),
             )
         )
+
+
+class Admin(Browser):
+    """The admin, who can be stopped between Syncaroo's page and ours."""
+
+    async def allowed(self, made: World) -> str:
+        """The link that brings the code back to us; nobody has opened it."""
+        page = await self.open(f"{made.stack.url}/connect")
+        if page.form is not None and page.form.password:
+            page = await self.submit(page, password=made.stack.environment["ADMIN_TOKEN"])
+        assert self._http is not None
+        assert page.form is not None
+        fields = {**page.form.fields, ALLOW[0]: ALLOW[1]}
+        address = page.url.partition("?")[0]
+        async with self._http.post(address, data=fields, allow_redirects=False) as answer:
+            return answer.headers["Location"]
+
+    async def follow(self, link: str, until_it_says: str) -> None:
+        """Reload the page, as it does by itself, until its heading begins so."""
+
+        async def says_it() -> Page | None:
+            try:
+                page = await self.open(link)
+            except aiohttp.ClientError:
+                return None
+            return page if page.heading.startswith(until_it_says) else None
+
+        await until(says_it, FOLLOW_SECONDS, what=until_it_says, pace=0.5)
 
 
 @asynccontextmanager
@@ -258,11 +288,11 @@ async def recorder(amqp_url: str, listener: World) -> AsyncIterator[None]:
         yield
 
 
-async def answers(url: str) -> bool:
-    """Whether the ingress there is ready."""
+async def answers(url: str, path: str = "/readyz") -> bool:
+    """Whether the ingress there is ready, or at least alive (`/healthz`)."""
     async with aiohttp.ClientSession() as session:
         try:
-            async with session.get(f"{url}/readyz") as answer:
+            async with session.get(f"{url}{path}") as answer:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False

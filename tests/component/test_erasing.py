@@ -345,7 +345,7 @@ async def test_who_writes_at_that_moment_is_waited_for(store: Store, other: Stor
         erasing = asyncio.create_task(ErasureStore(other).erase(PERSON))
         if store.postgres:
             await until(lambda: _waits_or_ended(store, erasing), 60)
-        assert not erasing.done()
+            assert not erasing.done()
     assert await erasing == [99]
     assert "target" in await left_of(store, 99)
     await publish(store)

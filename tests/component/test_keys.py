@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 
 from common.codec import dumps
 from common.crypto import TokenCipher
-from common.errors import SettingsError
+from common.errors import Permanent, SettingsError
 from common.store.engine import Store
 from common.store.keys import TOKEN_QUEUE, Inventory, check_keys, forget_pair, take_inventory
 from common.store.parked import Parked, park
@@ -19,6 +19,7 @@ from ops.commands.keys import lines, report
 from schemas.messages import CodeReceived
 from schemas.tables import EventRow, FamilyRow, GrantRow, table_of
 
+EMPTY = "once syncaroo.token and its delay queues are empty"
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 _grant, _family, _event = table_of(GrantRow), table_of(FamilyRow), table_of(EventRow)
 
@@ -40,6 +41,12 @@ async def authorise(store: Store, key: str) -> None:
         await transaction.execute(_grant.insert().values(row))
 
 
+async def refresh_was_begun(store: Store) -> None:
+    async with store.transaction() as transaction:
+        lease = {"lease_owner": "a", "lease_until": await transaction.now(), "intent": "refresh", "attempts": 2}
+        await transaction.execute(_grant.update().values(lease))
+
+
 async def rows(store: Store, table: Any) -> list[Any]:
     async with store.reading() as transaction:
         return list(await transaction.rows(table.select()))
@@ -57,17 +64,27 @@ async def test_without_its_key_nobody_begins_and_nothing_is_touched(store: Store
 
 async def test_without_tokens_any_key_will_do(store: Store) -> None:
     await check_keys(store, TokenCipher([NEW]))
-    assert not await forget_pair(store)
+    assert not await forget_pair(store, TokenCipher([NEW]))
 
 
 async def test_a_lost_key_is_lived_down_by_authorising_again(store: Store) -> None:
     await authorise(store, LOST)
-    assert await forget_pair(store)
+    await refresh_was_begun(store)
+    assert await forget_pair(store, TokenCipher([NEW]))
     await check_keys(store, TokenCipher([NEW]))
     [row] = await rows(store, _grant)
     assert (row.state, row.sealed_pair, row.rt_version) == ("needs_authorisation", None, 3)
+    assert (row.lease_owner, row.lease_until, row.intent, row.attempts) == (None, None, None, 0)
     assert [event.type for event in await rows(store, _event)] == ["grant.changed"]
-    assert not await forget_pair(store), "said once"
+    assert not await forget_pair(store, TokenCipher([NEW])), "said once"
+
+
+async def test_what_a_key_opens_is_not_given_up(store: Store) -> None:
+    await authorise(store, OLD)
+    before = await rows(store, _grant)
+    with pytest.raises(Permanent, match="still_readable: a key of SECRET_KEYS opens"):
+        await forget_pair(store, TokenCipher([NEW, OLD]))
+    assert (await rows(store, _grant), await rows(store, _event)) == (before, [])
 
 
 async def test_the_inventory_knows_all_that_needs_a_key(store: Store) -> None:
@@ -97,10 +114,15 @@ async def test_the_inventory_knows_all_that_needs_a_key(store: Store) -> None:
     ("keys", "grant", "issued", "end"),
     [
         ([NEW, OLD], sealed(OLD), 0, "key 2 has to stay"),
-        ([NEW, OLD], sealed(NEW), 0, "key 2 may go"),
-        ([NEW, OLD], None, 0, "key 2 may go"),
+        ([NEW, OLD], sealed(NEW), 0, f"key 2 may go {EMPTY}"),
+        ([NEW, OLD], None, 0, f"key 2 may go {EMPTY}"),
         ([NEW], sealed(NEW), 0, "key 1 has to stay"),
-        ([NEW, OLD], sealed(NEW), 7, "the least recent of 7 refresh tokens that we issued was signed"),
+        (
+            [NEW, OLD],
+            sealed(NEW),
+            7,
+            f"(then the least recent of 7 refresh tokens that we issued was signed), and {EMPTY}",
+        ),
     ],
 )
 def test_the_verdict_on_the_last_key(keys: list[str], grant: str | None, issued: int, end: str) -> None:

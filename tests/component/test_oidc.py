@@ -20,7 +20,7 @@ from tests.component.gateway_parts import LOCATIONS, Clock, Gateway, authorize, 
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, provider, signing_key
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""What a database has to do with it is in test_accounts.py."""
+"""What a database has to do with it is in test_login.py."""
 REDIRECT_URI = "https://gateway.example/login/callback"
 
 

@@ -121,7 +121,7 @@ async def test_silence_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_answer_that_waited_for_a_stopped_process_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """T-RT-PAUSE: stopped for longer than the request may take, which Syncaroo has answered meanwhile."""
-    monkeypatch.setattr(module, "TOTAL_SECONDS", 2.0)
+    loop = asyncio.get_running_loop()
     asked, stopped, answered = threading.Event(), threading.Event(), threading.Event()
     listening = socket.create_server(("127.0.0.1", 0))
 
@@ -137,7 +137,7 @@ async def test_an_answer_that_waited_for_a_stopped_process_is_taken(monkeypatch:
     def stop() -> None:
         stopped.set()
         assert answered.wait(60)
-        time.sleep(2.1)
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + module.TOTAL_SECONDS + 0.1)
 
     with listening, ThreadPoolExecutor(1) as pool:
         serving = pool.submit(syncaroo)

@@ -16,6 +16,7 @@ from yarl import URL
 from ops.children import free_port
 from ops.demo.browser import Browser, Page
 from ops.stack import Stack, environment
+from tests.acceptance.world import answers
 from tests.fixtures.database import migrate
 from tests.fixtures.node import PINNED, Node
 from tests.waiting import until
@@ -47,16 +48,8 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         own = {"OIDC_ISSUER": issuer, **SECRETS, "PLATFORM_REDIRECT_URIS": back}
         async with Stack(environment(amqp_url=NOWHERE, database_url=database_url, settings=own), tmp_path) as stack:
             await stack.start("ingress")
-            await until(lambda: _answers(f"{stack.url}/healthz"), 60)
+            await until(lambda: answers(stack.url, "/healthz"), 60)
             yield stack
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return answer.status == 200
-    except aiohttp.ClientConnectionError:
-        return False
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,10 +15,10 @@ from typing import Any
 from common.broker.publisher import PublishRefused
 from common.broker.topology import LOG
 from common.errors import Permanent, UpstreamFailed
+from sandbox.driver import SandboxDriver
+from sandbox.records import fingerprint
 from tests.kill.seams import Install, Method, Reach, after, before, before_commit, replace
-
-UNDER_WAY_SECONDS = 0.5
-"""After so long a request has left; the stand-in is told to answer it much later."""
+from tests.waiting import until
 
 PUBLISH = "common.broker.publisher:Publisher.publish"
 OAUTH = "ingress.oauth.store:OAuthStore"
@@ -102,14 +103,18 @@ def having(constant: str, value: Any, install: Install) -> Install:
 
 
 def under_way(seam: str) -> Install:
-    """Reached when it has been called and has not returned within half a second."""
+    """Reached when the stand-in has what it was called with, a secret, whose answer nobody here has seen."""
 
     def install(reach: Reach) -> None:
         def wrap(original: Method) -> Method:
-            async def wrapped(self: Any, *given: Any) -> Any:
-                asking = asyncio.ensure_future(original(self, *given))
-                await asyncio.wait([asking], timeout=UNDER_WAY_SECONDS)
-                if not asking.done():
+            async def wrapped(self: Any, secret: str) -> Any:
+                asking = asyncio.ensure_future(original(self, secret))
+
+                async def has_left() -> bool:
+                    return asking.done() or await _was_presented(secret)
+
+                await until(has_left, 60, what="the request to arrive")
+                if await _was_presented(secret):
                     reach()
                 return await asking
 
@@ -118,6 +123,11 @@ def under_way(seam: str) -> Install:
         replace(seam, wrap)
 
     return install
+
+
+async def _was_presented(secret: str) -> bool:
+    async with SandboxDriver(os.environ["SYNCAROO_BASE_URL"]) as sandbox:
+        return any(one.presented == fingerprint(secret) for one in (await sandbox.records()).tokens)
 
 
 def moved(error: Exception, key: str) -> Install:

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from common.ids import new_id
 from common.store.engine import Store, Transaction
 from common.store.events import append_events
+from common.store.grant import lose_grant
 from common.store.insert import insert
 from schemas.events import GrantChanged
 from schemas.tables import SYNCAROO_ACCOUNT, ConnectAttemptRow, GrantRow, table_of
@@ -105,16 +106,7 @@ class GrantStore:
         async with self._store.transaction() as transaction:
             if not await _holds(transaction, claim):
                 return False
-            await _change(
-                transaction,
-                state="needs_authorisation",
-                lease_owner=None,
-                lease_until=None,
-                intent=None,
-                attempts=0,
-                last_error=detail,
-            )
-            await append_events(transaction, [GrantChanged(state="needs_authorisation")])
+            await lose_grant(transaction, detail)
         return True
 
     async def keep(
