@@ -102,10 +102,15 @@ async def test_another_user_s_connection_is_refused(gateway: Gateway) -> None:
     await gateway.code(login="ada")
     gateway.http.session.cookie_jar.clear()
     await gateway.log_in(authorize(), "bob")
-    assert (await gateway.http.get(authorize(), allow_redirects=False)).status == 400
     form = first_form(await (await gateway.http.get(authorize(100))).text())
+    shown = await gateway.http.get(authorize(), allow_redirects=False)
     posted = await gateway.http.post(authorize(), data=form.fields | {"decision": "allow"}, allow_redirects=False)
-    assert posted.status == 400
+    for answer in (shown, posted):
+        text = await answer.text()
+        assert (answer.status, answer.content_type) == (400, "text/html")
+        assert "belongs to another account" in text
+        assert "signed in as <strong><bdi>bob</bdi></strong>" in text, "who may have taken the wrong account"
+        assert 'href="/account"' in text, "where one signs out"
     assert {row.user_id for row in await gateway.rows(ConnectionRow)} == {"1"}
 
 
@@ -114,6 +119,22 @@ async def test_a_revoked_connection_may_be_authorised_again_by_its_user(gateway:
     assert (await gateway.admin("DELETE", "connections/99"))[0] == 204
     pair = await gateway.connect()
     assert (await gateway.check(pair["accessToken"])).status == 200
+
+
+async def test_an_erased_user_s_connection_is_said_to_have_ended(gateway: Gateway) -> None:
+    """To the same person with a new account, too: Syncaroo gives another number."""
+    await gateway.connect()
+    await gateway.admin("DELETE", "users/1")
+    await gateway.add_user()
+    await gateway.log_in(authorize())
+    form = first_form(await (await gateway.http.get(authorize(100))).text())
+    shown = await gateway.http.get(authorize(), allow_redirects=False)
+    posted = await gateway.http.post(authorize(), data=form.fields | {"decision": "allow"}, allow_redirects=False)
+    for answer in (shown, posted):
+        assert answer.status == 400
+        text = await answer.text()
+        assert "This connection has ended for good. Add the integration in Syncaroo again." in text
+        assert "another account" not in text
 
 
 async def test_a_form_of_another_session_is_refused(gateway: Gateway) -> None:
