@@ -5,7 +5,8 @@
     │   ├── Unavailable                  what we stand on is away; waiting mends it, nothing is wrong with the work
     │   │   ├── BrokerUnavailable
     │   │   ├── StoreUnavailable
-    │   │   ├── IdentityUnavailable      the platform's identity provider does not answer, or not to the purpose
+    │   │   ├── IdentityUnavailable      the platform's identity provider does not answer
+    │   │   │   └── IdentityUnusable     it does, and what it says or our settings must be mended by a person first
     │   │   ├── GrantUnavailable         Syncaroo gives us no valid token now
     │   │   └── CallsUnavailable         its API's host wants a pause, or our budget of calls is used up
     │   └── UpstreamFailed               Syncaroo answered with trouble that passes
@@ -49,6 +50,10 @@ class StoreUnavailable(Unavailable):
 
 class IdentityUnavailable(Unavailable):
     """The platform's identity provider is down, slow, or answers in a way that nobody can be logged in with."""
+
+
+class IdentityUnusable(IdentityUnavailable):
+    """It answers, and nobody can be logged in before a person has mended its settings or ours."""
 
 
 class GrantUnavailable(Unavailable):

@@ -99,9 +99,15 @@ def _issuer(value: str) -> str:
     """Kept as it is, to the last slash: the provider names itself so, and is held to it."""
     _http_url(value)
     parts = urlsplit(value)
-    if parts.query or parts.fragment or (parts.scheme == "http" and not _is_this_machine(parts.hostname or "")):
+    if parts.query or parts.fragment or _is_plain(value):
         raise ValueError("is not an https URL without query (http is for providers on this machine only)")
     return value
+
+
+def _is_plain(url: str) -> bool:
+    """http, to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
 
 
 def _is_this_machine(host: str) -> bool:
@@ -344,6 +350,17 @@ class InventorySettings(Section):
 
     inventory_url: InventoryUrl | None = None
     inventory_token: Secret | None = None
+    syncaroo_allow_http: bool = False
+
+    @model_validator(mode="after")
+    def _listings_and_token_go_encrypted(self) -> Self:
+        if self.inventory_url is None and self.inventory_token is not None:
+            raise ValueError("INVENTORY_TOKEN: is set without INVENTORY_URL, where it would be sent")
+        if self.inventory_url is not None and not self.syncaroo_allow_http and _is_plain(self.inventory_url):
+            raise ValueError(
+                "INVENTORY_URL: is not https (http is for this machine only, or with SYNCAROO_ALLOW_HTTP=true)"
+            )
+        return self
 
 
 class OidcSettings(Section):

@@ -52,11 +52,12 @@ class AdminApi:
         """One user, without the password."""
         return await self._object("GET", f"users/{_quoted(user_id)}")
 
-    async def put_user(self, user_id: str, login: str | None, password: str | None) -> None:
-        """Create the user, or change them; None leaves login or password as it is."""
+    async def put_user(self, user_id: str, login: str | None, password: str | None) -> bool:
+        """Create the user (True), or change them; None leaves login or password as it is."""
         told = {"userId": user_id, "login": login, "password": password}
         body = {name: value for name, value in told.items() if value is not None}
-        await self._call("PUT", f"users/{_quoted(user_id)}", body)
+        status, _ = await self._answer("PUT", f"users/{_quoted(user_id)}", body)
+        return status == 201
 
     async def delete_user(self, user_id: str) -> None:
         """Erase the person, for good."""
@@ -171,6 +172,11 @@ class AdminApi:
         return value
 
     async def _call(self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None) -> Any:
+        return (await self._answer(method, path, body, query=query))[1]
+
+    async def _answer(
+        self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         assert self._http is not None, "used outside its context"
         url = f"{self.base_url}/admin/v1/{path}"
         data = None if body is None else dumps(body)
@@ -187,7 +193,7 @@ class AdminApi:
             ) from None
         if answer.status >= 300:
             raise AdminRefused(_words(method, path, answer.status, content), answer.status)
-        return _parsed(content)
+        return answer.status, _parsed(content)
 
 
 def _quoted(segment: str) -> str:

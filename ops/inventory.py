@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import msgspec
 from common.codec import dumps, loads
 from common.errors import GatewayError, Permanent
 from ingress.inventory import as_map, read_locations
+from ingress.limits import MAX_BODY
 
 COLUMNS = (
     "locationId", "locationName", "locationStatus", "resourceId", "resourceName", "resourceType", "resourceStatus",
@@ -53,18 +55,28 @@ def read_inventory(content: str, form: Format, user_id: str | None) -> dict[str,
     The file is about `user_id`; without one it tells users itself: CSV in a column, JSON as a map of maps.
 
     Raises:
-        BadFile: it is none.
+        BadFile: it is none, or one of the maps is more than the admin API takes at once.
     """
     found = _from_json(content, user_id) if form == "json" else _from_csv(content, user_id)
-    return {one: _checked(value, f"user {one}: " if user_id is None else "") for one, value in found.items()}
+    return {one: _checked(value, one) for one, value in found.items()}
 
 
-def _checked(value: Any, where: str) -> Locations:
+def _checked(value: Any, user_id: str) -> Locations:
     try:
-        plain: Locations = loads(dumps(as_map(read_locations(value))))
+        body = dumps(as_map(read_locations(value)))
     except Permanent as error:
-        raise BadFile(f"{where}{error.detail}") from None
+        raise BadFile(f"user {user_id}: {error.detail}") from None
+    if len(body) > MAX_BODY:
+        raise BadFile(
+            f"user {user_id}: {_kib(len(body))}, at most {_kib(MAX_BODY)} at once; "
+            "PUT users/{userId}/locations/{ID} of the admin API takes one location"
+        )
+    plain: Locations = loads(body)
     return plain
+
+
+def _kib(size: int) -> str:
+    return f"{math.ceil(size / 1024)} KiB"
 
 
 def _from_json(content: str, user_id: str | None) -> dict[str, Any]:

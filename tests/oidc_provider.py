@@ -77,7 +77,7 @@ class FakeProvider:
     async def _moods(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.asked.append(request.path)
         if self.broken is not None:
-            return web.Response(status=self.broken, text="<html>")
+            return web.Response(status=self.broken, text="<html>" if self.broken >= 500 else "{}")
         answer: web.StreamResponse = await handler(request)
         return answer
 

@@ -34,7 +34,9 @@ class AccountHandler:
         return [
             web.get(PATH, self.show),
             web.post(PATH, self.log_in),
+            web.get(f"{PATH}/revoke", self.back),
             web.post(f"{PATH}/revoke", self.revoke),
+            web.get(f"{PATH}/sign-out", self.back),
             web.post(f"{PATH}/sign-out", self.sign_out),
             web.get(f"{PATH}/signed-out", self.signed_out),
         ]
@@ -93,6 +95,11 @@ class AccountHandler:
     async def signed_out(self, request: web.Request) -> web.Response:
         """GET: a page that asks nobody to sign in."""
         return render(request, "signed_out.html", {})
+
+    @page
+    async def back(self, request: web.Request) -> web.Response:
+        """GET of what only a form can do: somebody has the address from their browser's history."""
+        return redirect(PATH)
 
     async def _own(self, account: Account, form: dict[str, str]) -> Connection:
         connection_id = positive_number(one(form, "connectionId"), "connectionId")

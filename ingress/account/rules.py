@@ -42,8 +42,3 @@ class Connection:
     def since(self) -> datetime:
         """When it was confirmed, else when the user consented."""
         return self.confirmed_at or self.created_at
-
-    @property
-    def changed_at(self) -> datetime:
-        """The last that is known to have happened to it."""
-        return max(filter(None, (self.created_at, self.confirmed_at, self.revoked_at, self.heard_at)))

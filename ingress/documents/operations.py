@@ -137,6 +137,12 @@ PAGES = (
         "nothing", "", REVOCATION, tag="pages",
     ),
     Operation(
+        "revokeOwnPage", "GET", f"{ACCOUNT}/revoke", "Back to /account.", {303: NOTHING}, uses_store=False, tag="pages",
+    ),
+    Operation(
+        "signOutPage", "GET", f"{ACCOUNT}/sign-out", "Back to /account.", {303: NOTHING}, uses_store=False, tag="pages",
+    ),
+    Operation(
         "signOut", "POST", f"{ACCOUNT}/sign-out", "The end of a user's session.",
         {303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE}, "nothing", "", SIGN_OUT, uses_store=False, tag="pages",
     ),

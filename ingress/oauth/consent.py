@@ -77,8 +77,8 @@ class ConsentPages:
     async def _consent_page(
         self, request: web.Request, session: Session, wanted: Authorization, account: Account
     ) -> web.Response:
-        if await self._store.owner(wanted.connection_id) not in (None, account.user_id):
-            raise _not_yours()
+        if refusal := await self._store.refusal(wanted.connection_id, account.user_id):
+            return _refused(request, account, refusal)
         kept = await self._store.locations(account.user_id)
         locations = await self._listings.of(account.user_id, wanted.connection_id, kept)
         return render(
@@ -103,8 +103,7 @@ class ConsentPages:
             raise web.HTTPForbidden
         if form["decision"] == "allow":
             code = self._code(wanted, account, form)
-            await self._allow(wanted, account, code)
-            return redirect(way_back(wanted, code=code))
+            return await self._allow(request, wanted, account, code)
         if form["decision"] == "deny":
             return redirect(way_back(wanted, error="access_denied"))
         raise BadInput("decision must be allow or deny")
@@ -118,7 +117,7 @@ class ConsentPages:
         parts = [form[CSRF_FIELD], once, account.user_id, account.mark, canonical(asdict(wanted))]
         return urlsafe_b64encode(self._signer.sign("\n".join(parts).encode())).decode().rstrip("=")
 
-    async def _allow(self, wanted: Authorization, account: Account, code: str) -> None:
+    async def _allow(self, request: web.Request, wanted: Authorization, account: Account, code: str) -> web.Response:
         remembered = NewCode(
             code_hash=hash_of(code, wanted.challenge),
             connection_id=wanted.connection_id,
@@ -127,12 +126,15 @@ class ConsentPages:
             redirect_uri=wanted.redirect_uri,
         )
         match await self._store.allow(remembered, timedelta(seconds=self._platform.code_seconds)):
-            case Consent.NOT_YOURS:
-                raise _not_yours()
+            case Consent.GIVEN:
+                log.info("oauth.consented", connection_id=wanted.connection_id, user_id=account.user_id)
+                return redirect(way_back(wanted, code=code))
             case Consent.SPENT:
                 raise BadInput("this page was answered already: please go back to Syncaroo, and begin again there")
-        log.info("oauth.consented", connection_id=wanted.connection_id, user_id=account.user_id)
+            case refusal:
+                return _refused(request, account, refusal)
 
 
-def _not_yours() -> BadInput:
-    return BadInput("this connection belongs to another account")
+def _refused(request: web.Request, account: Account, refusal: Consent) -> web.Response:
+    context = {"account": account.login or account.user_id, "ended": refusal is Consent.ENDED}
+    return render(request, "not_yours.html", context, status=400)

@@ -49,12 +49,13 @@ class LocalSignIn:
         if isinstance(outcome, TooMany):
             seconds = math.ceil(outcome.seconds)
             message = f"Too many wrong passwords. Please try again in {seconds} seconds."
-            return await _login_page(request, message, 429, {hdrs.RETRY_AFTER: str(seconds)})
-        return await _login_page(request, "Login or password is wrong.", 401)
+            return await _login_page(request, message, 429, {hdrs.RETRY_AFTER: str(seconds)}, login)
+        return await _login_page(request, "Login or password is wrong.", 401, login=login)
 
 
 async def _login_page(
-    request: web.Request, message: str, status: int, headers: Mapping[str, str] | None = None
+    request: web.Request, message: str, status: int, headers: Mapping[str, str] | None = None, login: str = ""
 ) -> web.Response:
-    context = {"csrf": csrf_token(await get_session(request)), "message": message}
+    """`login`: what was typed last."""
+    context = {"csrf": csrf_token(await get_session(request)), "message": message, "login": login}
     return render(request, "login.html", context, status=status, headers=headers)

@@ -23,7 +23,10 @@ class SharedLocation:
 
 @dataclass(frozen=True)
 class Shared:
-    """The first locations; `more`: how many are not shown; `count`: the number of all, in words."""
+    """The first locations; `more`: how many are not shown; `count`: the number of all, in words, or nothing of none.
+
+    What is deleted counts nowhere.
+    """
 
     locations: tuple[SharedLocation, ...]
     more: int
@@ -33,11 +36,12 @@ class Shared:
 def shared_of(locations: Sequence[Location]) -> Shared:
     """What is shown of these; those that are deleted come last."""
     ordered = sorted(locations, key=lambda one: one.status == "deleted")
-    resources = sum(len(one.resources or ()) for one in locations)
+    live = [one for one in locations if one.status != "deleted"]
+    rooms = [room for one in live for room in one.resources or () if room.status != "deleted"]
     return Shared(
         tuple(map(_shown, ordered[:SHOWN_LOCATIONS])),
-        len(ordered[SHOWN_LOCATIONS:]),
-        f"{_counted(len(locations), 'location')} with {_counted(resources, 'resource')}",
+        len(live[SHOWN_LOCATIONS:]),
+        f"{_counted(len(live), 'location')} with {_counted(len(rooms), 'resource')}" if live else "",
     )
 
 

@@ -19,7 +19,7 @@ from common.store.insert import insert
 from ingress.inventory import Location, restored
 from ingress.oauth.rules import Verdict, judge
 from schemas.events import ConnectionChanged
-from schemas.tables import CodeRow, ConnectionRow, FamilyRow, InventoryRow, UserRow, table_of
+from schemas.tables import NOBODY, CodeRow, ConnectionRow, FamilyRow, InventoryRow, UserRow, table_of
 
 _user = table_of(UserRow)
 _inventory = table_of(InventoryRow)
@@ -68,6 +68,7 @@ class Consent(Enum):
     GIVEN = "its code may be exchanged"
     SPENT = "its code was exchanged before, or is too old"
     NOT_YOURS = "the connection is not this user's to give"
+    ENDED = "the connection is nobody's any more: its user was erased"
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,10 @@ class OAuthStore:
         assert found is not None
         return _as_account(found)
 
-    async def owner(self, connection_id: int) -> str | None:
-        """Whose connection it is; None while nobody has consented to it, nobody's id once its user was erased."""
+    async def refusal(self, connection_id: int, user_id: str) -> Consent | None:
+        """Why this user cannot consent to the connection; None: they can."""
         async with self._store.reading() as transaction:
-            row = await transaction.row(
-                select(_connection.c.user_id).where(_connection.c.connection_id == connection_id)
-            )
-        return None if row is None else str(row.user_id)
+            return await _refusal(transaction, connection_id, user_id)
 
     async def locations(self, user_id: str) -> list[Location]:
         """The user's listings."""
@@ -134,7 +132,7 @@ class OAuthStore:
             if await _is_spent(transaction, code, now):
                 return Consent.SPENT
             if await transaction.row(_consent(transaction, code, now)) is None:
-                return Consent.NOT_YOURS
+                return await _refusal(transaction, code.connection_id, code.user_id) or Consent.NOT_YOURS
             row = {
                 "code_hash": code.code_hash,
                 "connection_id": code.connection_id,
@@ -272,6 +270,14 @@ def _consent(transaction: Transaction, code: NewCode, now: datetime) -> Any:
         )
         .returning(_connection.c.connection_id)
     )
+
+
+async def _refusal(transaction: Transaction, connection_id: int, user_id: str) -> Consent | None:
+    query = select(_connection.c.user_id).where(_connection.c.connection_id == connection_id)
+    row = await transaction.row(query)
+    if row is None or row.user_id == user_id:
+        return None
+    return Consent.ENDED if row.user_id == NOBODY else Consent.NOT_YOURS
 
 
 async def _is_user(transaction: Transaction, user_id: str) -> bool:

@@ -33,10 +33,10 @@ class OidcClient:
         """Status and document of the answer to a form.
 
         Raises:
-            IdentityUnavailable: no answer, or 5xx, or none that is a document.
+            IdentityUnavailable: no answer, or 5xx or 429, or none that is a document.
         """
         status, body = await self._ask("POST", url, form, headers)
-        if status >= 500:
+        if status >= 500 or status == 429:
             raise IdentityUnavailable(f"{url} answered {status}")
         return status, body
 

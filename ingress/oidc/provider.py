@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from joserfc.jwk import KeySet
 
 from common.clock import Monotonic, monotonic_seconds, wall_seconds
-from common.errors import IdentityUnavailable
+from common.errors import IdentityUnavailable, IdentityUnusable
 from common.logs import get_logger
 from common.settings import OidcSettings, SiteSettings
 from ingress.oidc.client import OidcClient
@@ -100,7 +100,7 @@ class IdentityProvider:
             raise IdentityUnavailable("no answer in time") from None
         except BadProvider as error:
             log.error("oidc.unusable", issuer=self.issuer, reason=error.detail)
-            raise IdentityUnavailable(error.detail) from error
+            raise IdentityUnusable(error.detail) from error
         except IdentityUnavailable as error:
             log.warning("oidc.unavailable", reason=str(error))
             raise

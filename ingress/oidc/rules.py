@@ -212,6 +212,10 @@ def read_tokens(status: int, body: Json) -> dict[str, Any]:
     values = body if isinstance(body, dict) else {}
     if status == 400 and values.get("error") == "invalid_grant":
         raise SignInRefused("the code was used, is too old, or belongs to another sign-in")
+    if values.get("error") == "invalid_client":
+        raise BadProvider(
+            f"its token endpoint answered {status} invalid_client: see OIDC_CLIENT_ID, OIDC_CLIENT_SECRET"
+        )
     if status != 200:
         raise BadProvider(f"its token endpoint answered {status} {str(values.get('error', ''))[:40]}".rstrip())
     if not isinstance(values.get("id_token"), str):

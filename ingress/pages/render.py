@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from jinja2 import FileSystemLoader, StrictUndefined
 from yarl import URL
 
-from common.errors import IdentityUnavailable, Unavailable
+from common.errors import IdentityUnavailable, IdentityUnusable, Unavailable
 from common.settings import KeySettings, SiteSettings
 from ingress.pages.session import SessionCookie, is_from_elsewhere
 from ingress.pages.static import STATIC_PATH, serve, static_url
@@ -119,6 +119,9 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
             return await method(self, request)
         except BadInput as error:
             return error_page(request, 400, _sentence(error.detail))
+        except IdentityUnusable as error:
+            message = "Signing in is not set up correctly here; please tell those who run this site."
+            return error_page(request, 503, message, retry_after(error))
         except IdentityUnavailable as error:
             message = "The sign-in service does not answer. Please try again in a few seconds."
             return error_page(request, 503, message, retry_after(error))

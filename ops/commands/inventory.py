@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ops.admin import AdminApi
+from ops.admin import AdminApi, AdminRefused
 from ops.commands.admin_options import Url, Yes, need_yes, with_admin
 from ops.foreign import harmless
 from ops.inventory import BadFile, Difference, Format, Locations, differences, format_of, read_inventory
@@ -67,11 +67,11 @@ def import_file(
     if found and not sure:
         typer.confirm(f"change {len(found)}?", abort=True)
     if found and not dry_run:
-        with_admin(url, lambda admin: _put(admin, wanted, {one.user_id for one in found}))
+        changed = {one.user_id for one in found}
+        told = {user: locations for user, locations in wanted.items() if user in changed}
+        with_admin(url, lambda admin: _put(admin, told, quiet=as_json))
     if as_json:
         print_json({"changes": found, "done": not dry_run})
-    elif found and not dry_run:
-        out.print("done")
     if found and dry_run:
         raise typer.Exit(WOULD_CHANGE)
 
@@ -96,10 +96,18 @@ async def _compare(admin: AdminApi, wanted: Mapping[str, Locations]) -> list[Dif
     return found
 
 
-async def _put(admin: AdminApi, wanted: Mapping[str, Locations], users: Collection[str]) -> None:
+async def _put(admin: AdminApi, wanted: Mapping[str, Locations], *, quiet: bool) -> None:
+    """One user after another; a refusal also tells who was done before it: nothing is taken back."""
+    done: list[str] = []
     for user, locations in wanted.items():
-        if user in users:
+        try:
             await admin.put_locations(user, locations)
+        except AdminRefused as error:
+            words = f"user {user}: {error}; done before: {', '.join(done) or 'nobody'}"
+            raise AdminRefused(harmless(words), error.status) from None
+        done.append(user)
+        if not quiet:
+            out.print(harmless(f"user {user}: done"), markup=False)
 
 
 def _preview(found: Sequence[Difference], wanted: Mapping[str, Locations]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from common.settings import OidcSettings, load
 from ops.admin import AdminApi
 from ops.commands.admin_options import Url, Yes, need_yes, with_admin
 from ops.terminal import AsJson, counted, out, print_json, print_table
@@ -62,15 +63,19 @@ def put(
         raise typer.BadParameter("give --ask-password or --password-file")
     password = _asked() if ask else None if password_file is None else _first_line(password_file)
 
-    async def work(admin: AdminApi) -> dict[str, Any]:
-        await admin.put_user(user, login, password)
-        return await admin.user(user)
+    (oidc,) = load(OidcSettings)
 
-    found = with_admin(url, work)
+    async def work(admin: AdminApi) -> tuple[bool, dict[str, Any]]:
+        return await admin.put_user(user, login, password), await admin.user(user)
+
+    created, found = with_admin(url, work)
     if as_json:
         print_json(found)
-    else:
-        print_table(HEADS, [[found[name] for name in HEADS]])
+        return
+    print_table(HEADS, [[found[name] for name in HEADS]])
+    out.print(f"user {user}: {'created' if created else 'changed'}", markup=False)
+    if oidc.oidc_issuer is None and (missing := _missing(found, created, password)):
+        out.print(f"cannot log in yet: no {missing}, unless the ingress has an OIDC_ISSUER")
 
 
 @group.command(epilog="Example: [bold]gateway users delete 1[/bold]")
@@ -106,6 +111,13 @@ def _print(found: dict[str, Any]) -> None:
     out.print(f"{counted(found['locations'], 'location')} known of the platform")
     heads = ("connectionId", "state", "createdAt", "heardAt")
     print_table(heads, ([one[name] for name in heads] for one in found["connections"]))
+
+
+def _missing(found: dict[str, Any], created: bool, password: str | None) -> str:
+    """What a local account lacks, as far as one can tell: of one that was there before, a password is not shown."""
+    return " and no ".join(
+        [*(["login"] if found["login"] is None else []), *(["password"] if created and password is None else [])]
+    )
 
 
 def _asked() -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import insert, update
 
-from schemas.tables import ConnectionRow, EventRow
+from schemas.tables import ConnectionRow, EventRow, FeedRow, table_of
 from tests.component.gateway_parts import Gateway, all_forms, authorize, first_form, running
 
 ACCOUNT = "/account"
@@ -78,6 +80,32 @@ async def test_revoking_asks_first_and_is_what_an_operator_s_delete_is(gateway: 
     assert [row.type for row in await gateway.rows(EventRow)].count("connection.changed") == 2  # confirmed, revoked
     # What can still be revoked comes first.
     assert first_form(await text_of(gateway)).fields["connectionId"] == "100"
+
+
+async def test_it_is_said_since_when_and_until_when(gateway: Gateway) -> None:
+    await gateway.check((await gateway.connect(100))["accessToken"], 100)
+    waiting, connected = (await text_of(gateway)).split("Connection 99")[1].split("Connection 100")
+    assert ("<dt>Allowed</dt>" in waiting, "Connected since" in waiting) == (True, False)
+    assert ("<dt>Connected since</dt>" in connected, "<dt>Allowed</dt>" in connected) == (True, False)
+    assert "Last heard" not in waiting + connected
+    async with gateway.store.transaction() as transaction:
+        heard = {"connection_id": 100, "heard_at": datetime(2026, 3, 1, 12, tzinfo=UTC)}
+        await transaction.execute(insert(table_of(FeedRow)).values(heard))
+        revoked = {"state": "revoked", "revoked_at": datetime(2026, 3, 2, 12, tzinfo=UTC)}
+        await transaction.execute(update(table_of(ConnectionRow)).values(revoked))
+    text = await text_of(gateway)
+    assert "Connected since" not in text
+    assert text.count("<dt>Revoked</dt>") == text.count("2 Mar 2026, 12:00 UTC") == 2
+    assert text.count("<dt>Last heard from Syncaroo</dt>") == text.count("1 Mar 2026, 12:00 UTC") == 1
+
+
+async def test_an_address_of_a_form_leads_back_to_the_account(gateway: Gateway) -> None:
+    for address in (REVOKE, "/account/sign-out"):
+        answer = await gateway.http.get(address, allow_redirects=False)
+        assert (answer.status, answer.headers.get("Location")) == (303, ACCOUNT), address
+    await gateway.log_in(ACCOUNT)
+    await gateway.http.get("/account/sign-out")
+    assert "signed in as" in await text_of(gateway), "nothing was done"
 
 
 async def test_a_notice_tells_only_what_is_so(gateway: Gateway) -> None:

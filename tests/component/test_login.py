@@ -163,8 +163,21 @@ async def test_nobody_learns_whether_there_is_such_an_account(gateway: Gateway) 
     for login, password in (("ada", "wrong"), ("nobody", "wrong"), ("", "wrong"), ("ada", "x" * 5000), ("ADA", "x")):
         answer = await gateway.submit(authorize(), login=login, password=password)
         assert answer.status == 401
-        pages.add(re.sub(r'value="[^"]{20,}"', "", await answer.text()))
+        page = (await answer.text()).replace(f'value="{login}"', 'value=""', 1)
+        pages.add(re.sub(r'value="[^"]{20,}"', "", page))
     assert len(pages) == 1
+
+
+@ON_SQLITE
+async def test_what_was_typed_as_login_stays_and_the_password_does_not(gateway: Gateway) -> None:
+    typed = 'ada@example.com"><b>'
+    for status in [401] * ACCOUNT.wrong + [429]:
+        answer = await gateway.submit(authorize(), login=typed, password="wr0ng")
+        text = await answer.text()
+        assert (answer.status, first_form(text).fields["login"]) == (status, typed)
+        assert first_form(text).fields["password"] == ""
+        assert "<b>" not in text
+        assert "wr0ng" not in text
 
 
 async def test_an_account_s_wrong_passwords_in_a_row_are_throttled(gateway: Gateway) -> None:

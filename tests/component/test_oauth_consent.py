@@ -102,10 +102,15 @@ async def test_another_user_s_connection_is_refused(gateway: Gateway) -> None:
     await gateway.code(login="ada")
     gateway.http.session.cookie_jar.clear()
     await gateway.log_in(authorize(), "bob")
-    assert (await gateway.http.get(authorize(), allow_redirects=False)).status == 400
     form = first_form(await (await gateway.http.get(authorize(100))).text())
+    shown = await gateway.http.get(authorize(), allow_redirects=False)
     posted = await gateway.http.post(authorize(), data=form.fields | {"decision": "allow"}, allow_redirects=False)
-    assert posted.status == 400
+    for answer in (shown, posted):
+        text = await answer.text()
+        assert (answer.status, answer.content_type) == (400, "text/html")
+        assert "belongs to another account" in text
+        assert "signed in as <strong><bdi>bob</bdi></strong>" in text, "who may have taken the wrong account"
+        assert 'href="/account"' in text, "where one signs out"
     assert {row.user_id for row in await gateway.rows(ConnectionRow)} == {"1"}
 
 
@@ -114,6 +119,22 @@ async def test_a_revoked_connection_may_be_authorised_again_by_its_user(gateway:
     assert (await gateway.admin("DELETE", "connections/99"))[0] == 204
     pair = await gateway.connect()
     assert (await gateway.check(pair["accessToken"])).status == 200
+
+
+async def test_an_erased_user_s_connection_is_said_to_have_ended(gateway: Gateway) -> None:
+    """To the same person with a new account, too: Syncaroo gives another number."""
+    await gateway.connect()
+    await gateway.admin("DELETE", "users/1")
+    await gateway.add_user()
+    await gateway.log_in(authorize())
+    form = first_form(await (await gateway.http.get(authorize(100))).text())
+    shown = await gateway.http.get(authorize(), allow_redirects=False)
+    posted = await gateway.http.post(authorize(), data=form.fields | {"decision": "allow"}, allow_redirects=False)
+    for answer in (shown, posted):
+        assert answer.status == 400
+        text = await answer.text()
+        assert "This connection has ended for good. Add the integration in Syncaroo again." in text
+        assert "another account" not in text
 
 
 async def test_a_form_of_another_session_is_refused(gateway: Gateway) -> None:
@@ -184,13 +205,24 @@ async def test_of_many_listings_the_first_are_shown_and_all_are_counted(gateway:
     await gateway.admin("PUT", "users/1/locations", many)
     await gateway.log_in(authorize())
     text = await (await gateway.http.get(authorize())).text()
-    # Those of before are marked deleted: they count, and come last.
-    before = sum(len(location.get("resources", ())) for location in LOCATIONS.values())
-    assert f"{70 + len(LOCATIONS)} locations with {70 * 25 + before} resources" in text
+    # Those of before are marked deleted: they come last, and do not count.
+    assert f"70 locations with {70 * 25} resources" in text
     assert text.count("Place ") == 50
     assert text.count("Room ") == 50 * 20
     assert text.count("and 5 more") == 50
-    assert f"and {20 + len(LOCATIONS)} more locations" in text
+    assert "and 20 more locations" in text
+
+
+async def test_of_nothing_to_share_no_numbers_are_told(gateway: Gateway) -> None:
+    await gateway.add_user("2", "bob")
+    await gateway.log_in(authorize(), "bob")
+    text = await (await gateway.http.get(authorize())).text()
+    assert "states of your listings;" in text
+    assert "0 locations" not in text
+    assert "no listings yet" in text
+    await gateway.admin("PUT", "users/2/locations", LOCATIONS)
+    await gateway.admin("PUT", "users/2/locations", {})
+    assert "states of your listings;" in await (await gateway.http.get(authorize())).text()
 
 
 async def test_names_are_escaped(gateway: Gateway) -> None:

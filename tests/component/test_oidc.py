@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
+from structlog.testing import capture_logs
 from yarl import URL
 
 from ingress.oidc.client import OidcClient
@@ -273,10 +274,14 @@ async def test_what_the_provider_says_instead_is_shown_in_words_and_escaped(worl
 # --- a provider that is not there, or not what it should be --------------------------------------------------------
 
 
-async def is_clearly_unavailable(answer: ClientResponse) -> bool:
+AWAY = "sign-in service does not answer"
+NOT_SET_UP = "Signing in is not set up correctly here"
+
+
+async def is_clearly_unavailable(answer: ClientResponse, why: str = AWAY) -> bool:
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
-    assert "sign-in service does not answer" in await answer.text()
+    assert [words for words in (AWAY, NOT_SET_UP) if words in await answer.text()] == [why]
     return True
 
 
@@ -285,9 +290,10 @@ async def test_a_provider_that_is_down_is_said_so_and_comes_back(world: World) -
     assert await is_clearly_unavailable(await world.get(authorize()))
     world.provider.broken = None
     location = await world.leave()
-    world.provider.broken = 500
     back = world.provider.come_back(location)
-    assert await is_clearly_unavailable(await world.get(back))
+    for status in (500, 429):
+        world.provider.broken = status
+        assert await is_clearly_unavailable(await world.get(back))
     world.provider.broken = None
     assert (await world.get(back)).status == 303, "the same link works once the provider does"
 
@@ -334,13 +340,19 @@ async def test_a_description_that_we_must_not_follow(metadata: dict[str, Any], d
         client = Client(fake.issuer, CLIENT_ID, CLIENT_SECRET, REDIRECT_URI)
         identities = IdentityProvider(client, Clock(), http=OidcClient())
         async with running(database_url, identities) as gateway:
-            assert await is_clearly_unavailable(await gateway.http.get(authorize(), allow_redirects=False))
+            assert await is_clearly_unavailable(await gateway.http.get(authorize(), allow_redirects=False), NOT_SET_UP)
 
 
 async def test_a_wrong_secret_is_our_fault_and_not_the_user_s(world: World) -> None:
+    """Nor an outage: waiting does not mend it, and the log says which settings do."""
     location = await world.leave()
     world.identities._client = Client(world.provider.issuer, CLIENT_ID, "wrong", REDIRECT_URI)
-    assert await is_clearly_unavailable(await world.get(world.provider.come_back(location)))
+    with capture_logs() as logged:
+        answer = await world.get(world.provider.come_back(location))
+    assert await is_clearly_unavailable(answer, NOT_SET_UP)
+    (line,) = [one for one in logged if one["event"] == "oidc.unusable"]
+    assert "401 invalid_client: see OIDC_CLIENT_ID, OIDC_CLIENT_SECRET" in line["reason"]
+    assert "wrong" not in str(line)
 
 
 async def test_the_secret_goes_in_the_body_where_the_provider_wants_it_there(world: World) -> None:

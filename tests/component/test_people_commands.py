@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from common.codec import dumps, loads
+from ops.admin import AdminApi
 from ops.cli import app
 from schemas.tables import ConnectionRow, UserRow
 from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, running
@@ -53,7 +54,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Terminal]:
-    for name in [one for one in os.environ if one.startswith(("ADMIN_", "SITE_", "OPS_", "HTTP_", "API_"))]:
+    for name in [one for one in os.environ if one.startswith(("ADMIN_", "SITE_", "OPS_", "HTTP_", "API_", "OIDC_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ADMIN_TOKEN", "operators-token")
     monkeypatch.chdir(tmp_path)
@@ -87,6 +88,23 @@ async def test_a_user_s_life(terminal: Terminal) -> None:
     assert "0 locations are known of the platform" in shown
     assert "99 authorised" in shown
     assert "404" in await terminal.refusal("users", "show", "3")
+
+
+async def test_it_is_said_what_was_done_and_who_cannot_log_in_yet(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("password", "s3cret")
+    said = await terminal.says("users", "put", "1")
+    assert "user 1: created cannot log in yet: no login and no password" in said
+    said = await terminal.says("users", "put", "1", "--password-file", "password")
+    assert "user 1: changed cannot log in yet: no login, unless" in said
+    assert (await terminal.says("users", "put", "1", "--login", "ada")).endswith("user 1: changed")
+    assert "cannot log in yet: no password" in await terminal.says("users", "put", "2", "--login", "bob")
+    done = await terminal.says("users", "put", "3", "--login", "eve", "--password-file", "password")
+    assert done.endswith("user 3: created")
+    for name, value in (("ISSUER", "https://login.example"), ("CLIENT_ID", "us"), ("CLIENT_SECRET", "s3cret")):
+        monkeypatch.setenv(f"OIDC_{name}", value)
+    assert (await terminal.says("users", "put", "4")).endswith("user 4: created")
 
 
 async def test_a_password_may_come_by_stdin_and_is_repeated_where_it_is_asked(terminal: Terminal) -> None:
@@ -234,6 +252,54 @@ async def test_a_file_about_many_users_is_refused_whole(terminal: Terminal, name
     put(name, content)
     assert why in await terminal.refusal("inventory", "import", name, "--yes")
     assert await terminal.result("inventory", "show", "1") == LOCATIONS
+
+
+async def test_a_map_that_is_too_large_is_refused_before_anything_is_done(terminal: Terminal) -> None:
+    for user_id in ("1", "7"):
+        await terminal.gateway.add_user(user_id, user_id, locations=LOCATIONS)
+    large = {str(n): {"ID": str(n), "name": "x" * 200, "status": "active"} for n in range(1100)}
+    put("all.json", dumps({"1": {}, "7": large}).decode())
+    for more in ("--dry-run", "--yes"):
+        said = await terminal.refusal("inventory", "import", "all.json", more)
+        assert "user 7: 266 KiB, at most 256 KiB" in said
+    put("one.json", dumps(large).decode())
+    assert "user 7: 266 KiB" in await terminal.refusal("inventory", "import", "one.json", "--user", "7", "--dry-run")
+    assert await terminal.result("inventory", "show", "1") == LOCATIONS
+
+
+async def test_when_one_of_many_is_refused_it_is_said_who_was_done(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user_id in ("1", "2", "3"):
+        await terminal.gateway.add_user(user_id, user_id)
+    put("all.json", dumps(dict.fromkeys(("1", "2", "3"), FROM_CSV)).decode())
+    as_it_is = AdminApi.put_locations
+
+    async def erased_before(admin: AdminApi, user_id: str, locations: dict[str, Any]) -> None:
+        if user_id == "2":
+            await admin.delete_user(user_id)
+        await as_it_is(admin, user_id, locations)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AdminApi, "put_locations", erased_before)
+        said = await terminal.refusal("inventory", "import", "all.json", "--yes")
+    assert "user 1: done" in said
+    assert "user 2: PUT /admin/v1/users/2/locations: 404" in said
+    assert "done before: 1" in said
+    assert await terminal.result("inventory", "show", "3") == {}
+    put("rest.json", dumps(dict.fromkeys(("1", "3"), FROM_CSV)).decode())
+    said = await terminal.says("inventory", "import", "rest.json", "--yes")
+    assert "user 3: done" in said
+    assert "user 1: done" not in said, "nothing was to do"
+
+
+async def test_the_documented_csv_is_one(terminal: Terminal) -> None:
+    await terminal.gateway.add_user()
+    text = (Path(__file__).parents[2] / "docs/admin-api.md").read_text(encoding="utf-8")
+    put("listings.csv", text[text.index("locationId,") :].partition("```")[0])
+    await terminal.says("inventory", "import", "listings.csv", "--user", "1", "--yes")
+    shown = await terminal.result("inventory", "show", "1")
+    assert [(one["ID"], len(one.get("resources", ()))) for one in shown.values()] == [("1198", 1), ("1199", 0)]
 
 
 @pytest.mark.parametrize("change", ["\ufeff{}", "{}", "{}\r\n"])

@@ -77,7 +77,9 @@ def faults(*sections: type[Any]) -> tuple[str, ...]:
         (InventorySettings, "INVENTORY_URL", "https://h/s3cret#{userId}"),
         (InventorySettings, "INVENTORY_URL", "https://u:s3cret@h/{userId}"),
         (InventorySettings, "INVENTORY_URL", "ftp://s3cret/{userId}"),
+        (InventorySettings, "INVENTORY_URL", "http://s3cret.example/{userId}"),
         (InventorySettings, "INVENTORY_TOKEN", "changeme"),
+        (InventorySettings, "INVENTORY_TOKEN", "s3cret-without-a-url"),
         (OidcSettings, "OIDC_ISSUER", "login.s3cret.example"),
         (OidcSettings, "OIDC_ISSUER", "http://login.s3cret.example"),
         (OidcSettings, "OIDC_ISSUER", "https://login.example?s3cret"),
@@ -128,6 +130,21 @@ def test_every_fault_of_every_section_is_told_at_once(monkeypatch: pytest.Monkey
         "AMQP_URL", "SECRET_KEYS_FILE", "WEBHOOK_HASH_MODE", "WEBHOOK_HASH_RECIPE", "WEBHOOK_SUCCESS_STATUS"
     ]  # fmt: skip
     assert found[0] == "AMQP_URL: is required and not set"
+
+
+@pytest.mark.parametrize("host", ["https://yourapp.com", "http://127.0.0.1:9", "http://[::1]", "http://localhost:80"])
+def test_the_platform_is_asked_by_https_or_on_this_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVENTORY_URL", f"{host}/{{userId}}")
+    monkeypatch.setenv("INVENTORY_TOKEN", "s3cret")
+    assert load(InventorySettings)[0].inventory_url == f"{host}/{{userId}}"
+
+
+def test_where_http_is_permitted_the_platform_may_be_asked_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVENTORY_URL", "http://platform.internal/{userId}")
+    (fault,) = faults(InventorySettings)
+    assert fault.startswith("INVENTORY_URL: is not https")
+    monkeypatch.setenv("SYNCAROO_ALLOW_HTTP", "true")
+    load(InventorySettings)
 
 
 def test_the_identity_provider_is_set_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ class Shift:
         self._marking: asyncio.Task[None] | None = None
         self._look_at = self._lead_until = self._send_at = 0.0
         self._in_trouble = False
-        """The broker took nothing at last; what is held is read again before it is sent, for it may have been erased."""
+        """The broker took nothing at last; what is held is read again before it is sent: it may have been erased."""
         self._look_below = -1
         """There is more in the store, for when so few are left in the window."""
 
