@@ -119,21 +119,24 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
             return await method(self, request)
         except BadInput as error:
             return error_page(request, 400, _sentence(error.detail))
-        except IdentityUnusable as error:
-            message = "Signing in is not set up correctly here; please tell those who run this site."
-            return error_page(request, 503, message, retry_after(error))
-        except IdentityUnavailable as error:
-            message = "The sign-in service does not answer. Please try again in a few seconds."
-            return error_page(request, 503, message, retry_after(error))
         except Unavailable as error:
-            message = "We cannot do this right now. Please try again in a few seconds."
-            return error_page(request, 503, message, retry_after(error))
+            return error_page(request, 503, _what_is_away(error), retry_after(error))
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             return error_page(request, error.status, "This request cannot be answered.")
 
     return answer
+
+
+def _what_is_away(error: Unavailable) -> str:
+    match error:
+        case IdentityUnusable():
+            return "Signing in is not set up correctly here; please tell those who run this site."
+        case IdentityUnavailable():
+            return "The sign-in service does not answer. Please try again in a few seconds."
+        case _:
+            return "We cannot do this right now. Please try again in a few seconds."
 
 
 def _sentence(detail: str) -> str:

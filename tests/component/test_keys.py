@@ -124,6 +124,7 @@ async def test_the_inventory_knows_all_that_needs_a_key(store: Store) -> None:
             f"(then the least recent of 7 refresh tokens that we issued was signed), and {EMPTY}",
         ),
     ],
+    ids=["used", "unused", "nothing sealed", "alone", "tokens issued"],
 )
 def test_the_verdict_on_the_last_key(keys: list[str], grant: str | None, issued: int, end: str) -> None:
     told = lines(report(keys, Inventory(grant, [], issued, None)))
