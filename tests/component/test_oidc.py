@@ -407,7 +407,7 @@ async def test_a_key_that_we_cannot_use_is_passed_over(world: World, key: Any) -
 @pytest.mark.parametrize("keys", [[], UNUSABLE], ids=["empty", "unusable"])
 async def test_without_any_key_the_provider_is_of_no_use(world: World, keys: list[Any]) -> None:
     world.provider.published, world.provider.also_published = [], keys
-    assert await is_clearly_unavailable(await world.log_in())
+    assert await is_clearly_unavailable(await world.log_in(), NOT_SET_UP)
 
 
 async def test_without_oidc_nobody_comes_back(database_url: str) -> None:
