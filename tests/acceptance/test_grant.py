@@ -12,7 +12,7 @@ import asyncio
 import re
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -320,7 +320,12 @@ async def _locked(run: Played, place: Place) -> None:
 # --- what they are made of
 
 
-def alone(place: Place, *flags: str, settings: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[World]:
+def alone(
+    place: Place,
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+    roles: Sequence[str] = ("ingress", "token"),
+) -> AbstractAsyncContextManager[World]:
     """A gateway that has nothing to do but to get tokens."""
     return world(
         place.directory,
@@ -328,7 +333,7 @@ def alone(place: Place, *flags: str, settings: Mapping[str, str] | None = None) 
         database_url=place.database_url,
         settings=settings,
         sandbox=flags,
-        roles=["ingress", "token"],
+        roles=roles,
     )
 
 

@@ -196,10 +196,8 @@ async def _loop(run: Played, wanted: set[str], place: Place) -> None:
 async def _callbacks(run: Played, wanted: set[str], place: Place) -> None:
     """The ingress has its broker behind a proxy; the token worker has not."""
     with run.play(*wanted):
-        async with Proxy.before(place.amqp_url) as proxy, alone(place) as made:
-            for name in made.stack.names("ingress"):
-                assert await made.stack.terminate(name) == 0
-                await made.stack.restart(name, {"AMQP_URL": proxy.url(place.amqp_url)})
+        async with Proxy.before(place.amqp_url) as proxy, alone(place, roles=("token",)) as made:
+            await made.stack.start("ingress", settings={"AMQP_URL": proxy.url(place.amqp_url)})
             await until(lambda: answers(made.stack.url), SECONDS, what="the ingress to answer")
             for name, play in (
                 (FIXED, _lying_host),
