@@ -15,6 +15,7 @@
 | `token_status` | answered `status`; `consume`: the token is used up | `status`, `retry_after`, `consume` |
 | `token_drop` | connection reset instead of the answer; the token is used up unless `consume` is false | `consume` |
 | `token_html`, `token_missing` | HTML, or the pair without one member (default `refreshToken`); used up | `value` |
+| `token_lifetime` | `expiresIn` is this text | `value` |
 | `token_used` | `invalid_grant` whatever is presented, nothing used up | |
 | `token_slow` | the answer comes late | `seconds` |
 | `webhook_lost`, `webhook_double`, `webhook_reorder` | never sent; sent twice; held back until after the next one | |
@@ -45,6 +46,7 @@ KINDS = frozenset(
         "token_drop",
         "token_html",
         "token_missing",
+        "token_lifetime",
         "token_used",
         "token_slow",
         "webhook_lost",

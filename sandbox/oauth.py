@@ -179,6 +179,8 @@ def _issue(sandbox: Sandbox, granted: Granted, record: TokenRecord) -> web.Respo
     sandbox.grants.refresh[refresh] = Granted(expires_at=float("inf"))
     record.outcome, record.issued = "issued", fingerprint(refresh)
     body = {"tokenType": "Bearer", "expiresIn": seconds, "accessToken": access, "refreshToken": refresh}
+    if fault := _strikes(sandbox, record, "token_lifetime"):
+        body["expiresIn"] = fault.value
     spoilt = _after_use(sandbox, record, body)
     granted.delivered = spoilt is None
     return spoilt or json_answer(body)

@@ -12,7 +12,7 @@ import asyncio
 import re
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -104,7 +104,7 @@ async def _renewals(run: Played, point: Point, modes: list[str], place: Place) -
     """A token worker is hit there while it renews the pair, in each mode."""
     names = [f"{mode} {point.name}" for mode in modes]
     with run.play(*names):
-        async with _alone(place, "--token-seconds=6") as made:
+        async with alone(place, "--token-seconds=6") as made:
             await made.authorise(SECONDS)
             for mode, name in zip(modes, names, strict=True):
                 with run.play(name):
@@ -112,8 +112,8 @@ async def _renewals(run: Played, point: Point, modes: list[str], place: Place) -
 
 
 async def _renewal(made: World, place: Place, point: Point, mode: str) -> None:
-    before, calls = await _evidence(made), _calls_for_a_person(place)
-    await _retire(made)
+    before, calls = await evidence(made), calls_for_a_person(place)
+    await retire(made)
     if point.name == "refresh.sent":
         await _answer_late(made, mode)
     hit = await _hit(made, point, mode)
@@ -125,17 +125,17 @@ async def _renewal(made: World, place: Place, point: Point, mode: str) -> None:
     elif outcome == "lost":
         await made.authorise(SECONDS)
     await until(made.has_grant, SECONDS, what="the grant")
-    await _renewed(made)
+    await renewed(made)
     assert outcome == ("lost" if point.name in IN_DOUBT else "live")
-    assert _calls_for_a_person(place) - calls == (outcome == "lost"), "told once"
-    _compare(before, await _evidence(made), again=point.name in IN_DOUBT)
+    assert calls_for_a_person(place) - calls == (outcome == "lost"), "told once"
+    compare(before, await evidence(made), again=point.name in IN_DOUBT)
 
 
 async def _exchanges(run: Played, point: Point, modes: list[str], place: Place) -> None:
     """A token worker is hit there while it exchanges a code, in each mode; there is a pair that works."""
     names = [f"{mode} {point.name}" for mode in modes]
     with run.play(*names):
-        async with _alone(place) as made:
+        async with alone(place) as made:
             await made.authorise(SECONDS)
             for mode, name in zip(modes, names, strict=True):
                 with run.play(name):
@@ -144,8 +144,8 @@ async def _exchanges(run: Played, point: Point, modes: list[str], place: Place) 
 
 async def _exchange(made: World, place: Place, point: Point, mode: str) -> None:
     """The page says how it ended; whatever that is, what we had goes on working."""
-    before = await _evidence(made)
-    await _retire(made)
+    before = await evidence(made)
+    await retire(made)
     async with Admin() as admin:
         link = await admin.allowed(made)
         if point.name == "callback.sent":
@@ -158,17 +158,17 @@ async def _exchange(made: World, place: Place, point: Point, mode: str) -> None:
         if mode == "stop":
             made.stack.resume(hit)
             await admin.follow(link, "Connected")
-    assert _calls_for_a_person(place) == 0
+    assert calls_for_a_person(place) == 0
     assert await made.has_grant()
-    _make_due(place)
-    await _renewed(made)
-    _compare(before, await _evidence(made), again=point.name in IN_DOUBT)
+    make_due(place)
+    await renewed(made)
+    compare(before, await evidence(made), again=point.name in IN_DOUBT)
 
 
 async def _pages(run: Played, hits: list[tuple[str, str]], place: Place) -> None:
     """The ingress is hit between taking the code and saying so; the admin reloads the page."""
     with run.play(CALLBACKS, *(f"{mode} {name}" for mode, name in hits)):
-        async with _alone(place) as made:
+        async with alone(place) as made:
             with run.play(CALLBACKS):
                 await _callbacks(made)
             for mode, name in hits:
@@ -178,7 +178,7 @@ async def _pages(run: Played, hits: list[tuple[str, str]], place: Place) -> None
 
 async def _callbacks(made: World) -> None:
     """Of all that comes back from Syncaroo, one link is exchanged, once."""
-    before = await _evidence(made)
+    before = await evidence(made)
     async with Admin() as admin, Admin() as other:
         link, refused = await admin.allowed(made), await other.allowed(made)
         for wrong in (f"{link}x", refused, link.partition("&state=")[0], re.sub("code=[^&]+&", "", link)):
@@ -188,13 +188,13 @@ async def _callbacks(made: World) -> None:
         assert (await other.open(refused)).heading == "Not connected", "that state is used up"
         assert {page.status for page in await asyncio.gather(*(admin.open(link) for _ in range(5)))} == {200}
         await admin.follow(link, "Connected")
-    after = await _evidence(made)
+    after = await evidence(made)
     assert after.exchanges == [*before.exchanges, "issued"]
-    _compare(before, after, again=False)
+    compare(before, after, again=False)
 
 
 async def _page(made: World, point: Point, mode: str) -> None:
-    before = await _evidence(made)
+    before = await evidence(made)
     await _replace_ingress(made)
     hit = await _start_to_be_hit(made, point, mode)
     await until(lambda: answers(made.stack.url), SECONDS, what="the ingress to answer")
@@ -205,9 +205,9 @@ async def _page(made: World, point: Point, mode: str) -> None:
         await (_reload_after_the_end if mode == "kill" else _reload_elsewhere)(made, admin, hit, link)
         await asyncio.gather(opening, return_exceptions=True)
         await admin.follow(await admin.allowed(made), "Connected")  # behind whatever else was handed on
-    after = await _evidence(made)
+    after = await evidence(made)
     assert after.exchanges == [*before.exchanges, "issued", "issued"]
-    _compare(before, after, again=False)
+    compare(before, after, again=False)
 
 
 async def _reload_after_the_end(made: World, admin: Admin, killed: str, link: str) -> None:
@@ -275,7 +275,7 @@ async def _lost_reply(made: World, place: Place) -> None:
     """The work waits for a person, and goes on by itself."""
     order = (await made.sandbox.records()).order
     await made.sandbox.fault("token_drop", consume=True)
-    _make_due(place)
+    make_due(place)
     await until(lambda: _told(made)[1:], SECONDS, what="the call for a person")
     await made.sandbox.burst(20, 20, connection_id=CONNECTION)
     presented = [one.outcome for one in (await made.sandbox.records(after=order)).tokens]
@@ -291,34 +291,40 @@ async def _locked(run: Played, place: Place) -> None:
     """Syncaroo has answered, and nobody can write: the pair waits on the broker, sealed."""
     point = POINTS["refresh.answered"]
     with run.play(LOCKED):
-        async with _alone(place, "--token-seconds=6") as made:
+        async with alone(place, "--token-seconds=6") as made:
             await made.authorise(SECONDS)
-            await _retire(made)
-            before = await _evidence(made)
+            await retire(made)
+            before = await evidence(made)
             stopped = await _hit(made, point, "stop")
-            with _lock(place):
+            with lock(place):
                 made.stack.resume(stopped)
                 await until(lambda: "grant.pair_published" in made.stack.logs(stopped), SECONDS, what="the pair")
-            await _renewed(made)
-            assert _calls_for_a_person(place) == 0
-            _compare(before, await _evidence(made), again=False)
+            await renewed(made)
+            assert calls_for_a_person(place) == 0
+            compare(before, await evidence(made), again=False)
 
 
 # --- what they are made of
 
 
-def _alone(place: Place, *flags: str) -> AbstractAsyncContextManager[World]:
+def alone(
+    place: Place,
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+    roles: Sequence[str] = ("ingress", "token"),
+) -> AbstractAsyncContextManager[World]:
     """A gateway that has nothing to do but to get tokens."""
     return world(
         place.directory,
         amqp_url=place.amqp_url,
         database_url=place.database_url,
+        settings=settings,
         sandbox=flags,
-        roles=["ingress", "token"],
+        roles=roles,
     )
 
 
-async def _retire(made: World) -> None:
+async def retire(made: World) -> None:
     """Whoever comes next is alone."""
     for name in made.stack.names("token"):
         assert await made.stack.terminate(name) == 0
@@ -355,18 +361,18 @@ def _marker(made: World, point: Point, mode: str) -> Path:
 
 
 async def _outcome(made: World, place: Place, order: int, calls: int) -> str:
-    if _calls_for_a_person(place) > calls:
+    if calls_for_a_person(place) > calls:
         return "lost"
-    return "live" if await _issued(made, order) and await made.has_grant() else ""
+    return "live" if await issued(made, order) and await made.has_grant() else ""
 
 
-async def _renewed(made: World) -> None:
+async def renewed(made: World) -> None:
     """What we hold is live: Syncaroo takes it for a newer pair."""
     order = (await made.sandbox.records()).order
-    await until(partial(_issued, made, order), SECONDS, what="the next renewal", pace=0.5)
+    await until(partial(issued, made, order), SECONDS, what="the next renewal", pace=0.5)
 
 
-async def _issued(made: World, order: int) -> int:
+async def issued(made: World, order: int) -> int:
     tokens = (await made.sandbox.records(after=order)).tokens
     return sum(one.outcome == "issued" and one.order_began > order for one in tokens)
 
@@ -386,7 +392,7 @@ def _told(made: World) -> list[str]:
     return list(told.values())
 
 
-def _calls_for_a_person(place: Place) -> int:
+def calls_for_a_person(place: Place) -> int:
     """Events that say `needs_authorisation`, whether somebody listens or not."""
     with sqlite3.connect(place.database) as store:
         rows = store.execute("SELECT data FROM event WHERE type = 'grant.changed'").fetchall()
@@ -394,7 +400,7 @@ def _calls_for_a_person(place: Place) -> int:
     return sum("needs_authorisation" in data for (data,) in rows)
 
 
-def _make_due(place: Place) -> None:
+def make_due(place: Place) -> None:
     _set(place, "refresh_at", "2000-01-01 00:00:00.000000")
 
 
@@ -409,7 +415,7 @@ def _set(place: Place, column: str, moment: str) -> None:
 
 
 @contextmanager
-def _lock(place: Place) -> Iterator[None]:
+def lock(place: Place) -> Iterator[None]:
     """Nobody can write to the store meanwhile."""
     locker = sqlite3.connect(place.database, isolation_level=None, timeout=30)
     locker.execute("BEGIN EXCLUSIVE")
@@ -430,14 +436,14 @@ class Evidence:
     violations: int
 
 
-async def _evidence(made: World) -> Evidence:
+async def evidence(made: World) -> Evidence:
     tokens = (await made.sandbox.records()).tokens
     found = await made.sum()
     exchanges = [one.outcome for one in tokens if one.grant_type == "authorization_code"]
     return Evidence(exchanges, len(found.overlapping), len(found.presented_again), len(found.violations))
 
 
-def _compare(before: Evidence, after: Evidence, *, again: bool) -> None:
+def compare(before: Evidence, after: Evidence, *, again: bool) -> None:
     """Never two requests at once; once more at most, and only by who could not know (CONTRACT §5.4)."""
     assert after.overlapping == before.overlapping
     assert after.again - before.again <= again

@@ -255,7 +255,8 @@ async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(kille
 
 @pytest.mark.parametrize("point", sorted(POINTS.keys() - {*OF_THE_GRANT}))
 async def test_a_process_dies_at_a_point_and_nothing_is_lost(killed: Killed, point: str) -> None:
-    """T-KILL-FETCH, T-KILL-REC and the others: every point is reached, and the sum is right afterwards."""
+    """T-KILL-FETCH, T-KILL-REC, T-KILL-OP (`provider.…`) and the others: every point is reached, and the sum is right
+    afterwards."""
     _died(killed, point)
 
 

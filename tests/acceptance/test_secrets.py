@@ -32,7 +32,7 @@ from tests.canaries import found
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CONNECTION = 99
 USER = f"user-{CONNECTION}"

@@ -121,16 +121,21 @@ class World:
 class Admin(Browser):
     """The admin, who can be stopped between Syncaroo's page and ours."""
 
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """With their cookies."""
+        assert self._http is not None
+        return self._http
+
     async def allowed(self, made: World) -> str:
         """The link that brings the code back to us; nobody has opened it."""
         page = await self.open(f"{made.stack.url}/connect")
         if page.form is not None and page.form.password:
             page = await self.submit(page, password=made.stack.environment["ADMIN_TOKEN"])
-        assert self._http is not None
         assert page.form is not None
         fields = {**page.form.fields, ALLOW[0]: ALLOW[1]}
         address = page.url.partition("?")[0]
-        async with self._http.post(address, data=fields, allow_redirects=False) as answer:
+        async with self.http.post(address, data=fields, allow_redirects=False) as answer:
             return answer.headers["Location"]
 
     async def follow(self, link: str, until_it_says: str) -> None:

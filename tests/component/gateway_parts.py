@@ -117,16 +117,15 @@ def query_of(location: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(location).query, keep_blank_values=True))
 
 
-@dataclass
-class Gateway:
-    """The application under test, and what a person or Syncaroo does with it."""
+Http = TestClient[web.Request, web.Application]
 
-    http: TestClient[web.Request, web.Application]
+
+@dataclass
+class Visitor:
+    """What a person, an operator or Syncaroo does with a gateway, in this process or in another; and its store."""
+
+    http: Http
     store: Store
-    broker: Broker
-    tokens: AccessTokens
-    clock: Clock
-    """By which wrong passwords and secrets are counted."""
 
     async def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """An operator's call: status, and the JSON that came back (None without a body)."""
@@ -189,6 +188,16 @@ class Gateway:
         """Set columns of every row: what only time would do."""
         async with self.store.transaction() as transaction:
             await transaction.execute(update(table_of(model)).values(values))
+
+
+@dataclass
+class Gateway(Visitor):
+    """The application under test."""
+
+    broker: Broker
+    tokens: AccessTokens
+    clock: Clock
+    """By which wrong passwords and secrets are counted."""
 
 
 def authorize(connection_id: int | str = 99, **more: str) -> str:

@@ -28,7 +28,7 @@ from ingress.pages.session import ADMIN, USER, csrf_token, sign_in
 from ingress.parameters import BadInput
 from ingress.passwords import Passwords
 from schemas.tables import UserRow, table_of
-from tests.component.gateway_parts import KEYS, Clock, Gateway, authorize, first_form, running
+from tests.component.gateway_parts import KEYS, Clock, Gateway, Visitor, authorize, first_form, running
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ async def gateway(database_url: str) -> AsyncIterator[Gateway]:
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-def cookie(gateway: Gateway) -> str:
+def cookie(gateway: Visitor) -> str:
     (only,) = gateway.http.session.cookie_jar
     return only.value
 
 
-async def is_logged_in(gateway: Gateway, with_cookie: str | None = None) -> bool:
+async def is_logged_in(gateway: Visitor, with_cookie: str | None = None) -> bool:
     """Whether this browser is, or one that has nothing but that cookie."""
     if with_cookie is not None:
         gateway.http.session.cookie_jar.clear()

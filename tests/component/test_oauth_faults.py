@@ -24,6 +24,7 @@ from tests.component.gateway_parts import (
     TOKEN,
     Form,
     Gateway,
+    Visitor,
     authorize,
     first_form,
     query_of,
@@ -50,7 +51,7 @@ async def is_a_page_and_no_redirect(answer: ClientResponse) -> bool:
     return True
 
 
-async def refuses(gateway: Gateway, address: str) -> bool:
+async def refuses(gateway: Visitor, address: str) -> bool:
     """Nobody is sent anywhere: not by looking, not by deciding."""
     for method in ("GET", "POST"):
         data = {"decision": "deny"} if method == "POST" else None
@@ -139,11 +140,11 @@ async def test_odd_parameters_are_a_page(gateway: Gateway) -> None:
 # --- forms ---------------------------------------------------------------------------------------------------------
 
 
-async def consent_form(gateway: Gateway, address: str) -> Form:
+async def consent_form(gateway: Visitor, address: str) -> Form:
     return first_form(await (await gateway.http.get(address)).text())
 
 
-async def decide(gateway: Gateway, address: str, form: Form, decision: str = "allow") -> ClientResponse:
+async def decide(gateway: Visitor, address: str, form: Form, decision: str = "allow") -> ClientResponse:
     data = form.fields | {"decision": decision}
     return await gateway.http.post(address, data=data, allow_redirects=False)
 

@@ -154,6 +154,16 @@ async def test_an_answer_shows_what_was_true_a_while_ago(start: Start) -> None:
 # tokens
 
 
+async def test_a_lifetime_may_be_any_text_in_a_pair_that_is_whole(start: Start) -> None:
+    stand = await start()
+    first = await stand.exchange()
+    await stand.driver.fault("token_lifetime", value="soon")
+    status, answer = await stand.post_token(refresh_form(stand.config, first["refreshToken"]))
+    assert (status, answer["expiresIn"]) == (200, "soon")
+    status, answer = await stand.post_token(refresh_form(stand.config, answer["refreshToken"]))
+    assert (status, answer["expiresIn"]) == (200, stand.config.token_seconds)
+
+
 @pytest.mark.parametrize(
     ("fault", "used_up", "outcome"),
     [
