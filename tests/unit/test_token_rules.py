@@ -167,6 +167,14 @@ def test_when_it_is_time(look: Look, due: bool) -> None:
     assert Watch().is_due(look, 100.0) is due
 
 
+def test_a_pair_that_is_first_seen_after_the_clock_was_put_back_waits_no_longer_than_it_lives() -> None:
+    """T-RT-CLOCK: whoever stored it has died, or had not looked at it yet."""
+    watch, pair = Watch(), active(refresh_at=NOW + seconds(3600 + 400), expires_at=NOW + seconds(3600 + 600))
+    assert not watch.is_due(pair, 1000.0)
+    assert not watch.is_due(pair, 1400.0)
+    assert watch.is_due(pair, 1600.0)
+
+
 @pytest.mark.parametrize("jump", [-3600, 3600])
 def test_a_clock_that_jumps_neither_stops_nor_hastens_renewing(jump: float) -> None:
     """T-RT-CLOCK: the store's clock is put back or forward by an hour."""

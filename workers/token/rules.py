@@ -130,6 +130,7 @@ class Look:
     state: str = "none"
     sealed_pair: str | None = field(default=None, repr=False)
     rt_version: int = 0
+    expires_at: datetime | None = None
     refresh_at: datetime | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = None
@@ -140,6 +141,13 @@ class Look:
     def is_renewable(self) -> bool:
         """Whether there is a refresh token that may still be good."""
         return self.state == "active" and self.sealed_pair is not None
+
+    @property
+    def longest_wait(self) -> timedelta:
+        """The most that `refresh_after` can have put between storing the pair and renewing it: 7/3 of what it left."""
+        if self.expires_at is None or self.refresh_at is None:
+            return LONGEST_LIFETIME
+        return min(max((self.expires_at - self.refresh_at) * 7 / 3, timedelta(seconds=1)), LONGEST_LIFETIME)
 
 
 class Watch:
@@ -158,7 +166,7 @@ class Watch:
         self._deadlines = {key: value for key, value in self._deadlines.items() if key in (due, free)}
         longest = LEASE if look.lease_owner is not None else LONGEST_LIFETIME
         is_free = self._passed(free, look.lease_until, look.now, monotonic, longest)
-        is_due = self._passed(due, look.refresh_at, look.now, monotonic, LONGEST_LIFETIME)
+        is_due = self._passed(due, look.refresh_at, look.now, monotonic, look.longest_wait)
         return look.is_renewable and is_due and is_free
 
     def is_silent(self, look: Look, monotonic: float) -> bool:

@@ -181,6 +181,7 @@ async def _look(transaction: Transaction, row: Any | None) -> Look:
         state=row.state,
         sealed_pair=row.sealed_pair,
         rt_version=row.rt_version,
+        expires_at=row.expires_at,
         refresh_at=row.refresh_at,
         lease_owner=row.lease_owner,
         lease_until=row.lease_until,

@@ -38,7 +38,9 @@ class GrantStore:
         async with self._store.transaction() as transaction:
             now = await transaction.now()
             current = and_(_grant.c.account == SYNCAROO_ACCOUNT, _grant.c.rt_version == rt_version)
-            settled = or_(_grant.c.refused_at.is_(None), _grant.c.refused_at < now - RENEW_AGAIN)
+            settled = or_(
+                _grant.c.refused_at.is_(None), _grant.c.refused_at < now - RENEW_AGAIN, _grant.c.refused_at > now
+            )
             in_use = and_(_grant.c.state == "active", _grant.c.expires_at > now)
             await transaction.execute(
                 update(_grant).where(current, in_use, settled).values(expires_at=now, refresh_at=now, refused_at=now)

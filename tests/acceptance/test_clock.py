@@ -1,0 +1,96 @@
+"""The database's clock jumps under a gateway of real processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tests.acceptance.world import World, world
+from tests.fixtures.broker import Vhosts
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(400)
+
+LIFETIME = 6
+SECONDS = 90
+HOUR = 3600
+OWN_CLOCK = (
+    "CREATE TABLE clock_of_the_test (ahead double precision)",
+    "INSERT INTO clock_of_the_test VALUES (0)",
+    "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS "
+    "'SELECT pg_catalog.clock_timestamp() + make_interval(secs => ahead) FROM public.clock_of_the_test'",
+)
+
+
+@asynccontextmanager
+async def with_a_clock_of_its_own(url: str) -> AsyncIterator[AsyncEngine]:
+    """Whoever connects from now on asks our function for the time."""
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        for statement in OWN_CLOCK:
+            await connection.execute(text(statement))
+        await connection.execute(text(f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog'))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def put(clock: AsyncEngine, ahead: float) -> None:
+    async with clock.begin() as connection:
+        await connection.execute(text("UPDATE clock_of_the_test SET ahead = :ahead"), {"ahead": ahead})
+
+
+async def renewed_at(made: World) -> list[float]:
+    """When pairs were issued for a refresh token, by the stand-in's clock, which stays right."""
+    tokens = (await made.sandbox.records()).tokens
+    return [one.began_at for one in tokens if one.grant_type == "refresh_token" and one.outcome == "issued"]
+
+
+async def is_renewed_twice_more(made: World) -> None:
+    before = len(await renewed_at(made))
+
+    async def is_renewed() -> bool:
+        return len(await renewed_at(made)) >= before + 2
+
+    await until(is_renewed, SECONDS, what="two renewals")
+
+
+async def test_a_clock_that_jumps_by_an_hour_neither_stops_renewing_nor_makes_a_loop_of_it(
+    tmp_path: Path, vhosts: Vhosts, postgresql_url: str
+) -> None:
+    """T-RT-CLOCK: back by an hour, where a worker that has not seen the pair before takes over, and forward again."""
+    vhost = vhosts.take()
+    async with (
+        with_a_clock_of_its_own(postgresql_url) as clock,
+        world(
+            tmp_path,
+            amqp_url=vhost.url,
+            database_url=postgresql_url,
+            sandbox=[f"--token-seconds={LIFETIME}"],
+            roles=["ingress", "token"],
+        ) as made,
+    ):
+        await made.authorise(SECONDS)
+        await is_renewed_twice_more(made)
+        [worker] = made.stack.names("token")
+        await made.stack.kill(worker)
+        await put(clock, -HOUR)
+        await made.stack.start("token")
+        await is_renewed_twice_more(made)
+        await put(clock, HOUR)
+        await is_renewed_twice_more(made)
+
+        found, times = await made.sum(), await renewed_at(made)
+        assert await made.has_grant()
+    assert not found.overlapping
+    assert not found.presented_again
+    hasty = [later - earlier for earlier, later in pairwise(times) if later - earlier < LIFETIME / 2]
+    assert len(hasty) <= 1, "only where the clock went forward was a pair due at once"
+    vhosts.give_back(vhost)
