@@ -370,6 +370,17 @@ async def test_a_rejected_token_is_only_that_version(store: Store) -> None:
     assert grant.refresh_at <= datetime.now(UTC), "it is to be renewed at once"
 
 
+async def test_a_refusal_from_before_the_clock_was_put_back_holds_up_no_renewal(store: Store) -> None:
+    """T-RT-CLOCK: by the clock as it is now it lies an hour ahead."""
+    await authorise(store)
+    async with store.transaction() as transaction:
+        ahead = await transaction.now() + timedelta(hours=1)
+        await transaction.execute(table_of(GrantRow).update().values(refused_at=ahead))
+    await process(store).reject_token(1)
+    (grant,) = await rows(store, GrantRow)
+    assert grant.refresh_at <= datetime.now(UTC)
+
+
 async def test_a_rejected_token_does_not_bring_a_dead_grant_to_life(store: Store) -> None:
     await authorise(store, state="needs_authorisation")
     await process(store).reject_token(1)
