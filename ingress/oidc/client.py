@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
+from common.bodies import read_at_most
 from common.codec import loads
 from common.errors import BadJson, IdentityUnavailable
 from schemas.messages import Json
@@ -48,7 +49,7 @@ class OidcClient:
                 _session() as session,
                 session.request(method, url, data=form, headers=headers, allow_redirects=False) as answer,
             ):
-                return answer.status, loads(await _capped(answer))
+                return answer.status, loads(await read_at_most(answer, LARGEST_ANSWER) or b"")
         except BadJson:
             raise IdentityUnavailable(f"{url} did not answer with JSON") from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -63,13 +64,3 @@ def _session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # the environment's proxies are not asked
     )
-
-
-async def _capped(answer: aiohttp.ClientResponse) -> bytes:
-    """The body, or nothing of one that is over the cap."""
-    read = bytearray()
-    async for chunk in answer.content.iter_chunked(8192):
-        read += chunk
-        if len(read) > LARGEST_ANSWER:
-            return b""
-    return bytes(read)

@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
+from common.bodies import read_at_most
 from common.codec import loads
 from common.errors import UpstreamFailed
 from common.settings import USER_ID, InventorySettings
@@ -58,12 +59,10 @@ class PlatformInventory:
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in answer.content.iter_chunked(65_536):
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise UpstreamFailed(f"more than {MAX_BODY} bytes", status=answer.status)
-    return bytes(body)
+    body = await read_at_most(answer, MAX_BODY)
+    if body is None:
+        raise UpstreamFailed(f"more than {MAX_BODY} bytes", status=answer.status)
+    return body
 
 
 def platform_inventory(settings: InventorySettings) -> PlatformInventory | None:

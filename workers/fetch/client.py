@@ -8,6 +8,7 @@ import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
+from common.bodies import read_at_most
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
 from workers.fetch.addresses import PublicResolver, refuse_private_literal
@@ -86,9 +87,7 @@ def _no_answer(error: Exception) -> UpstreamFailed:
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in answer.content.iter_chunked(65_536):
-        body += chunk
-        if len(body) > MAX_PAGE_BYTES:
-            raise UpstreamRefused("too_large", f"more than {MAX_PAGE_BYTES} bytes in a page", status=answer.status)
-    return bytes(body)
+    body = await read_at_most(answer, MAX_PAGE_BYTES)
+    if body is None:
+        raise UpstreamRefused("too_large", f"more than {MAX_PAGE_BYTES} bytes in a page", status=answer.status)
+    return body

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import aiohttp
 from pydantic import SecretStr
 
+from common.bodies import read_at_most
 from workers.token.rules import NoReply, Reply
 
 TOTAL_SECONDS = 10.0
@@ -83,7 +84,7 @@ class TokenClient:
     async def _asked(self, form: Mapping[str, str]) -> Reply | NoReply:
         try:
             async with self._session() as session, session.post(self._url, data=form, allow_redirects=False) as answer:
-                return Reply(answer.status, await _capped(answer))
+                return Reply(answer.status, await read_at_most(answer, LARGEST_ANSWER) or b"")
         except _NEVER_SENT as error:
             return NoReply(type(error).__name__, sent=False)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -98,13 +99,3 @@ class TokenClient:
             proxy=None if self._proxy is None else self._proxy.get_secret_value(),
             trust_env=False,  # the environment's proxies are not asked
         )
-
-
-async def _capped(answer: aiohttp.ClientResponse) -> bytes:
-    """The body; one byte over the cap at most, then it is no JSON any more."""
-    read = bytearray()
-    async for chunk in answer.content.iter_chunked(8192):
-        read += chunk
-        if len(read) > LARGEST_ANSWER:
-            return b""
-    return bytes(read)
