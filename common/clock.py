@@ -22,9 +22,18 @@ def wall_seconds() -> int:
 def utc_now() -> datetime:
     """The moment, aware UTC: told to subscribers (`fetchedAt`), held against the date of a `Retry-After`.
 
-    Never compared with what another process of ours has read.
+    Never compared with what another process of ours has read, save to show how long a message waited: nothing is
+    decided by that.
     """
     return datetime.now(UTC)
+
+
+def length(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min`, `5 h`, `12 days`: two figures are enough for a person."""
+    for unit, name in ((86400 * 2, "days"), (3600 * 2, "h"), (60 * 2, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // (unit // 2))} {name}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def monotonic_seconds() -> float:

@@ -29,6 +29,11 @@ def canonical(value: Any) -> str:
     return _sorted.encode(value).decode()
 
 
+def pretty(value: Any) -> str:
+    """JSON for people, indented; members as they come."""
+    return msgspec.json.format(_encoder.encode(value), indent=2).decode()
+
+
 def loads(raw: bytes) -> Json:
     """Strict JSON: refuses duplicate members, NaN, numbers out of range, depth over 32, lone surrogates.
 

@@ -1,6 +1,6 @@
 """Logging: structlog, JSON lines on stdout (pretty on a terminal), secrets redacted last.
 
-Log an event name and keys; bind ids with `structlog.contextvars`. Tracebacks show no locals, URLs no query.
+Log an event name and keys; bind ids with `bound`. Tracebacks show no locals, URLs no query.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -25,7 +27,14 @@ _SECRET_TEXT = re.compile(r"(?i)(bearer\s+|basic\s+|(?:code|token|secret|passwor
 _SECRET_MEMBER = re.compile(r"(?i)((?:code|token|secret|password)[\"']\s*:\s*[\"'])[^\"']+")
 _USER_INFO = re.compile(r"(\w+://)[^/\s?#\"']+@")
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
+_ANYTHING = re.compile(r"[\s='\"]|://")
+"""Without one of these none of the above can be in a text, as in most."""
 _MASK = "[redacted]"
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEYS.search(key) is not None
 
 
 def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
@@ -38,20 +47,19 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    renderers = _renderers(to_terminal, Redactor(secrets))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
+    # What libraries say goes the same way.
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(to_terminal, Redactor(secrets)),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
@@ -60,10 +68,28 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty.startswith("aio") else logging.WARNING)
 
 
+class _Lines(structlog.PrintLogger):
+    """Of one module, on stdout: the standard library's way from a logger to its stream costs four times as much."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(sys.stdout)
+        self.name = name
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger for a module."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
+
+
+@contextmanager
+def bound(**ids: Any) -> Iterator[None]:
+    """Log lines within the block carry these, too; structlog's own looks at all that is bound, each time."""
+    tokens = structlog.contextvars.bind_contextvars(**ids)
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)
 
 
 class Redactor:
@@ -76,7 +102,7 @@ class Redactor:
         return {key: self._member(key, value) for key, value in event.items()}
 
     def _member(self, key: str, value: Any) -> Any:
-        if _SECRET_KEYS.search(key) and not isinstance(value, int | float | None):
+        if _is_secret(key) and not isinstance(value, int | float | None):
             return _MASK
         return self.clean(value)
 
@@ -93,9 +119,12 @@ class Redactor:
         return self._text(str(value))
 
     def _text(self, text: str) -> str:
-        text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates would cost the whole line
+        if not text.isascii():
+            text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates would cost the whole line
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
+        if not _ANYTHING.search(text):
+            return text
         text = _USER_INFO.sub(rf"\1{_MASK}@", text)
         text = _QUERY.sub(r"\1?…", text)
         text = _SECRET_MEMBER.sub(rf"\1{_MASK}", text)

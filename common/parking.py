@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from common.broker.consumer import Consumer, Delivery
+from common.broker.following import followed, traceparent_of
+from common.broker.metrics import BrokerMetrics
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
 from common.broker.topology import Stage, queue_name, shard_key
@@ -31,13 +33,22 @@ class ParkingHandler:
         parked = [parked_from(self._stage, delivery) for delivery in deliveries]
         async with self._store.transaction() as transaction:
             await park(transaction, parked)
-        for one in parked:
-            log.warning("parked", queue=one.queue, reason=one.reason, connection_id=one.connection_id)
+        for delivery, one in zip(deliveries, parked, strict=True):
+            with followed(delivery):
+                log.warning("parked", queue=one.queue, reason=one.reason)
 
 
-def parking_consumer(url: str, stage: Stage, store: Store, publisher: Publisher, retry: RetryPolicy) -> Consumer:
+def parking_consumer(
+    url: str,
+    stage: Stage,
+    store: Store,
+    publisher: Publisher,
+    retry: RetryPolicy,
+    metrics: BrokerMetrics | None = None,
+) -> Consumer:
     """The consumer of a stage's dead queue."""
-    return Consumer(url, f"{queue_name(stage)}.dead", stage, ParkingHandler(store, stage), publisher, retry, batch=50)
+    handler = ParkingHandler(store, stage)
+    return Consumer(url, f"{queue_name(stage)}.dead", stage, handler, publisher, retry, batch=50, metrics=metrics)
 
 
 def parked_from(stage: Stage, delivery: Delivery) -> Parked:
@@ -51,6 +62,7 @@ def parked_from(stage: Stage, delivery: Delivery) -> Parked:
         schema_name=_plain(str(delivery.headers.get("schema", ""))),
         body=delivery.body,
         attempts=delivery.attempt,
+        traceparent=traceparent_of(delivery),
     )
 
 

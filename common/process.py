@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from common import tracing
 from common.errors import SettingsError
 from common.logs import configure, get_logger
-from common.settings import LogSettings, ProcessSettings, load, secret_values
+from common.settings import LogSettings, ProcessSettings, TraceSettings, load, secret_values
 
 EX_SOFTWARE = 70
 EX_CONFIG = 78
@@ -39,9 +40,13 @@ def main(name: str, sections: Sequence[type[Any]], build: Callable[..., Run]) ->
     """
 
     def work(runner: asyncio.Runner) -> None:
-        logs, process, *values = load(LogSettings, ProcessSettings, *sections)
-        configure(logs, secret_values(values))
-        runner.run(_until_signalled(name, build(*values), process.shutdown_grace_seconds))
+        logs, process, traces, *values = load(LogSettings, ProcessSettings, TraceSettings, *sections)
+        configure(logs, [*secret_values(values), *traces.secrets()])
+        tracing.start(traces, name.rpartition(" ")[2])
+        try:
+            runner.run(_until_signalled(name, build(*values), process.shutdown_grace_seconds))
+        finally:
+            tracing.stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = _outcome(name, work, runner)

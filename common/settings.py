@@ -107,10 +107,11 @@ def _issuer(value: str) -> str:
 def _is_plain(url: str) -> bool:
     """http, to another machine."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
+    return parts.scheme == "http" and not is_this_machine(parts.hostname or "")
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Whether nobody else can mean this machine by it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -156,6 +157,28 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """`name=value,name=value`, percent-encoded, as OpenTelemetry writes lists.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    if not all(name.strip() and equals for name, equals, _ in parts):
+        raise ValueError("is not name=value,name=value (percent-encode what has a comma or a space in it)")
+    return {unquote(name.strip()): unquote(value.strip()) for name, _, value in parts}
+
+
+def _pairs_text(value: str) -> str:
+    _pairs(value)
+    return value
+
+
+def _secret_pairs(value: SecretStr) -> SecretStr:
+    _pairs(value.get_secret_value())
+    return value
+
+
 def _hash_recipe(value: str) -> str:
     if not re.fullmatch(r"(hmac-)?(sha256|sha1|md5):(sorted|compact|php|cut):(hex|base64)", value):
         raise ValueError("is not ALGO:SERIALISATION:ENCODING, such as hmac-sha256:sorted:hex")
@@ -194,15 +217,15 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Environment(PydanticBaseSettingsSource):
-    """`NAME`, then `NAME_FILE`, of the environment and then of `.env`; an empty value counts as not set."""
+    """`NAME`, then `NAME_FILE`, of the environment and then of `.env`; an empty value, or file, counts as not set."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         name = field_name.upper()
         for values in (dict(os.environ), dotenv_values(".env")):
             if values.get(name):
                 return values[name], name, False
-            if path := values.get(f"{name}_FILE"):
-                return _read_secret_file(name, path), name, False
+            if (path := values.get(f"{name}_FILE")) and (text := _read_secret_file(name, path)):
+                return text, name, False
         return None, name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -244,6 +267,38 @@ class LogSettings(Section):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+
+class TraceSettings(Section):
+    """Where traces go, under OpenTelemetry's own names; without an endpoint nothing is traced."""
+
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
+    otel_exporter_otlp_headers: Annotated[SecretStr, AfterValidator(_secret_pairs)] | None = None
+    otel_service_name: str | None = None
+    otel_resource_attributes: Annotated[str, AfterValidator(_pairs_text)] = ""
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+
+    def headers(self) -> dict[str, str]:
+        """What every request to the collector carries; the values are secrets."""
+        found = self.otel_exporter_otlp_headers
+        return {} if found is None else _pairs(found.get_secret_value())
+
+    def resource(self) -> dict[str, str]:
+        """What all spans say of where they come from."""
+        return _pairs(self.otel_resource_attributes)
+
+    def secrets(self) -> list[str]:
+        """For the redaction of logs: headers whole and in parts, such as the token behind `Bearer `."""
+        values = list(self.headers().values())
+        return [*secret_values([self]), *values, *(value.rpartition(" ")[2] for value in values)]
 
 
 class ProcessSettings(Section):
@@ -319,15 +374,22 @@ class SiteSettings(Section):
 
 
 class ListenSettings(Section):
-    """Where the ingress listens; with `OPS_PORT` admin and metrics are served there only."""
+    """Where the ingress listens; with `OPS_PORT` admin, console and metrics are served there only."""
 
     http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it; a proxy stands in front
     http_port: Port = 8080
     ops_port: Port | None = None
     trusted_proxies: Networks = ()
-    """Whose `X-Forwarded-For` is believed."""
+    """Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
     drain_seconds: Seconds = 1.0
     """How long it goes on serving after SIGTERM while `/readyz` already says no."""
+
+
+class WorkerSettings(Section):
+    """Where a worker process tells of itself: health and metrics; without a port, nowhere."""
+
+    http_host: str = "0.0.0.0"  # noqa: S104  # containers publish it
+    worker_port: Port | None = None
 
 
 class PlatformSettings(Section):

@@ -82,6 +82,8 @@ class TargetRow(SQLModel, table=True):
     resource_id: str | None = _text(nullable=True)
     delivery_id: str | None = _text(nullable=True)
     """The latest webhook for it."""
+    traceparent: str | None = _text(nullable=True)
+    """The traces of the webhooks that it was last wanted by, the latest first, with spaces between."""
     wanted: int = _big(0)
     asked: int = _big(0)
     """The number of the latest webhook (`wanted` also counts resyncs)."""
@@ -217,6 +219,8 @@ class EventRow(SQLModel, table=True):
     """JSON map of the AMQP headers."""
     cause: str | None = _text(nullable=True)
     """JSON: the attempt (URL, numbers, status) that led to it."""
+    traceparent: str | None = _text(nullable=True)
+    """The trace that it is of."""
     created_at: datetime = _time(nullable=False)
     published_at: datetime | None = _time()
 
@@ -421,6 +425,8 @@ class ParkedRow(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     attempts: int = Field(default=0, sa_column=Column(Integer, nullable=False))
     parked_at: datetime = _time(nullable=False)
+    traceparent: str | None = _text(nullable=True)
+    """The trace that it is of, and that its replay goes on with."""
 
 
 class FactRow(SQLModel, table=True):

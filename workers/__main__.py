@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import Any
 
 from common.process import Run, main, until_stopped
+from common.settings import WorkerSettings
+from workers.monitor import Monitor, watched
 
 ROLES = ("token", "fetch", "reconcile", "relay")
 EX_USAGE = 64
@@ -28,11 +30,15 @@ def start(arguments: Sequence[str]) -> int:
     modules = [import_module(f"workers.{one}.worker") for one in (ROLES if role == "all" else (role,))]
     sections = tuple(dict.fromkeys(section for module in modules for section in module.SECTIONS))
 
-    def build(*values: Any) -> Run:
+    def build(worker: WorkerSettings, *values: Any) -> Run:
         by_section = dict(zip(sections, values, strict=True))
-        return _together([module.build(*(by_section[section] for section in module.SECTIONS)) for module in modules])
+        monitor = Monitor()
+        run = _together(
+            [module.build(*(by_section[section] for section in module.SECTIONS), monitor=monitor) for module in modules]
+        )
+        return run if worker.worker_port is None else watched(run, monitor, worker.http_host, worker.worker_port)
 
-    return main(f"workers {role}", sections, build)
+    return main(f"workers {role}", (WorkerSettings, *sections), build)
 
 
 def _together(runs: Sequence[Run]) -> Run:

@@ -13,25 +13,20 @@ process's log says what to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aiormq.channel import Channel as Underlay
+from aio_pika.abc import AbstractConnection
+from msgspec.structs import replace
 
-from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
-from common.broker.publisher import (
-    Outgoing,
-    Publisher,
-    PublishRefused,
-    Unroutable,
-    confirming_channel,
-    send,
-    sending_seconds,
-)
-from common.broker.topology import EVENTS, LOG
+from common.broker.channel import PublishChannel
+from common.broker.connection import close, connect_plainly
+from common.broker.metrics import BrokerMetrics
+from common.broker.outgoing import Outgoing, PublishRefused, Unroutable, sending_seconds
+from common.broker.publisher import Publisher
+from common.broker.topology import EVENT_LOG, LOG
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
 from common.logs import get_logger
@@ -70,10 +65,10 @@ class NotInLog(BrokerUnavailable):
 class Broadcast:
     """Publishes on the events' exchange; at most half of `LINE_LIMIT` publishes may be under way at once."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, metrics: BrokerMetrics | None = None) -> None:
         self._url = url
         self._name = name
-        self._log = Publisher(url, f"{name} to the log")
+        self._log = Publisher(url, f"{name} to the log", metrics)
         self._line: _Line | None = None
         self._opening = asyncio.Lock()
         self._not_opened: BrokerUnavailable | None = None
@@ -119,6 +114,10 @@ class Broadcast:
             return await self.publish_to_log(message)
         except BrokerUnavailable as error:
             raise NotInLog(str(error)) from error
+
+    async def check(self, queues: Sequence[str] = (), *, seconds: float = 2.0) -> None:
+        """Ask the broker whether it answers and the log and these queues are there; as `Publisher.check`."""
+        await self._log.check([EVENT_LOG, *queues], seconds=seconds)
 
     async def publish_to_log(self, message: Outgoing) -> Heard:
         """Publish past all subscribers: for what they were given before.
@@ -212,10 +211,7 @@ class _Line:
     """One connection, which is thrown away when in doubt."""
 
     connection: AbstractConnection
-    channel: AbstractChannel
-    exchange: AbstractExchange
-    underlay: Underlay
-    """Knows which messages have left and are not confirmed: a call that is made after that comes behind them."""
+    channel: PublishChannel
     unanswered: int = 0
     """Messages whose confirm is not waited for any more."""
     under_way: int = 0
@@ -240,7 +236,7 @@ class _Line:
         self.bytes_under_way += len(message.body)
         self.idle.clear()
         given_up = GIVEN_UP_SECONDS + sending_seconds(len(message.body))
-        confirm = asyncio.create_task(send(self.exchange, message, given_up))
+        confirm = asyncio.create_task(self.channel.publish(message, given_up))
         try:
             yield confirm
         finally:
@@ -268,7 +264,7 @@ class _Line:
             if confirm.done():
                 confirm.result()
                 return True
-            if message.properties["message_id"] in self.underlay.message_id_delivery_tag:
+            if self.channel.has_left(message.message_id or ""):
                 return False
             if monotonic_seconds() > deadline:
                 raise BrokerUnavailable("broker: the connection takes nothing")
@@ -287,7 +283,7 @@ class _Line:
                 raise BrokerUnavailable("broker: the connection does not answer")
             asked, seconds = monotonic_seconds(), ANSWER_SECONDS + sending_seconds(self.bytes_under_way)
             try:
-                await bounded(self.channel.set_qos(prefetch_count=1, timeout=seconds), seconds)
+                await self.channel.answer(seconds)
             except BrokerUnavailable:
                 self._silent = True
                 raise
@@ -304,11 +300,7 @@ class _Line:
 async def _open(url: str, name: str) -> _Line:
     connection = await connect_plainly(url, name)
     try:
-        channel = await bounded(confirming_channel(connection), CONNECT_SECONDS)
-        exchange = await channel.get_exchange(EVENTS, ensure=False)
-        underlay = await channel.get_underlay_channel()
-        assert isinstance(underlay, Underlay)
+        return _Line(connection, await PublishChannel.open(connection))
     except BaseException:
         await close(connection)
         raise
-    return _Line(connection, channel, exchange, underlay)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractRobustConnection
 from aio_pika.exceptions import AMQPError
+from pamqp import decode
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from yarl import URL
 
@@ -32,6 +34,26 @@ BROKER_ERRORS = (AMQPError, OSError, RuntimeError, StopAsyncIteration, TimeoutEr
 """What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection,
 `StopAsyncIteration` for one that ends before it has begun (seen behind a proxy without a server)."""
 
+_MOMENT_BYTES = 8
+_librarys_moment = decode.timestamp
+
+
+def _any_moment(value: bytes) -> tuple[int, datetime]:
+    """A message's `timestamp`; what is beyond the calendar counts as 1970, as any client may send it.
+
+    The library ends the connection over it, and the broker sends the message again on the next one, without end.
+    """
+    try:
+        return _librarys_moment(value)
+    except (ValueError, OverflowError, OSError):
+        if len(value) < _MOMENT_BYTES:
+            raise
+        return _MOMENT_BYTES, datetime.fromtimestamp(0, UTC)
+
+
+decode.METHODS["timestamp"] = _any_moment
+decode.TABLE_MAPPING[b"T"] = _any_moment
+
 
 async def bounded(work: Awaitable[T], seconds: float) -> T:
     """Await an AMQP call for at most `seconds`; every way in which it can fail becomes one error.
@@ -51,6 +73,10 @@ async def bounded(work: Awaitable[T], seconds: float) -> T:
         raise BrokerUnavailable("broker: the connection was lost") from None
     except BROKER_ERRORS as error:
         raise BrokerUnavailable(f"broker: {type(error).__name__}") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise BrokerUnavailable("broker: the connection was closed") from error  # the library throws it without a kind
 
 
 async def connect(url: str, name: str) -> AbstractRobustConnection:

@@ -16,20 +16,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractRobustConnection
 from aio_pika.exceptions import ChannelInvalidStateError
 
+from common import tracing
 from common.broker.connection import BROKER_ERRORS, bounded, close, connect, keep_trying
-from common.broker.publisher import Outgoing, Publisher
+from common.broker.following import ids_of, in_hand
+from common.broker.metrics import BrokerMetrics
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy, jittered
 from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
-from common.clock import monotonic_seconds
+from common.clock import monotonic_seconds, utc_now
 from common.codec import convert, decode, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
-from common.logs import get_logger
+from common.logs import bound, get_logger
 from common.process import done_before, first_of
 from schemas.messages import REGISTRY, Message
 
@@ -49,6 +53,8 @@ class Delivery:
     headers: Mapping[str, Any]
     routing_key: str
     redelivered: bool = False
+    span: tracing.Span | None = field(default=None, compare=False, repr=False)
+    """What handling it is called in its trace; None when tracing is off."""
 
     @property
     def attempt(self) -> int:
@@ -93,6 +99,7 @@ class Consumer:
         *,
         batch: int = 1,
         concurrency: int = 1,
+        metrics: BrokerMetrics | None = None,
     ) -> None:
         self._url = url
         self._queue = queue
@@ -106,6 +113,20 @@ class Consumer:
         self._alone: deque[AbstractIncomingMessage] = deque()
         self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._metrics = metrics or BrokerMetrics()
+        self._channel: AbstractChannel | None = None
+        """Set while its queue is subscribed to."""
+
+    @property
+    def queue(self) -> str:
+        """Which queue it reads."""
+        return self._queue
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the broker gives it messages now."""
+        channel = self._channel
+        return channel is not None and not self._stopping.is_set() and not channel.is_closed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`; then take nothing new, finish what is in hand, and close."""
@@ -125,6 +146,7 @@ class Consumer:
             await asyncio.gather(*workers)
             await asyncio.gather(*self._waiting)
         finally:
+            self._channel = None
             for task in (*workers, *self._waiting):
                 task.cancel()
             await asyncio.gather(*workers, *self._waiting, return_exceptions=True)
@@ -137,6 +159,7 @@ class Consumer:
         # get_queue declares passively: only `gateway setup` creates.
         queue = await keep_trying(lambda: bounded(channel.get_queue(self._queue), CALL_SECONDS), self._queue)
         tag = await keep_trying(lambda: bounded(queue.consume(self._inbox.put), CALL_SECONDS), f"consume {self._queue}")
+        self._channel = channel
         log.info("consumer.started", queue=self._queue)
 
         async def cancel() -> None:
@@ -176,10 +199,13 @@ class Consumer:
 
     async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
         held_since = monotonic_seconds()
+        self._observe_wait(batch)
         while True:
             try:
-                async with asyncio.timeout(HANDLER_SECONDS):
-                    await self._handler([_delivery(message) for message in batch])
+                with self._metrics.handler_seconds.labels(self._queue).time():
+                    async with asyncio.timeout(HANDLER_SECONDS):
+                        with in_hand(self._queue, [_delivery(message) for message in batch]) as deliveries:
+                            await self._handler(deliveries)
             except Unavailable as error:
                 if not await self._hold(batch, error, monotonic_seconds() - held_since):
                     return
@@ -188,6 +214,7 @@ class Consumer:
                 return
             else:
                 await _ack(batch)
+                self._count("acked", len(batch))
                 return
 
     async def _process_failed(self, batch: list[AbstractIncomingMessage], error: Exception) -> None:
@@ -195,15 +222,19 @@ class Consumer:
             for message in batch:
                 await self._process([message])
             return
+        with bound(**ids_of(_delivery(batch[0]))):
+            await self._move_failed(batch[0], error)
+
+    async def _move_failed(self, message: AbstractIncomingMessage, error: Exception) -> None:
         if not isinstance(error, Permanent | Retryable):
             log.error("handler.failed", queue=self._queue, exc_info=error)
-        copy = self._fate(_delivery(batch[0]), error)
+        copy = self._fate(_delivery(message), error)
         if copy.routing_key.endswith(".retry"):
-            later = asyncio.create_task(self._move_later(batch[0], copy))
+            later = asyncio.create_task(self._move_later(message, copy))
             self._waiting.add(later)
             later.add_done_callback(self._waiting.discard)
         else:
-            await self._move(batch[0], copy)
+            await self._move(message, copy)
 
     async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
         """Wait a little before the next try; False when the batch is no longer ours to try."""
@@ -239,11 +270,24 @@ class Consumer:
             await self._publisher.publish(copy)
         except BrokerUnavailable as error:
             log.warning("consumer.copy_failed", queue=self._queue, reason=str(error))
+            self._count("given_back")
             await first_of(asyncio.sleep(1.0), self._stopping.wait())
             await _settle(message.reject(requeue=True))
         else:
             log.info("consumer.moved", queue=self._queue, to=copy.routing_key, reason=copy.headers.get("reason"))
+            self._count("dead" if copy.routing_key == dead_key(self._stage) else "delayed")
             await _settle(message.ack())
+
+    def _count(self, became: str, messages: int = 1) -> None:
+        self._metrics.messages.labels(self._queue, became).inc(messages)
+
+    def _observe_wait(self, batch: Sequence[AbstractIncomingMessage]) -> None:
+        """For people to look at; nothing is decided by what two hosts' clocks say."""
+        now = utc_now()
+        for message in batch:
+            if message.timestamp is not None and not message.redelivered and not _delivery(message).attempt:
+                waited = int(now.timestamp()) - int(message.timestamp.timestamp())
+                self._metrics.wait_seconds.labels(self._queue).observe(max(0, waited))
 
 
 async def _open(connection: AbstractRobustConnection) -> Any:
@@ -282,7 +326,14 @@ async def _settle(settling: Awaitable[None]) -> None:
 
 
 def stage_consumer(
-    url: str, stage: Stage, handler: Handler, publisher: Publisher, retry: RetryPolicy, **limits: int
+    url: str,
+    stage: Stage,
+    handler: Handler,
+    publisher: Publisher,
+    retry: RetryPolicy,
+    *,
+    metrics: BrokerMetrics | None = None,
+    **limits: int,
 ) -> Consumer:
     """The consumer of a stage's work queue."""
-    return Consumer(url, queue_name(stage), stage, handler, publisher, retry, **limits)
+    return Consumer(url, queue_name(stage), stage, handler, publisher, retry, metrics=metrics, **limits)

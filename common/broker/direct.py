@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from aio_pika.abc import AbstractConnection, AbstractExchange
+from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+from msgspec.structs import replace
 
+from common.broker.channel import PublishChannel
 from common.broker.connection import CONNECT_SECONDS, bounded, close, connect_plainly
-from common.broker.publisher import Outgoing, PublishRefused, Unroutable, confirming_channel, send
+from common.broker.outgoing import Outgoing, PublishRefused, Unroutable
 from common.broker.topology import DIRECT
 from common.errors import BrokerUnavailable, Permanent, Retryable
 
@@ -43,10 +45,11 @@ class QueueFull(Retryable):
 class Direct:
     """The way into one queue."""
 
-    def __init__(self, connection: AbstractConnection, exchange: AbstractExchange, queue: str) -> None:
+    def __init__(self, connection: AbstractConnection, channel: PublishChannel, queue: str) -> None:
         self._connection = connection
-        self._exchange = exchange
+        self._channel = channel
         self._queue = queue
+        self._exchange = DIRECT
 
     async def send(self, messages: Sequence[Outgoing]) -> int:
         """Publish them, pipelined, in order → how many, from the first on, are in the queue for sure.
@@ -64,8 +67,8 @@ class Direct:
         return len(messages)
 
     async def _send(self, message: Outgoing) -> None:
-        addressed = replace(message, exchange=DIRECT, routing_key=self._queue)
-        await send(self._exchange, addressed, CONFIRM_SECONDS)
+        addressed = replace(message, exchange=self._exchange, routing_key=self._queue)
+        await self._channel.publish(addressed, CONFIRM_SECONDS)
 
     def _meaning(self, error: BaseException) -> BaseException:
         if isinstance(error, Unroutable):
@@ -118,7 +121,6 @@ async def direct(url: str, queue: str) -> AsyncIterator[Direct]:
     """
     connection = await connect_plainly(url, "sends into a queue")
     try:
-        channel = await bounded(confirming_channel(connection), CONNECT_SECONDS)
-        yield Direct(connection, channel.default_exchange, queue)
+        yield Direct(connection, await PublishChannel.open(connection), queue)
     finally:
         await close(connection)

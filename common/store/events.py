@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from common.broker.publisher import MAX_BODY
+from common import tracing
+from common.broker.outgoing import MAX_BODY
 from common.codec import dumps
 from common.errors import Permanent
 from common.ids import new_id
@@ -34,8 +35,9 @@ async def append_events(
     now = await transaction.now()
     positions = await transaction.numbers(len(events))
     cause_text = None if cause is None else dumps(cause).decode()
+    common = {"cause": cause_text, "traceparent": tracing.current(), "created_at": now}
     rows = [
-        {**_columns(event), "event_id": new_id(), "position": position, "cause": cause_text, "created_at": now}
+        {**_columns(event), "event_id": new_id(), "position": position, **common}
         for event, position in zip(events, positions, strict=True)
     ]
     await transaction.execute(_event.insert(), rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
+from common import tracing
 from common.ids import new_id
 from common.store.engine import Transaction
 from common.store.erasing import erased_among
@@ -19,7 +20,10 @@ _parked = table_of(ParkedRow)
 
 @dataclass(frozen=True)
 class Parked:
-    """Something parked: `body` is the message as it was, `routing_key` where it goes when it is replayed."""
+    """Something parked: `body` is the message as it was, `routing_key` where it goes when it is replayed.
+
+    `traceparent` is the trace that it is of: without one, that of the current span when it is parked.
+    """
 
     queue: str
     reason: str
@@ -30,6 +34,13 @@ class Parked:
     attempts: int
     parked_id: str = ""
     parked_at: datetime | None = None
+    traceparent: str | None = None
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Those of the message that replays it."""
+        trace = {} if self.traceparent is None else {tracing.HEADER: self.traceparent}
+        return {"schema": self.schema_name, "attempt": 0, **trace}
 
 
 async def park(transaction: Transaction, parked: Sequence[Parked]) -> None:
@@ -47,6 +58,7 @@ async def park(transaction: Transaction, parked: Sequence[Parked]) -> None:
             "body": one.body,
             "attempts": one.attempts,
             "parked_at": now,
+            "traceparent": one.traceparent or tracing.current(),
         }
         for one in parked
         if one.connection_id not in erased
@@ -60,6 +72,7 @@ async def list_parked(
     *,
     queue: str | None = None,
     connection_id: int | None = None,
+    reason: str | None = None,
     after: str = "",
     limit: int = 100,
 ) -> list[Parked]:
@@ -69,6 +82,8 @@ async def list_parked(
         query = query.where(_parked.c.queue == queue)
     if connection_id is not None:
         query = query.where(_parked.c.connection_id == connection_id)
+    if reason is not None:
+        query = query.where(_parked.c.reason == reason)
     return [_value(row) for row in await transaction.rows(query)]
 
 

@@ -20,13 +20,15 @@ from schemas.tables import TargetRow, table_of
 
 MARK_CHUNK = 500
 """How many targets of a resync are marked in one transaction: none lasts long enough for anybody to wait."""
+MOST_TRACES = 16
+"""Of one target: who asks more often than that before there is an answer is told by the latest ones."""
 LOCK_CHUNK = 10_000
 """How many targets one statement locks: both databases take some 32,000 values."""
 
 _BELOW = {"locations": "resources", "resources": "rates"}
 
 _target = table_of(TargetRow)
-_SET = ("host", "wanted", "asked", "asked_at", "delivery_id", "priority", "turn", "reason")
+_SET = ("host", "wanted", "asked", "asked_at", "delivery_id", "traceparent", "priority", "turn", "reason")
 _TOLD = PlatformIds.__struct_fields__
 
 
@@ -39,6 +41,8 @@ class Wanted:
     mapping: PlatformIds
     reason: Reason
     delivery_id: str | None = None
+    traces: tuple[str, ...] = ()
+    """The traces that wait for it, the latest first."""
 
 
 async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
@@ -143,7 +147,8 @@ def _by_target(wanted: Iterable[Wanted]) -> dict[tuple[int, str], Wanted]:
     for one in wanted:
         key = (one.connection_id, one.url)
         told = _told(found[key].mapping) if key in found else {}
-        found[key] = replace(one, mapping=PlatformIds(**(told | _told(one.mapping))))
+        traces = (*one.traces, *found[key].traces) if key in found else one.traces
+        found[key] = replace(one, mapping=PlatformIds(**(told | _told(one.mapping))), traces=traces)
     return found
 
 
@@ -171,9 +176,17 @@ def _marked(one: Wanted, known: Any | None, number: int, turns: Turns, now: date
     """The target as the wish leaves it."""
     row = _named(one, known) | _in_line(one, known, turns) | {"wanted": number}
     if one.reason == "webhook":
-        return row | {"asked": number, "asked_at": now, "delivery_id": one.delivery_id}
+        asked_by = {"delivery_id": one.delivery_id, "traceparent": _traces(one, known)}
+        return row | {"asked": number, "asked_at": now, **asked_by}
     asked = 0 if known is None else known.asked
-    return row | {"asked": asked, **{name: getattr(known, name, None) for name in ("asked_at", "delivery_id")}}
+    kept = ("asked_at", "delivery_id", "traceparent")
+    return row | {"asked": asked, **{name: getattr(known, name, None) for name in kept}}
+
+
+def _traces(one: Wanted, known: Any | None) -> str | None:
+    """Its traces, and those that wait for an answer already: one attempt answers them all."""
+    waiting = known.traceparent if known is not None and known.wanted > known.answered else None
+    return " ".join([*one.traces, *(waiting or "").split()][:MOST_TRACES]) or None
 
 
 def _named(one: Wanted, known: Any | None) -> dict[str, Any]:

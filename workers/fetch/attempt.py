@@ -13,6 +13,7 @@ from common.token_pair import unpack
 from workers.fetch.answers import Page, Response, check_status, parse_page
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
+from workers.fetch.metrics import FetchMetrics
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
 
@@ -34,6 +35,7 @@ class Attempt:
         cipher: TokenCipher,
         claim: Claim,
         grant: Grant,
+        metrics: FetchMetrics | None = None,
     ) -> None:
         self._store = store
         self._grants = grants
@@ -41,6 +43,7 @@ class Attempt:
         self._cipher = cipher
         self._claim = claim
         self._grant = grant
+        self._metrics = metrics or FetchMetrics()
         self._began: int | None = claim.started  # the claim itself has paid for the first GET
         self._progress: str | None = None
 
@@ -71,6 +74,7 @@ class Attempt:
             began, response = await self._with_new_token(url)
         check_status(response, utc_now())
         page = parse_page(response, url)
+        self._metrics.pages.inc()
         return page, began, await self._store.number()
 
     async def _call(self, url: str) -> tuple[int, Response]:
@@ -85,15 +89,19 @@ class Attempt:
 
     async def _number(self) -> int:
         began, self._began = self._began, None
+        if began is not None:
+            return began
         waited, pause = 0.0, BUDGET_PAUSE
         while began is None:
             if waited >= BUDGET_SECONDS:
+                self._metrics.budget_denied.inc()
                 raise CallsUnavailable("no share of the calls to the host came free")
             began = await self._store.next_call(self._claim, self._progress)
             self._progress = None
             if began is None:
                 await asyncio.sleep(pause)
                 waited, pause = waited + pause, min(2 * pause, MAX_BUDGET_PAUSE)
+        self._metrics.budget_wait_seconds.observe(waited)
         return began
 
     async def _with_new_token(self, url: str) -> tuple[int, Response]:

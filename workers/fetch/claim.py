@@ -34,6 +34,8 @@ class Claim:
     last_status: int | None
     walk: Walk | None = None
     """Where an earlier attempt's walk over the pages goes on."""
+    traces: tuple[str, ...] = ()
+    """Of the webhooks that it answers, the latest first."""
 
     @property
     def first(self) -> int:

@@ -12,6 +12,7 @@ from common.identity import place_of
 from common.logs import get_logger
 from common.process import pause
 from workers.fetch.claim import Claim, Grant
+from workers.fetch.metrics import FetchMetrics
 from workers.fetch.pacing import cap_of
 from workers.fetch.store.claims import ClaimStore
 
@@ -48,6 +49,7 @@ class ClaimLoop:
         *,
         held: Callable[[], Awaitable[bool]] = _never,
         wind_up_seconds: float = WIND_UP_SECONDS,
+        metrics: FetchMetrics | None = None,
     ) -> None:
         self._targets = targets
         self._fetcher = fetcher
@@ -55,6 +57,7 @@ class ClaimLoop:
         self._concurrency = concurrency
         self._held = held
         self._wind_up_seconds = wind_up_seconds
+        self._metrics = metrics or FetchMetrics()
         self._running: dict[asyncio.Task[None], Claim] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -110,10 +113,13 @@ class ClaimLoop:
     def _start(self, claim: Claim, grant: Grant) -> None:
         task = asyncio.create_task(self._fetch(claim, grant))
         self._running[task] = claim
+        self._metrics.claimed.inc()
+        self._metrics.fetching.set(len(self._running))
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        self._metrics.fetching.set(len(self._running))
         self._wake.set()
 
     async def _fetch(self, claim: Claim, grant: Grant) -> None:

@@ -8,11 +8,13 @@ import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
+from common import tracing
 from common.bodies import read_at_most
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
 from workers.fetch.addresses import PublicResolver, refuse_private_literal
 from workers.fetch.answers import Response
+from workers.fetch.metrics import FetchMetrics, status_class
 
 MAX_PAGE_BYTES = 5 * 1024 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5, sock_connect=5, sock_read=10)
@@ -22,13 +24,20 @@ class SyncarooApi:
     """Syncaroo's API; use as an async context manager."""
 
     def __init__(
-        self, allowed: AllowedHosts, *, allow_private: bool, concurrency: int, proxy: SecretStr | None = None
+        self,
+        allowed: AllowedHosts,
+        *,
+        allow_private: bool,
+        concurrency: int,
+        proxy: SecretStr | None = None,
+        metrics: FetchMetrics | None = None,
     ) -> None:
         self._allowed = allowed
         # A proxy resolves names itself, and may stand inside: where they lead is then for it to judge.
         self._public_only = not allow_private and proxy is None
         self._concurrency = concurrency
         self._proxy = proxy
+        self._metrics = metrics or FetchMetrics()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> SyncarooApi:
@@ -61,8 +70,24 @@ class SyncarooApi:
         if self._public_only:
             refuse_private_literal(target.raw_host or "")
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
+        with tracing.span("GET", "client", tracing.request("GET", target)):
+            return await self._counted(target, headers)
+
+    async def _counted(self, target: URL, headers: dict[str, str]) -> Response:
+        status = 0
+        try:
+            with self._metrics.call_seconds.time():
+                response = await self._get(target, headers)
+            status = response.status
+            return response
+        finally:
+            self._metrics.calls.labels(status_class(status)).inc()
+
+    async def _get(self, target: URL, headers: dict[str, str]) -> Response:
+        assert self._session is not None
         try:
             async with self._session.get(target, headers=headers, allow_redirects=False) as answer:
+                tracing.note({"http.response.status_code": answer.status})
                 return Response(
                     status=answer.status,
                     body=await _read(answer) if answer.status == 200 else b"",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import structlog
+from contextlib import AbstractContextManager
+from typing import Any
 
-from common.broker.publisher import outgoing
+from common import tracing
+from common.broker.outgoing import outgoing
 from common.broker.retry import RetryPolicy, jittered
 from common.clock import utc_now
 from common.crypto import TokenCipher
 from common.errors import GatewayError, StoreUnavailable, UpstreamFailed, UpstreamRefused
 from common.identity import place_of
-from common.logs import get_logger
+from common.logs import bound, get_logger
 from schemas.messages import ItemGone
 from workers.fetch.attempt import Attempt
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.client import SyncarooApi
+from workers.fetch.metrics import FetchMetrics
 from workers.fetch.store.grants import GrantStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.store.suspects import Judged, SuspectStore
@@ -37,6 +40,7 @@ class Fetcher:
         publisher: Publishes,
         cipher: TokenCipher,
         retry: RetryPolicy,
+        metrics: FetchMetrics | None = None,
     ) -> None:
         self._store = store
         self._suspects = suspects
@@ -45,6 +49,7 @@ class Fetcher:
         self._publisher = publisher
         self._cipher = cipher
         self._retry = retry
+        self._metrics = metrics or FetchMetrics()
 
     async def fetch(self, claim: Claim, grant: Grant) -> None:
         """Never raises for what Syncaroo or the broker does; a bug of ours is tried again like a failure of theirs.
@@ -52,9 +57,9 @@ class Fetcher:
         Raises:
             StoreUnavailable: the store is away; the lease runs out by itself.
         """
-        attempt = Attempt(self._store, self._grants, self._api, self._cipher, claim, grant)
+        attempt = Attempt(self._store, self._grants, self._api, self._cipher, claim, grant, self._metrics)
         walking = Walking(self._store, self._publisher, attempt, claim)
-        with structlog.contextvars.bound_contextvars(connection_id=claim.connection_id, delivery_id=claim.delivery_id):
+        with bound(**_ids(claim)), _span(claim):
             try:
                 await self._drive(claim, walking)
             except StoreUnavailable:
@@ -80,6 +85,8 @@ class Fetcher:
         judged = await self._suspects.judge(claim, walk.seen_ids) if walk.complete else Judged()
         await self._tell(claim, judged, 200)
         await self._store.answered(claim, 200, pages=walk.pages, odd=walk.anomalies)
+        self._count("answered")
+        tracing.note({"gateway.outcome": "answered", "gateway.pages": walk.pages})
         log.info(
             "fetch.answered",
             path=place_of(claim.url).path,
@@ -102,6 +109,8 @@ class Fetcher:
         else:
             await self._tell(claim, await self._suspects.judge_missing(claim), error.status)
         await self._store.answered(claim, error.status)
+        self._count("gone")
+        tracing.note({"gateway.outcome": "gone", "http.response.status_code": error.status})
 
     async def _tell(self, claim: Claim, judged: Judged, status: int) -> None:
         for listing_id in judged.gone:
@@ -125,16 +134,49 @@ class Fetcher:
 
     async def _put_off(self, claim: Claim, off: PutOff, reason: str, progress: str | None) -> None:
         wait = max(jittered(off.delay), off.at_least)
+        tracing.note({"gateway.outcome": "put_off", "http.response.status_code": off.status or None})
         log.info("fetch.put_off", status=off.status, reason=reason, attempt=claim.attempts, wait=wait)
         if off.block:
+            self._metrics.backoffs.inc()
             await self._store.block_host(claim.host, off.block)
         await self._store.put_off(claim, wait, reason, status=off.status, counts=off.counts, walk=progress)
+        self._count("put_off")
 
     async def _give_up(self, claim: Claim, reason: str, status: int) -> None:
         """Park what a webhook still waits for. A resync only asked again: the next one will, too."""
+        outcome = "parked" if claim.answers_webhook else "gave_up"
+        tracing.note(
+            {"gateway.outcome": outcome, "gateway.reason": reason, "http.response.status_code": status or None}
+        )
         if not claim.answers_webhook:
             log.info("fetch.gave_up", reason=reason, status=status, path=place_of(claim.url).path)
             await self._store.gave_up(claim, reason, status)
+            self._count("gave_up")
             return
         log.warning("fetch.parked", reason=reason, status=status, path=place_of(claim.url).path)
         await self._store.park(claim, reason, status=status)
+        self._count("parked")
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.fetches.labels(outcome).inc()
+
+
+def _ids(claim: Claim) -> dict[str, Any]:
+    """What log lines about the claim carry."""
+    ids = {"connection_id": claim.connection_id, "delivery_id": claim.delivery_id}
+    return {name: value for name, value in ids.items() if value is not None}
+
+
+def _span(claim: Claim) -> AbstractContextManager[None]:
+    """In the latest webhook's trace, with links to the others that it answers; a resync's is a trace of its own."""
+    attributes: tracing.Attributes = {
+        "gateway.connection_id": claim.connection_id,
+        "gateway.delivery_id": claim.delivery_id,
+        "gateway.reason_asked": claim.reason,
+        "gateway.attempt": claim.attempts,
+        "gateway.second_look": claim.second_look,
+        "server.address": claim.host,
+        "url.path": place_of(claim.url).path,
+    }
+    latest = claim.traces[0] if claim.traces else None
+    return tracing.span("fetch", attributes=attributes, parent=latest, links=claim.traces[1:])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from common import tracing
 from common.broker.consumer import Delivery
-from common.broker.publisher import Publisher, outgoing, outgoing_dead
+from common.broker.following import followed
+from common.broker.outgoing import outgoing, outgoing_dead
+from common.broker.publisher import Publisher
 from common.errors import Permanent
 from common.logs import get_logger
 from common.urls import AllowedHosts
@@ -36,33 +39,37 @@ class MarkHandler:
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
         messages = [delivery.message() for delivery in deliveries]
         webhooks: list[WebhookReceived] = []
+        traces: dict[str, str] = {}
         missed: set[int] = set()
-        for message in messages:
-            match message:
-                case WebhookReceived(action="unmapped"):
-                    # Numbers are given in the order of arrival: a webhook before it must not count as a later one.
-                    await self._mark(webhooks)
-                    webhooks = []
-                    await self._unmap(message)
-                case WebhookReceived():
-                    self._allowed.check(message.url)  # a replayed one may still be forbidden
-                    webhooks.append(message)
-                case ResyncWanted(connection_id=connection_id, location_id=None, reason="resync"):
-                    missed.add(connection_id)  # many targets: marked apart, so that no webhook waits behind them
-                case ResyncWanted():
-                    found = await self._store.mark_known(message)
-                    log.info("resync.wanted", connection_id=message.connection_id, targets=found)
-                case UnusableWebhook():
-                    await self._publisher.publish(outgoing_dead(message, "fetch", "unusable_webhook"))
-                case _:
-                    raise Permanent("unreadable_message", "not for this queue")
-        await self._mark(webhooks)
+        for delivery, message in zip(deliveries, messages, strict=True):
+            with followed(delivery):
+                match message:
+                    case WebhookReceived(action="unmapped"):
+                        # Numbers are given in the order of arrival: a webhook before it must not count as a later one.
+                        await self._mark(webhooks, traces)
+                        webhooks = []
+                        await self._unmap(message)
+                    case WebhookReceived():
+                        self._allowed.check(message.url)  # a replayed one may still be forbidden
+                        webhooks.append(message)
+                        if trace := tracing.current():
+                            traces[message.delivery_id] = trace
+                        log.debug("webhook.taken_up")
+                    case ResyncWanted(connection_id=connection_id, location_id=None, reason="resync"):
+                        missed.add(connection_id)  # many targets: marked apart, so that no webhook waits behind them
+                    case ResyncWanted():
+                        log.info("resync.wanted", targets=await self._store.mark_known(message))
+                    case UnusableWebhook():
+                        await self._publisher.publish(outgoing_dead(message, "fetch", "unusable_webhook"))
+                    case _:
+                        raise Permanent("unreadable_message", "not for this queue")
+        await self._mark(webhooks, traces)
         await self._miss(missed)
         self._wake()
 
-    async def _mark(self, webhooks: Sequence[WebhookReceived]) -> None:
+    async def _mark(self, webhooks: Sequence[WebhookReceived], traces: Mapping[str, str]) -> None:
         if webhooks:
-            await self._store.mark(webhooks)
+            await self._store.mark(webhooks, traces)
 
     async def _miss(self, connections: Collection[int]) -> None:
         if connections:

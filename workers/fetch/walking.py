@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Protocol
 
-from common.broker.publisher import MAX_BODY, Outgoing, outgoing
+from common.broker.outgoing import MAX_BODY, Outgoing, outgoing
 from common.clock import utc_now
 from common.errors import UpstreamFailed, UpstreamRefused
 from common.identity import place_of

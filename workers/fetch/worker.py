@@ -32,6 +32,7 @@ from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.client import SyncarooApi
 from workers.fetch.fetching import Fetcher
 from workers.fetch.handler import MarkHandler
+from workers.fetch.metrics import FetchMetrics
 from workers.fetch.resync import Rereading
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
@@ -39,6 +40,7 @@ from workers.fetch.store.marks import MarkStore
 from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.store.resyncs import ResyncStore
 from workers.fetch.store.suspects import SuspectStore
+from workers.monitor import Monitor
 
 SECTIONS = (
     BrokerSettings,
@@ -67,18 +69,21 @@ def build(
     reconcile: ReconcileSettings,
     retry_settings: RetrySettings,
     egress: EgressSettings,
+    monitor: Monitor | None = None,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
     url = broker.amqp_url.get_secret_value()
     retry = RetryPolicy(retry_settings.retry_delays, retry_settings.retry_for)
     allowed = AllowedHosts(syncaroo.syncaroo_api_hosts, syncaroo.syncaroo_allow_http)
+    monitor = monitor or Monitor()
+    stage, metrics = monitor.stage("fetch"), FetchMetrics(monitor.registry)
 
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
-        publisher = Publisher(url, "fetch publishes")
+        publisher = Publisher(url, "fetch publishes", monitor.broker)
         owner = new_id()
         wake = asyncio.Event()
-        api = _api(allowed, syncaroo, fetch, egress)
+        api = _api(allowed, syncaroo, fetch, egress, metrics)
         publisher.start()
         try:
             async with api:
@@ -88,16 +93,20 @@ def build(
                 claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
                 outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
                 suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
-                fetcher = Fetcher(outcomes, suspects, GrantStore(store), api, publisher, cipher, retry)
+                fetcher = Fetcher(outcomes, suspects, GrantStore(store), api, publisher, cipher, retry, metrics)
                 backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
                 rereading = Rereading(ResyncStore(store), resync, wake.set)
                 mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set, rereading.look)
+                claiming = ClaimLoop(
+                    claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.pausing, metrics=metrics
+                )
+                consumers = [
+                    stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH, metrics=monitor.broker),
+                    parking_consumer(url, "fetch", store, publisher, retry, monitor.broker),
+                ]
+                stage.begins(store, publisher, consumers)
                 await until_stopped(
-                    stop,
-                    stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH).run(stop),
-                    parking_consumer(url, "fetch", store, publisher, retry).run(stop),
-                    rereading.run(stop),
-                    ClaimLoop(claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.pausing).run(stop),
+                    stop, *(one.run(stop) for one in consumers), rereading.run(stop), claiming.run(stop)
                 )
         finally:
             await publisher.close()
@@ -107,11 +116,16 @@ def build(
 
 
 def _api(
-    allowed: AllowedHosts, syncaroo: SyncarooSettings, fetch: FetchSettings, egress: EgressSettings
+    allowed: AllowedHosts,
+    syncaroo: SyncarooSettings,
+    fetch: FetchSettings,
+    egress: EgressSettings,
+    metrics: FetchMetrics,
 ) -> SyncarooApi:
     return SyncarooApi(
         allowed,
         allow_private=syncaroo.syncaroo_allow_http,
         concurrency=fetch.fetch_concurrency,
         proxy=egress.egress_proxy,
+        metrics=metrics,
     )

@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 
-import structlog
-
 from common.broker.consumer import Delivery
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
@@ -60,7 +58,7 @@ class ReconcileHandler:
                     outcomes = await self._unmapped(message)
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
-            await self._tell(message.connection_id, outcomes)
+            await self._tell(outcomes)
 
     async def _page(self, page: PageFetched) -> dict[str, Outcome]:
         good, bad = _sorted_items(page)
@@ -112,12 +110,11 @@ class ReconcileHandler:
             None,
         )
 
-    async def _tell(self, connection_id: int, outcomes: dict[str, Outcome]) -> None:
+    async def _tell(self, outcomes: dict[str, Outcome]) -> None:
         told = [outcome for outcome in outcomes.values() if outcome.change or outcome.held]
-        with structlog.contextvars.bound_contextvars(connection_id=connection_id):
-            for outcome in told:
-                _log(outcome)
-            await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
+        for outcome in told:
+            _log(outcome)
+        await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
         if told:
             await self._wake_relay()
 
@@ -130,7 +127,7 @@ class ReconcileHandler:
             if member := volatile_member(changes):
                 log.warning(
                     "listing.volatile",
-                    listing_id=listing.listing_id,
+                    **_names(listing),
                     kind=listing.attribute_type,
                     member=member,
                     hint="if it does not matter to anybody, name it in IGNORED_FIELDS",
@@ -140,9 +137,15 @@ class ReconcileHandler:
 def _log(outcome: Outcome) -> None:
     listing = outcome.listing
     if outcome.held:
-        log.warning("listing.held", listing_id=listing.listing_id)
+        log.warning("listing.held", **_names(listing))
     else:
-        log.info("listing.changed", listing_id=listing.listing_id, change=outcome.change, version=listing.version)
+        log.info("listing.changed", **_names(listing), change=outcome.change, version=listing.version)
+
+
+def _names(listing: Listing) -> dict[str, str]:
+    """Of a listing, for log lines; `listing` is the subject of its events."""
+    subject = f"{listing.connection_id}/{listing.attribute_type}/{listing.item_id}"
+    return {"listing_id": listing.listing_id, "listing": subject}
 
 
 def _sorted_items(page: PageFetched) -> tuple[list[Json], list[Json]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from common import tracing
 from common.broker.broadcast import LINE_LIMIT, Heard, NotInLog
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable, StoreUnavailable
-from common.logs import get_logger
+from common.logs import bound, get_logger
 from common.process import first_of, pause
 from common.store.leader import Leadership
-from workers.relay.rules import PendingEvent, Window, on_the_wire
+from workers.relay.metrics import RelayMetrics
+from workers.relay.rules import PendingEvent, Window, ids_of, on_the_wire
 from workers.relay.store.events import EventStore
 
 IN_FLIGHT = LINE_LIMIT // 2
@@ -101,6 +104,7 @@ class Parts:
     source: str
     signal: Signal = field(default_factory=Signal)
     past: PastSubscribers = field(default_factory=PastSubscribers)
+    metrics: RelayMetrics = field(default_factory=RelayMetrics)
 
 
 class Relay:
@@ -115,7 +119,8 @@ class Relay:
             while not stop.is_set():
                 try:
                     if await self._parts.leadership.held():
-                        await Shift(self._parts).run(stop)
+                        with self._parts.metrics.leads.track_inprogress():
+                            await Shift(self._parts).run(stop)
                 except StoreUnavailable as error:
                     log.warning("relay.waiting", reason=str(error))
                 await pause(stop, AWAY_SECONDS)
@@ -195,22 +200,31 @@ class Shift:
             task.add_done_callback(self._under_way.discard)
 
     async def _publish(self, event: PendingEvent) -> None:
+        with bound(**ids_of(event)), _span(event):
+            await self._publish_followed(event)
+
+    async def _publish_followed(self, event: PendingEvent) -> None:
         try:
             heard = await self._publish_once(event)
         except BrokerUnavailable as error:
             if isinstance(error, NotInLog):
                 self._given.add(event.event_id)
             self._window.put_back(event)
+            tracing.note({"gateway.outcome": "waits_for_broker"})
             self._wait_for_broker(error)
         except Exception:
             # A bug, or a row of a later release: the others go on, and this listing is tried again in the next term.
             log.exception("relay.failed", event_id=event.event_id, type=event.type, subject=event.subject)
+            tracing.note({"gateway.outcome": "failed"})
             self._window.pass_by(event)
         else:
             self._in_trouble = False
             self._given.discard(event.event_id)
             self._window.has_left(event)
             self._parts.past.count(heard)
+            self._parts.metrics.events.labels(event.type, heard.value).inc()
+            tracing.note({"gateway.outcome": f"heard_by_{heard.value}"})
+            log.debug("relay.sent", event_id=event.event_id, type=event.type)
         finally:
             self._parts.signal.wake()
 
@@ -238,7 +252,7 @@ class Shift:
         await asyncio.sleep(gather)
         events = list(self._window.left)
         try:
-            await self._parts.store.published(events)
+            self._parts.metrics.observe(await self._parts.store.published(events))
         except StoreUnavailable as error:
             log.warning("relay.waiting", reason=str(error))
             await asyncio.sleep(AWAY_SECONDS)  # they stay in the window: nothing is published again for it
@@ -258,3 +272,15 @@ class Shift:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._window.left:
             await self._mark_all(gather=0)
+
+
+def _span(event: PendingEvent) -> AbstractContextManager[None]:
+    if not tracing.is_on():
+        return nullcontext()
+    attributes: tracing.Attributes = {
+        "gateway.event_id": event.event_id,
+        "gateway.event_type": event.type,
+        "gateway.listing": event.subject if event.listing_id else None,
+        **{f"gateway.{name}": value for name, value in ids_of(event).items() if name != "listing"},
+    }
+    return tracing.span("relay", attributes=attributes, parent=event.traceparent)

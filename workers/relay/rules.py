@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.broker.topology import EVENTS
 from common.codec import decode, dumps
+from common.errors import BadJson
 from schemas.events import CloudEvent, dataschema
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -37,6 +39,18 @@ class PendingEvent:
     data: str
     headers: str
     created_at: datetime
+    cause: str | None = None
+    """JSON: the attempt that led to it."""
+    traceparent: str | None = None
+    """The trace that it is of."""
+
+
+class Cause(msgspec.Struct, frozen=True, rename="camel"):
+    """Of an event's cause, what tells its webhook."""
+
+    url: str
+    asked: int = 0
+    delivery_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,5 +209,38 @@ def on_the_wire(event: PendingEvent, source: str) -> Outgoing:
         exchange=EVENTS,
         body=dumps(body),
         headers=decode(event.headers.encode(), dict[str, str]),
-        properties={"content_type": CONTENT_TYPE, "message_id": event.event_id, "type": event.type},
+        content_type=CONTENT_TYPE,
+        message_id=event.event_id,
+        type=event.type,
     )
+
+
+def webhook_of(event: PendingEvent) -> tuple[int, str, int] | None:
+    """Which webhook led to the event: connection, URL and number; None: none did, or it does not say."""
+    if event.cause is None:
+        return None
+    try:
+        cause = decode(event.cause.encode(), Cause)
+    except BadJson:
+        return None  # of another kind: no answer led to it
+    return None if cause.delivery_id is None else (event.connection_id, cause.url, cause.asked)
+
+
+class _Caused(msgspec.Struct, frozen=True, rename="camel"):
+    """Of an event's data, which webhook it answers."""
+
+    delivery_id: str | None = None
+
+
+def ids_of(event: PendingEvent) -> dict[str, Any]:
+    """What log lines and traces say of an event: which connection, which listing, which webhook."""
+    try:
+        delivery_id = decode(event.data.encode(), _Caused).delivery_id
+    except BadJson:  # of a later release, perhaps; that it can leave or not is not judged here
+        delivery_id = None
+    ids = {
+        "connection_id": event.connection_id or None,
+        "delivery_id": delivery_id,
+        "listing": event.subject if event.listing_id else None,
+    }
+    return {name: value for name, value in ids.items() if value is not None}

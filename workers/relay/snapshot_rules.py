@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.codec import dumps
 from common.errors import Permanent
 from common.identity import NOUNS, plural
@@ -98,6 +97,4 @@ def _event(event: EventData, request: SnapshotRequested, at: datetime, source: s
         headers=dumps(headers_of(event)).decode(),
         created_at=at,
     )
-    message = on_the_wire(row, source)
-    more: dict[str, Any] = {"correlation_id": request.snapshot_id}
-    return replace(message, properties={**message.properties, **more})
+    return replace(on_the_wire(row, source), correlation_id=request.snapshot_id)

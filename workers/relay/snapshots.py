@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.broker.consumer import Delivery
-from common.broker.publisher import Outgoing, Publisher, outgoing
+from common.broker.outgoing import Outgoing, outgoing
+from common.broker.publisher import Publisher
 from common.clock import monotonic_seconds
 from common.errors import Permanent, Retryable
 from common.logs import get_logger

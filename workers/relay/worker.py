@@ -21,8 +21,10 @@ from common.store.engine import Store
 from common.store.erasing import ErasureStore
 from common.store.leader import Leadership
 from common.store.setup import facts_of, wait_for_store
+from workers.monitor import Monitor
 from workers.relay.erasing import Erasing
 from workers.relay.handler import Parts, Relay
+from workers.relay.metrics import RelayMetrics
 from workers.relay.pruning import Pruning
 from workers.relay.requests import serve_requests
 from workers.relay.store.events import EventStore
@@ -38,24 +40,28 @@ def build(
     site: SiteSettings,
     syncaroo: SyncarooSettings,
     history: HistorySettings,
+    monitor: Monitor | None = None,
 ) -> Run:
     """The worker, ready to run until it is stopped."""
     work_url = broker.amqp_url.get_secret_value()
     events_url = events.url(broker)
+    monitor = monitor or Monitor()
+    stage, metrics = monitor.stage("relay"), RelayMetrics(monitor.registry)
 
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
-        broadcast = Broadcast(events_url, "relay publishes")
+        broadcast = Broadcast(events_url, "relay publishes", monitor.broker)
         broadcast.start()
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo))):
                 return
-            parts = Parts(EventStore(store), broadcast, Leadership(store, "relay"), site.source)
+            parts = Parts(EventStore(store), broadcast, Leadership(store, "relay"), site.source, metrics=metrics)
             keep = timedelta(days=history.listing_history_days)
             pruning = Pruning(HistoryStore(store, keep), Leadership(store, "history"))
             pokes = listen(work_url, RELAY_POKE, parts.signal.poke, stop)
             requests = serve_requests(events_url, store, site.source, stop)
             erasing = Erasing(ErasureStore(store))
+            stage.begins(store, broadcast)
             await until_stopped(stop, Relay(parts).run(stop), pokes, pruning.run(stop), erasing.run(stop), requests)
         finally:
             await broadcast.close()

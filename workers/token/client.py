@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import aiohttp
 from pydantic import SecretStr
+from yarl import URL
 
+from common import tracing
 from common.bodies import read_at_most
 from workers.token.rules import NoReply, Reply
 
@@ -82,6 +84,16 @@ class TokenClient:
             await asyncio.gather(asking, return_exceptions=True)
 
     async def _asked(self, form: Mapping[str, str]) -> Reply | NoReply:
+        with tracing.span("POST", "client", tracing.request("POST", URL(self._url))):
+            reply = await self._asked_once(form)
+            match reply:
+                case Reply(status=status):
+                    tracing.note({"http.response.status_code": status})
+                case NoReply(kind):
+                    tracing.note({"error.type": kind})
+            return reply
+
+    async def _asked_once(self, form: Mapping[str, str]) -> Reply | NoReply:
         try:
             async with self._session() as session, session.post(self._url, data=form, allow_redirects=False) as answer:
                 return Reply(answer.status, await read_at_most(answer, LARGEST_ANSWER) or b"")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from common.broker.publisher import Outgoing, outgoing
+from common.broker.outgoing import Outgoing, outgoing
 from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable

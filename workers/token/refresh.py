@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from common import tracing
 from common.broker.retry import RetryPolicy, jittered
 from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
@@ -14,6 +15,7 @@ from common.logs import get_logger
 from common.process import first_of, pause
 from common.token_pair import Pair, unpack
 from workers.token.keeping import PairKeeper, written
+from workers.token.metrics import TokenMetrics
 from workers.token.rules import LEASE, Look, NoReply, Obtained, Refused, Reply, Unknown, Watch, classify
 from workers.token.store import Claim, GrantStore
 
@@ -54,6 +56,7 @@ class Refresher:
         *,
         pace: Pace | None = None,
         clock: Monotonic = monotonic_seconds,
+        metrics: TokenMetrics | None = None,
     ) -> None:
         self._store = store
         self._client = client
@@ -62,6 +65,7 @@ class Refresher:
         self._retry = retry
         self._pace = pace or Pace()
         self._clock = clock
+        self._metrics = metrics or TokenMetrics()
         self._watch = Watch()
         self._steady_since: float | None = None
         self._reminded_at = float("-inf")
@@ -97,6 +101,7 @@ class Refresher:
             StoreUnavailable: whatever was not written is made up for: the lease runs out.
         """
         look = await self._store.look()
+        self._metrics.show(look)
         if self._steady_since is None:
             self._steady_since = self._clock()
         if not self._watch.is_due(look, self._clock()) or not self._may_take_over(look):
@@ -107,7 +112,8 @@ class Refresher:
         began = self._clock()
         claim = await self._store.claim_refresh(look)
         if claim is not None:
-            await self._present(claim, pair, began)
+            with tracing.span("refresh", attributes={"gateway.attempt": claim.look.attempts}):
+                await self._present(claim, pair, began)
 
     async def _present(self, claim: Claim, pair: Pair, leased_at: float) -> None:
         asked_at = self._clock()
@@ -118,11 +124,18 @@ class Refresher:
         reply = await self._client.refresh(pair.refresh_token)
         match classify(reply):
             case Obtained() as obtained:
+                self._tell("renewed")
                 await self._keeper.keep(claim, obtained, asked_at)
             case Refused(detail):
+                self._tell("refused")
                 await self._lose(claim, detail)
             case Unknown() as unknown:
+                self._tell("unknown")
                 await self._put_off(claim, unknown)
+
+    def _tell(self, outcome: str) -> None:
+        self._metrics.refreshes.labels(outcome).inc()
+        tracing.note({"gateway.outcome": outcome})
 
     async def _lose(self, claim: Claim, detail: str) -> None:
         if await written(lambda: self._store.lose(claim, detail)):

@@ -23,9 +23,11 @@ from common.settings import (
 )
 from common.store.engine import Store
 from common.store.setup import facts_of, wait_for_store
+from workers.monitor import Monitor
 from workers.token.client import TokenClient
 from workers.token.handler import TokenHandler
 from workers.token.keeping import PairKeeper
+from workers.token.metrics import TokenMetrics
 from workers.token.refresh import Refresher
 from workers.token.store import GrantStore
 
@@ -53,6 +55,7 @@ def build(
     ourselves: ClientSettings,
     retry_settings: RetrySettings,
     egress: EgressSettings,
+    monitor: Monitor | None = None,
 ) -> Run:
     """The worker, ready to run until it is stopped.
 
@@ -66,6 +69,8 @@ def build(
     url = broker.amqp_url.get_secret_value()
     retry = RetryPolicy(retry_settings.retry_delays, retry_settings.retry_for)
     cipher = TokenCipher(keys.clear())
+    monitor = monitor or Monitor()
+    stage, metrics = monitor.stage("token"), TokenMetrics(monitor.registry)
     client = TokenClient(
         base_url=syncaroo.syncaroo_base_url,
         client_id=ourselves.syncaroo_client_id,
@@ -76,7 +81,7 @@ def build(
 
     async def run(stop: asyncio.Event) -> None:
         store = Store(store_settings.database_url.get_secret_value())
-        publisher = Publisher(url, "token publishes")
+        publisher = Publisher(url, "token publishes", monitor.broker)
         grants = GrantStore(store)
         keeper = PairKeeper(grants, publisher, cipher)
         publisher.start()
@@ -84,12 +89,15 @@ def build(
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo), cipher)):
                 return
             handler = TokenHandler(grants, client, keeper, cipher, retry)
-            await until_stopped(
-                stop,
-                stage_consumer(url, "token", handler, publisher, retry, concurrency=CONCURRENCY).run(stop),
-                parking_consumer(url, "token", store, publisher, retry).run(stop),
-                Refresher(grants, client, keeper, cipher, retry).run(stop),
-            )
+            refresher = Refresher(grants, client, keeper, cipher, retry, metrics=metrics)
+            consumers = [
+                stage_consumer(
+                    url, "token", handler, publisher, retry, concurrency=CONCURRENCY, metrics=monitor.broker
+                ),
+                parking_consumer(url, "token", store, publisher, retry, monitor.broker),
+            ]
+            stage.begins(store, publisher, consumers)
+            await until_stopped(stop, *(one.run(stop) for one in consumers), refresher.run(stop))
         finally:
             await publisher.close()
             await store.close()

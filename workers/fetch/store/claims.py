@@ -175,6 +175,7 @@ def _claim(row: Any, started: int, second_look: bool, now: datetime) -> Claim:
         mapping=PlatformIds(**{name: getattr(row, name) for name in PlatformIds.__struct_fields__}),
         reason="webhook" if by_webhook else row.reason,
         delivery_id=row.delivery_id if by_webhook else None,
+        traces=tuple((row.traceparent or "").split()) if by_webhook else (),
         started=started,
         asked=row.asked,
         attempts=row.attempts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from common.store.engine import Store
 from common.store.targets import Wanted, want, want_known
@@ -16,9 +16,9 @@ class MarkStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def mark(self, webhooks: Sequence[WebhookReceived]) -> None:
-        """Make the targets of a batch of webhooks wanted, in one transaction."""
-        wanted = [Wanted(one.connection_id, one.url, one.mapping, "webhook", one.delivery_id) for one in webhooks]
+    async def mark(self, webhooks: Sequence[WebhookReceived], traces: Mapping[str, str] | None = None) -> None:
+        """Make the targets of a batch of webhooks wanted, in one transaction; `traces`: theirs, by `delivery_id`."""
+        wanted = [_wanted(one, (traces or {}).get(one.delivery_id)) for one in webhooks]
         async with self._store.transaction() as transaction:
             await hear(transaction, {one.connection_id for one in webhooks})
             await want(transaction, wanted)
@@ -37,3 +37,8 @@ class MarkStore:
         async with self._store.transaction() as transaction:
             await hear(transaction, {webhook.connection_id})
             return await transaction.number()
+
+
+def _wanted(one: WebhookReceived, trace: str | None) -> Wanted:
+    traces = () if trace is None else (trace,)
+    return Wanted(one.connection_id, one.url, one.mapping, "webhook", one.delivery_id, traces)

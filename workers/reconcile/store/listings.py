@@ -23,6 +23,7 @@ from common.store.targets import Wanted, collections_below, know, look_again, wa
 from schemas.events import EventData
 from schemas.messages import PlatformIds, Source
 from schemas.tables import EventRow, ListingRow, table_of
+from workers.reconcile.metrics import ReconcileMetrics
 from workers.reconcile.rules import Listing, Outcome
 from workers.reconcile.store.suspects import brake, known_suspects, settle, suspect_children
 from workers.reconcile.volatile import IN_A_ROW
@@ -52,8 +53,9 @@ class Changed(msgspec.Struct, frozen=True, rename="camel"):
 class ListingStore:
     """The reconcile worker's view of the store."""
 
-    def __init__(self, store: Store, *, delete_brake: float) -> None:
+    def __init__(self, store: Store, *, delete_brake: float, metrics: ReconcileMetrics | None = None) -> None:
         self._store = store
+        self._metrics = metrics or ReconcileMetrics()
         self._brake = delete_brake
 
     async def apply(
@@ -71,6 +73,19 @@ class ListingStore:
         themselves. Without a `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
         Of an erased user's connection nothing is written.
         """
+        with self._metrics.transaction_seconds.time():
+            outcomes = await self._apply(candidates, tell, source, second_look, bad)
+        self._metrics.count(outcomes.values())
+        return outcomes
+
+    async def _apply(
+        self,
+        candidates: Mapping[str, tuple[Listing, Decide]],
+        tell: Tell,
+        source: Source | None,
+        second_look: SecondLook | None,
+        bad: Sequence[Parked],
+    ) -> dict[str, Outcome]:
         async with self._store.transaction() as transaction:
             if await erased_among(transaction, {listing.connection_id for listing, _ in candidates.values()}):
                 return {}

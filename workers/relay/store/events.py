@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, or_, select, tuple_, update
 
-from common.store.engine import Store
+from common.store.engine import Store, Transaction
 from common.store.erasing import is_being_erased
 from schemas.events import ConnectionChanged
-from schemas.tables import EventRow, table_of
-from workers.relay.rules import PendingEvent, Waiting
+from schemas.tables import EventRow, TargetRow, table_of
+from workers.relay.metrics import Lag
+from workers.relay.rules import PendingEvent, Waiting, webhook_of
 from workers.relay.store.pages import size_of
 
 _event = table_of(EventRow)
+_target = table_of(TargetRow)
 _lane = func.coalesce(_event.c.listing_id, _event.c.type + " " + _event.c.subject)
 """`workers.relay.rules.order_key`, for the database."""
 _may_leave = and_(
@@ -47,8 +50,12 @@ class EventStore:
             rows = await transaction.rows(query.order_by(_event.c.position))
         return [PendingEvent(**row._mapping) for row in rows]
 
-    async def published(self, events: Sequence[PendingEvent]) -> None:
-        """Mark events that the broker has confirmed."""
+    async def published(self, events: Sequence[PendingEvent]) -> list[Lag]:
+        """Mark events that the broker has confirmed → how long each took.
+
+        From its webhook on: only where the webhook that the event answers is still the latest of its target; the time
+        of an earlier one is not kept.
+        """
         statement = (
             update(_event)
             .where(_event.c.connection_id == bindparam("key_connection"), _event.c.event_id == bindparam("key_id"))
@@ -58,3 +65,25 @@ class EventStore:
             now = await transaction.now()
             keys = [{"key_connection": one.connection_id, "key_id": one.event_id, "at": now} for one in events]
             await transaction.execute(statement, keys)
+            asked_at = await _asked_at(transaction, events)
+        return [Lag(_seconds(now, one.created_at), _since(now, asked_at.get(one.event_id))) for one in events]
+
+
+async def _asked_at(transaction: Transaction, events: Sequence[PendingEvent]) -> dict[str, datetime]:
+    """By event, when its webhook was taken up."""
+    causes = {one.event_id: webhook for one in events if (webhook := webhook_of(one))}
+    if not causes:
+        return {}
+    key = tuple_(_target.c.connection_id, _target.c.url)
+    query = select(_target.c.connection_id, _target.c.url, _target.c.asked, _target.c.asked_at)
+    rows = await transaction.rows(query.where(key.in_(sorted({cause[:2] for cause in causes.values()}))))
+    known = {tuple(row[:3]): row.asked_at for row in rows if row.asked_at is not None}
+    return {event_id: known[cause] for event_id, cause in causes.items() if cause in known}
+
+
+def _since(now: datetime, moment: datetime | None) -> float | None:
+    return None if moment is None else _seconds(now, moment)
+
+
+def _seconds(now: datetime, moment: datetime) -> float:
+    return max(0.0, (now - moment).total_seconds())

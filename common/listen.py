@@ -1,0 +1,101 @@
+"""Serving applications on ports: bounded in time, and ended without cutting anybody off (RELIABILITY A1, A7, A8)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from common.errors import SettingsError
+from common.logs import get_logger
+from common.process import pause
+
+KEEPALIVE_SECONDS = 15.0
+LINGER_SECONDS = 5.0
+FINISH_SECONDS = 8.0
+SILENT_SECONDS = 8.0
+SWEEP_SECONDS = 1.0
+BACKLOG = 1024
+
+log = get_logger(__name__)
+
+
+class NotTheirs(logging.Filter):
+    """Drops what is the client's fault: aiohttp tells each malformed request as an error, with what was sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log = logging.getLogger("http")
+_http_log.addFilter(NotTheirs())
+
+
+class Listener:
+    """One application on one port."""
+
+    def __init__(self, app: web.Application, host: str, port: int, setting: str) -> None:
+        """`setting` is the name of the setting that holds the port."""
+        self._host = host
+        self._port = port
+        self._setting = setting
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            logger=_http_log,
+            access_log=None,  # aiohttp's own prints queries: codes and states
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            shutdown_timeout=FINISH_SECONDS,
+            auto_decompress=False,
+        )
+        self._silent_since: dict[web.RequestHandler, float] = {}
+
+    async def start(self) -> int:
+        """Listen; the result is the port (of interest when the setting says 0).
+
+        Raises:
+            SettingsError: somebody else listens there, or we may not.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG).start()
+        except OSError as error:
+            raise SettingsError([f"{self._setting}: cannot listen there ({error.strerror or 'OSError'})"]) from error
+        port = int(self._runner.addresses[0][1])
+        log.info("http.listening", host=self._host, port=port)
+        return port
+
+    async def close(self) -> None:
+        """Take no new connections, finish the requests in hand for at most 8 s, close."""
+        await self._runner.cleanup()
+
+    async def close_silent(self, stop: asyncio.Event) -> None:
+        """Until `stop`: close connections that have sent no whole request within 8 s of being made."""
+        while not await pause(stop, SWEEP_SECONDS):
+            self._sweep(asyncio.get_running_loop().time())
+
+    def _sweep(self, now: float) -> None:
+        server = self._runner.server
+        if server is None:
+            return
+        silent = {one: self._silent_since.get(one, now) for one in server.connections if is_silent(one)}
+        for connection, since in silent.items():
+            if now - since > SILENT_SECONDS:
+                connection.force_close()
+        self._silent_since = silent
+
+
+def is_silent(connection: web.RequestHandler) -> bool:
+    """Whether a connection has never had a whole request. aiohttp has no public word for it; a test guards this one."""
+    return connection._request_count == 0 and connection._current_request is None
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many connections as the machine allows: the usual soft limit is 1024 files."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
