@@ -6,10 +6,12 @@ import asyncio
 import sys
 from typing import Any
 
+from common.broker.metrics import BrokerMetrics
 from common.broker.publisher import Publisher
+from common.listen import Listener, raise_file_limit
+from common.metrics import process_registry
 from common.process import Run, main, pause, until_stopped
 from ingress.app import SECTIONS, Parts, Settings, create_app, create_ops_app
-from ingress.listen import Listener, raise_file_limit
 
 
 def build(*sections: Any) -> Run:
@@ -18,8 +20,9 @@ def build(*sections: Any) -> Run:
 
     async def run(stop: asyncio.Event) -> None:
         raise_file_limit()
-        publishers = _publishers(settings)
-        parts = Parts(settings, *publishers)
+        registry = process_registry()
+        publishers = _publishers(settings, BrokerMetrics(registry))
+        parts = Parts(settings, *publishers, registry=registry)
         listeners = _listeners(settings, parts)
         done = asyncio.Event()
         for publisher in publishers:
@@ -41,10 +44,10 @@ def build(*sections: Any) -> Run:
     return run
 
 
-def _publishers(settings: Settings) -> list[Publisher]:
+def _publishers(settings: Settings, metrics: BrokerMetrics) -> list[Publisher]:
     """For what our processes do, and, where events have a broker of their own, for requests that are replayed there."""
     urls = dict.fromkeys((settings.broker.amqp_url.get_secret_value(), settings.events.url(settings.broker)))
-    return [Publisher(url, "ingress") for url in urls]
+    return [Publisher(url, "ingress", metrics) for url in urls]
 
 
 async def _serve(

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from common.access_tokens import AccessTokens
-from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import PUBLISH_SECONDS
 from common.clock import monotonic_seconds
 from common.identity import plural
+from common.metrics import process_registry
 from common.settings import (
     AdminSettings,
     BrokerSettings,
@@ -34,8 +36,12 @@ from common.urls import AllowedHosts
 from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler
 from ingress.connect.handler import ConnectHandler
+from ingress.connect.login import AdminLogin
+from ingress.console.handler import ConsoleHandler
 from ingress.documents.handler import DocumentsHandler
 from ingress.documents.place import place_of
+from ingress.flow.metrics import FlowMetrics
+from ingress.flow.store import FlowStore
 from ingress.forwarded import forwarded_middleware
 from ingress.health.handler import HealthHandler
 from ingress.health.readiness import Readiness
@@ -43,6 +49,7 @@ from ingress.health.store_watch import StoreWatch
 from ingress.limits import MAX_BODY, drop_server_header, limits_middleware
 from ingress.oauth.handler import OAuthHandler
 from ingress.oauth.revocations import Revocations
+from ingress.oauth.throttle import Throttle
 from ingress.oidc.provider import identity_provider
 from ingress.outages.heartbeat import Heartbeat
 from ingress.outages.refused import Refused
@@ -109,20 +116,30 @@ class Broker(Protocol):
     async def check(self, queues: Sequence[str], *, seconds: float = 2.0) -> None:
         """Return when the broker has the queues; raise BrokerUnavailable otherwise."""
 
+    async def depths(self, queues: Sequence[str], *, seconds: float = 2.0) -> dict[str, int]:
+        """How many messages are ready in each; raise BrokerUnavailable otherwise."""
+
 
 class Parts:
     """What handlers share and what runs behind them; made once per process."""
 
-    def __init__(self, settings: Settings, broker: Broker, events_broker: Broker | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        events_broker: Broker | None = None,
+        *,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
         """`events_broker`: where events are, if that is another one than `broker`."""
         self.broker = broker
         self.events_broker = events_broker or broker
         self.store = Store(settings.store.database_url.get_secret_value())
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = registry or process_registry()
         self.metrics = WebhookMetrics(self.registry)
         self.tokens = AccessTokens(settings.keys.clear(), settings.platform.access_token_seconds)
         self.passwords = Passwords()
+        self.operators = AdminLogin(settings.admin, Throttle(monotonic_seconds))
         self.revocations = Revocations(self.store, settings.platform.access_token_seconds)
         self.hashes = _hash_check(settings)
         self.store_watch = StoreWatch(self.store, facts_of(settings.site, settings.syncaroo))
@@ -130,6 +147,8 @@ class Parts:
         self.refused = Refused(broker, outages, self.store_watch.is_up, self.metrics.refused_connections)
         self.heartbeat = Heartbeat(outages, self.store_watch.is_up, monotonic_seconds)
         self.readiness = Readiness(broker, monotonic_seconds)
+        self.flow = FlowMetrics(FlowStore(self.store), broker, monotonic_seconds)
+        self.registry.register(self.flow)
 
 
 def create_app(settings: Settings, parts: Parts) -> web.Application:
@@ -142,7 +161,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
         parts.store, settings.platform, settings.keys, parts.tokens, parts.passwords, identities, inventory
     )
     connect = ConnectHandler(
-        parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, settings.admin
+        parts.store, parts.broker, settings.site, settings.keys, settings.syncaroo, settings.client, parts.operators
     )
     app.add_routes(oauth.routes(settings.site.prefix))
     app.add_routes(AccountHandler(parts.store, oauth.visitors, oauth.sign_in).routes())
@@ -159,7 +178,7 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
 def create_ops_app(settings: Settings, parts: Parts) -> web.Application:
     """What `OPS_PORT` serves: the operator's part alone."""
     app = _application(settings)
-    setup_pages(app, settings.site, settings.keys)
+    setup_pages(app, settings.site, settings.keys, is_site=False)
     app.add_routes(_health_handler(parts).routes())
     _add_ops_routes(app, settings, parts)
     app.router.register_resource(TidyPaths(app.router))
@@ -183,11 +202,21 @@ def _add_ops_routes(app: web.Application, settings: Settings, parts: Parts) -> N
         events_broker=parts.events_broker,
     )
     app.add_routes(admin.routes())
+    console = ConsoleHandler(
+        parts.store,
+        parts.broker,
+        parts.events_broker,
+        parts.operators,
+        parts.metrics.came,
+        connect_url=f"{settings.site.site_uri}/connect",
+    )
+    app.add_routes(console.routes())
+    app.on_shutdown.append(console.close)
     app.add_routes(_health_handler(parts).metrics_routes())
 
 
 def _health_handler(parts: Parts) -> HealthHandler:
-    return HealthHandler(parts.readiness, parts.store_watch, parts.registry)
+    return HealthHandler(parts.readiness, parts.store_watch, parts.registry, parts.flow.look)
 
 
 def _webhook_handler(settings: Settings, parts: Parts) -> WebhookHandler:

@@ -1,4 +1,4 @@
-"""Whom a request comes from when a proxy brings it: the address that the nearest proxy we trust has seen."""
+"""Whom a request comes from when a proxy brings it, and by which scheme: what the nearest proxy we trust has seen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 HEADER = "X-Forwarded-For"
+SCHEME_HEADER = "X-Forwarded-Proto"
 
 Network = IPv4Network | IPv6Network
 
@@ -31,15 +32,23 @@ def client_of(remote: str, forwarded: Sequence[str], trusted: Sequence[Network])
     return client
 
 
+def scheme_of(scheme: str, remote: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """`https` when a proxy that is trusted, the nearest one, says that the request came to it so. Pure."""
+    told = forwarded[-1].split(",")[-1].strip().lower() if forwarded else ""
+    return told if told in ("http", "https") and _is_in(_address(remote), trusted) else scheme
+
+
 def forwarded_middleware(trusted: Sequence[Network]) -> Middleware:
-    """Sets `request.remote` so for everything behind it."""
+    """Sets `request.remote` and `request.scheme` so for everything behind it."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         forwarded = request.headers.getall(HEADER, [])
         remote = request.remote or ""
         client = client_of(remote, forwarded, trusted)
-        return await handler(request if client == remote else request.clone(remote=client))
+        scheme = scheme_of(request.scheme, remote, request.headers.getall(SCHEME_HEADER, []), trusted)
+        same = (client, scheme) == (remote, request.scheme)
+        return await handler(request if same else request.clone(remote=client, scheme=scheme))
 
     return middleware
 

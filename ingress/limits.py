@@ -38,6 +38,8 @@ async def read_body(request: web.Request) -> bytes:
         aiohttp.web.HTTPRequestTimeout: it comes too slowly.
         aiohttp.web.HTTPRequestEntityTooLarge: it is too large; the application has `client_max_size=MAX_BODY`.
     """
+    if request.content.is_eof():  # it is here already
+        return await request.read()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()

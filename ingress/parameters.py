@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,7 @@ class BadInput(Permanent):
         super().__init__("invalid_request", detail)
 
 
+@lru_cache(maxsize=256)
 def snake(name: str) -> str:
     """`connectionId` → `connection_id`."""
     return re.sub(r"([A-Z])", r"_\1", name).lower()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
-from common.broker.publisher import Outgoing, Unroutable
-from common.broker.topology import EVENT_STAGES, queue_name
+from common.broker.outgoing import Unroutable
 from common.store.parked import Parked
 from ingress.admin.answers import answer, done, missing, page_of, path_name, query_of
+from ingress.admin.replaying import Broker, Replaying
 from ingress.admin.rules import connection_of, cursor, queue_of, read_paging, shown_body
 from ingress.admin.store.dead_letters import DeadLetterStore
+from ingress.parameters import one
 from ingress.problems import problem
 from schemas.messages import Json
-
-EVENT_QUEUES = frozenset(map(queue_name, EVENT_STAGES))
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -39,50 +37,36 @@ class Replayed(msgspec.Struct, frozen=True):
     queue: str
 
 
-class Broker(Protocol):
-    """What the operator's API needs of a publisher."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether a publish has a chance."""
-
-    async def publish(self, message: Outgoing) -> None:
-        """Return once the broker has it.
-
-        Raises:
-            Unroutable: no queue takes it.
-            BrokerUnavailable: it does not, or nobody knows.
-        """
-
-
 class DeadLetterEndpoints:
     """Parked messages."""
 
     def __init__(self, store: DeadLetterStore, broker: Broker, events_broker: Broker) -> None:
         self._store = store
-        self._broker = broker
-        self._events_broker = events_broker
+        self._replaying = Replaying(store, broker, events_broker)
 
     async def list(self, request: web.Request) -> web.Response:
-        """In the order of parking; `queue` and `connectionId` filter."""
+        """In the order of parking; `queue`, `reason` and `connectionId` filter."""
         query = query_of(request)
         paging = read_paging(query, str)
-        found = await self._store.list(queue_of(query.get("queue")), connection_of(query), paging)
+        reason = one(query, "reason")
+        found = await self._store.list(queue_of(query.get("queue")), connection_of(query), reason, paging)
         more = len(found) == paging.limit
-        return page_of([_shown(one) for one in found], cursor(found[-1].parked_id) if more else None)
+        return page_of([_shown(letter) for letter in found], cursor(found[-1].parked_id) if more else None)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One of them."""
+        found = await self._store.get(path_name(request, "id"))
+        return missing("dead letter") if found is None else answer(_shown(found))
 
     async def replay(self, request: web.Request) -> web.Response:
         """Publish it again where it came from; it is forgotten only after the broker has confirmed."""
         found = await self._store.get(path_name(request, "id"))
         if found is None:
             return missing("dead letter")
-        headers = {"schema": found.schema_name, "attempt": 0}
-        broker = self._events_broker if found.queue in EVENT_QUEUES else self._broker
         try:
-            await broker.publish(Outgoing(found.routing_key, found.body, headers=headers))
+            await self._replaying.replay(found)
         except Unroutable:
             return _nobody_takes(found.routing_key)
-        await self._store.drop(found.parked_id)
         return answer(Replayed(found.parked_id, found.queue), 202)
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -15,9 +15,10 @@ from common.store.engine import Store
 from common.store.erasing import ErasureStore
 from ingress.admin.answers import answer, page_of
 from ingress.admin.connections import ConnectionEndpoints
-from ingress.admin.dead_letters import Broker, DeadLetterEndpoints
+from ingress.admin.dead_letters import DeadLetterEndpoints
 from ingress.admin.held import HeldEndpoints
 from ingress.admin.listings import ListingEndpoints
+from ingress.admin.replaying import Broker
 from ingress.admin.store.connections import ConnectionStore
 from ingress.admin.store.dead_letters import DeadLetterStore
 from ingress.admin.store.held import HeldStore
@@ -28,6 +29,8 @@ from ingress.admin.store.users import UserStore
 from ingress.admin.targets import TargetEndpoints
 from ingress.admin.users import UserEndpoints
 from ingress.bearer import bearer_token, unauthorized
+from ingress.flow.flow import Flow
+from ingress.flow.store import FlowStore
 from ingress.passwords import Passwords
 from ingress.platform.store import InventoryStore
 
@@ -41,9 +44,10 @@ class UnmatchedWebhook(msgspec.Struct, frozen=True):
 
 
 class Status(Counts, frozen=True, kw_only=True):
-    """How things stand: the grant, how much there is of everything, and whether the broker answers."""
+    """How things stand: the grant, how much there is of everything, whether the broker answers, and what flows."""
 
     broker: bool
+    flow: Flow
 
 
 class AdminHandler:
@@ -64,6 +68,7 @@ class AdminHandler:
         `events_broker`: where events are, if that is another one than `broker`.
         """
         self._status_store = StatusStore(store)
+        self._flow_store = FlowStore(store)
         self._broker = broker
         self._tokens = settings.tokens()
         self._users = UserEndpoints(UserStore(store), InventoryStore(store), ErasureStore(store), passwords)
@@ -103,6 +108,7 @@ class AdminHandler:
             ("GET", "targets", self._targets.list),
             ("GET", "attempts", self._targets.attempts),
             ("GET", "dead-letters", dead.list),
+            ("GET", "dead-letters/{id}", dead.get),
             ("POST", "dead-letters/{id}/replay", dead.replay),
             ("DELETE", "dead-letters/{id}", dead.delete),
             ("GET", "unmatched-webhooks", self._unmatched),
@@ -122,5 +128,5 @@ class AdminHandler:
         return page_of(items, None)
 
     async def _status(self, request: web.Request) -> web.Response:
-        counts = await self._status_store.counts()
-        return answer(Status(**msgspec.structs.asdict(counts), broker=self._broker.ready))
+        counts, flow = await self._status_store.counts(), await self._flow_store.read()
+        return answer(Status(**msgspec.structs.asdict(counts), broker=self._broker.ready, flow=flow))

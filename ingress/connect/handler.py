@@ -5,20 +5,18 @@ what comes of it.
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 from typing import Protocol
 
 from aiohttp import hdrs, web
 from aiohttp_session import Session, get_session
 
-from common.broker.publisher import Outgoing, outgoing
-from common.clock import monotonic_seconds
+from common.broker.outgoing import Outgoing, outgoing
 from common.codec import dumps
 from common.crypto import TokenCipher, same_secret
 from common.errors import BrokerUnavailable
 from common.logs import get_logger
-from common.settings import AdminSettings, ClientSettings, KeySettings, SiteSettings, SyncarooSettings
+from common.settings import ClientSettings, KeySettings, SiteSettings, SyncarooSettings
 from common.signed_text import SignedText
 from common.store.engine import Store
 from ingress.connect.login import AdminLogin
@@ -32,12 +30,11 @@ from ingress.connect.rules import (
     read_callback,
     view_of,
 )
+from ingress.connect.sign_in import OperatorSignIn
 from ingress.connect.store import ConnectStore
 from ingress.oauth.rules import origin_of
-from ingress.oauth.throttle import Throttle
 from ingress.pages.forms import read_form
 from ingress.pages.render import error_page, page, redirect, render
-from ingress.pages.session import ADMIN, check_csrf, csrf_token, mark_of, sign_in
 from ingress.parameters import BadInput, singles
 from schemas.messages import CodeReceived
 
@@ -74,7 +71,7 @@ class ConnectHandler:
         keys: KeySettings,
         syncaroo: SyncarooSettings,
         ourselves: ClientSettings,
-        admin: AdminSettings,
+        login: AdminLogin,
     ) -> None:
         self._attempts = ConnectStore(store)
         self._publisher = publisher
@@ -83,7 +80,8 @@ class ConnectHandler:
         self._base_url = syncaroo.syncaroo_base_url
         self._client_id = ourselves.syncaroo_client_id
         self._redirect_uri = f"{site.site_uri}/confirm"
-        self._login = AdminLogin(admin, Throttle(monotonic_seconds))
+        # Browsers apply form-action to the whole chain of redirects, and this one ends at Syncaroo.
+        self._sign_in = OperatorSignIn(login, "connect_login.html", [origin_of(self._base_url)])
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, without trailing slashes."""
@@ -99,30 +97,14 @@ class ConnectHandler:
         """On to Syncaroo, or first the login."""
         session = await get_session(request)
         if not self._is_operator(session):
-            return self._login_page(request, session)
+            return self._sign_in.ask(request, session)
         state = self._states.sign(await self._attempts.begin(), _mark(_binding(session)))
         return redirect(authorize_url(self._base_url, self._client_id, self._redirect_uri, state), 302)
 
     @page
     async def log_in(self, request: web.Request) -> web.Response:
         """The admin's token; a right one leads back to `connect`."""
-        form = await read_form(request)
-        session = await get_session(request)
-        address = request.remote or ""
-        if wait := math.ceil(self._login.wait(address)):
-            message = f"Too many wrong tokens. Please try again in {wait} seconds."
-            return self._login_page(request, session, message, 429, {hdrs.RETRY_AFTER: str(wait)})
-        if not check_csrf(session, form):
-            return self._login_page(
-                request, session, "This page was too old, or cookies are off. Please try again.", 400
-            )
-        operator = self._login.attempt(form.get("password", ""), address)
-        if operator is None:
-            log.warning("admin.login_refused", address=address)
-            return self._login_page(request, session, "This is not the admin token.", 401)
-        log.info("admin.logged_in", name=operator.name, address=address)
-        await sign_in(request, ADMIN, operator.name, operator.mark)
-        return redirect("/connect")
+        return await self._sign_in.answer(request, await read_form(request), "/connect")
 
     @page
     async def confirm(self, request: web.Request) -> web.Response:
@@ -200,25 +182,7 @@ class ConnectHandler:
         return attempt_id if same_secret(mark, _mark(binding)) else None
 
     def _is_operator(self, session: Session) -> bool:
-        return self._login.knows(mark_of(session, ADMIN))
-
-    def _login_page(
-        self,
-        request: web.Request,
-        session: Session,
-        message: str = "",
-        status: int = 200,
-        headers: dict[str, str] | None = None,
-    ) -> web.Response:
-        return render(
-            request,
-            "connect_login.html",
-            {"csrf": csrf_token(session), "message": message},
-            status=status,
-            # Browsers apply form-action to the whole chain of redirects, and this one ends at Syncaroo.
-            form_origins=[origin_of(self._base_url)],
-            headers=headers,
-        )
+        return self._sign_in.operator(session) is not None
 
 
 def _binding(session: Session) -> str:

@@ -27,6 +27,7 @@ PARAMETERS: dict[str, tuple[str, Schema]] = {
     "itemId": ("The item's id in Syncaroo.", TEXT),
     "url": ("A URL of Syncaroo's API, or the path of one.", TEXT),
     "queue": (f"Such as {', '.join(STAGES)}, or the queue's whole name.", TEXT),
+    "reason": ("Why it could not be processed, as the list tells it.", TEXT),
     "held": ("The number that was seen: when it is another one by now, nothing is done.", NUMBER),
     "clientId": ("PLATFORM_CLIENT_ID.", TEXT),
     "redirectUri": ("One of PLATFORM_REDIRECT_URIS.", TEXT),
@@ -42,6 +43,10 @@ PARAMETERS: dict[str, tuple[str, Schema]] = {
     "version": ("The schema's version.", NUMBER),
     "revoked": ("The connection that has just been revoked.", TEXT),
     "file": ("Its name.", TEXT),
+    "connection": ("The number of one; others are not shown.", TEXT),
+    "collection": ("Such as resources; others are not shown.", TEXT),
+    "q": ("A listingId, connection/collection/item, a URL or its path, an item's id, or a connection.", TEXT),
+    "whole": ("With a body of any length, not only its beginning.", TEXT),
     "v": ("A hash of the content that is wanted: browsers keep it for good.", TEXT),
 }
 
@@ -120,6 +125,25 @@ ADMIN_LOGIN = Media(
         "properties": {"csrf": TEXT, "password": TEXT | {"format": "password", "description": "An ADMIN_TOKEN."}},
     },
 )
+
+
+def _console_form(**fields: str) -> Media:
+    """What a form of the console holds; nobody who is not signed in is told whether it is right."""
+    described = {name: TEXT | {"description": text} for name, text in fields.items()}
+    return Media(FORM_TYPE, {"type": "object", "properties": {"csrf": TEXT, **described}})
+
+
+CONSOLE_LOGIN = _console_form(password="An ADMIN_TOKEN.", then="Where one was going.")  # noqa: S106  # described
+LETTERS = _console_form(
+    id="One of them; else `queue` and `reason`: all of those.",
+    queue="With `reason`.",
+    reason="With `queue`.",
+    sure="yes; else one is asked before anything is dropped.",
+    seen="How many there were when one was asked; when there are others by now, nothing is dropped.",
+    back="front: back to the overview.",
+)
+HELD_DECISION = _console_form(connectionId="Whose.", held="How many were seen.", decision="approve, or discard.")
+RESYNC = _console_form(connectionId="Which.", locationId="Only this one of its locations.")
 WEBHOOK = Media(
     "application/json",
     {

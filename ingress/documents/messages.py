@@ -28,12 +28,14 @@ CONTENT_TYPE = "application/cloudevents+json"
 AMQP = "0.3.0"
 SCHEMAS = "#/components/schemas/{name}"
 
+TRACE = "traceparent"
 HEADERS: dict[str, str] = {
     "connectionId": "Syncaroo's number of the connection, as text.",
     "locationId": "The platform's own id; left out while it is not known.",
     "resourceId": "The platform's own id; left out while it is not known.",
     "attributeType": "Such as resources.",
     "change": "created, updated or deleted.",
+    TRACE: "W3C trace context, to go on with the trace in which the event was published; only where traces are on.",
 }
 _OF_LISTING = ("connectionId", "attributeType")
 HEADERS_OF: dict[type[EventData], tuple[Sequence[str], Sequence[str]]] = {
@@ -79,15 +81,19 @@ def _event(kind: type[EventData], place: Place) -> Json:
 
 
 def _headers(kind: type[EventData]) -> Schema:
+    members = {name: {"type": "string", "description": HEADERS[name]} for name in [*_names(kind), TRACE]}
+    return {"type": "object", "properties": members, "required": list(HEADERS_OF[kind][0])}
+
+
+def _names(kind: type[EventData]) -> list[str]:
+    """Of the headers that tell of the event itself."""
     always, sometimes = HEADERS_OF[kind]
-    names = [name for name in HEADERS if name in (*always, *sometimes)]
-    members = {name: {"type": "string", "description": HEADERS[name]} for name in names}
-    return {"type": "object", "properties": members, "required": list(always)}
+    return [name for name in HEADERS if name in (*always, *sometimes)]
 
 
 def _example_headers(kind: type[EventData], example: EventData) -> Json:
     data = examples.told(example)
-    return {name: str(data[name]) for name in _headers(kind)["properties"]}
+    return {name: str(data[name]) for name in _names(kind)}
 
 
 def _example_event(kind: type[EventData], example: EventData, place: Place) -> Json:

@@ -22,11 +22,16 @@ from ingress.admin.store.targets import Attempt, Target
 from ingress.admin.store.users import User
 from ingress.connect.handler import STATUS_PATH
 from ingress.connect.rules import View
+from ingress.console.rules import ROOT as CONSOLE
 from ingress.documents.index import SchemaIndex
 from ingress.documents.inputs import (
     ADMIN_LOGIN,
+    CONSOLE_LOGIN,
+    HELD_DECISION,
+    LETTERS,
     LOGIN,
     LOGIN_OR_DECISION,
+    RESYNC,
     REVOCATION,
     SIGN_OUT,
     TOKEN_FORM,
@@ -57,7 +62,7 @@ def operations(place: Place) -> list[Operation]:
         _webhook("receiveWebhookAtRoot", "/update", place.webhook_status),
     )
     found: dict[tuple[str, str], Operation] = {}
-    for one in (*webhooks, *SYNCAROO, *PAGES, *OPERATORS, *HEALTH, *DOCUMENTS):
+    for one in (*webhooks, *SYNCAROO, *PAGES, *CONSOLE_PAGES, *OPERATORS, *HEALTH, *DOCUMENTS):
         path = one.path.replace("~", place.prefix, 1)
         found.setdefault((one.method, path), replace(one, path=path))
     return list(found.values())
@@ -156,6 +161,48 @@ PAGES = (
 )  # fmt: skip
 
 
+_ASKED: dict[int, Answer] = {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 404: PAGE, 503: PAGE}
+
+
+def _seen(name: str, path: str, summary: str, query: str = "") -> Operation:
+    """A page of the console; whoever is not signed in gets the login."""
+    answers: dict[int, Answer] = {200: PAGE, 400: (PAGE, PROBLEM), 404: PAGE, 503: PAGE}
+    return Operation(name, "GET", f"{CONSOLE}{path}", summary, answers, query=query, tag="pages")
+
+
+def _done(name: str, path: str, summary: str, body: Media) -> Operation:
+    """What a form of the console does."""
+    return Operation(name, "POST", f"{CONSOLE}{path}", summary, {**_ASKED, 200: PAGE}, body=body, tag="pages")
+
+
+CONSOLE_PAGES = (
+    _seen("console", "", "How everything stands and what happens.", "connection collection"),
+    Operation(
+        "logInAtConsole", "POST", CONSOLE, "An operator's login; back to where they were going.",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 401: PAGE, 403: PAGE, 429: PAGE},
+        "nothing", "", CONSOLE_LOGIN, uses_store=False, tag="pages",
+    ),
+    Operation(
+        "followConsole", "GET", f"{CONSOLE}/events", "What happens as it happens, to who is signed in at /console.",
+        {200: Media("text/event-stream", {"type": "string"}), 401: PROBLEM, 503: PROBLEM},
+        "nothing", "connection collection after", tag="pages",
+    ),
+    _seen("consoleListings", "/listings", "Search for listings.", "q"),
+    _seen("consoleListing", "/listings/{listingId}", "A listing and its story.", "whole"),
+    _seen("consoleDeadLetters", "/dead-letters", "What could not be processed.", "queue reason connection after"),
+    _seen("consoleDeadLetter", "/dead-letters/{id}", "One of them, looked into.", "whole"),
+    _done("replayAtConsole", "/replay", "Try one, or all of a queue and reason, again.", LETTERS),
+    _done("dropAtConsole", "/drop", "Asks whether one is sure, then forgets them.", LETTERS),
+    _seen("consoleHeld", "/held", "Listings that vanished together with too many others.", "connection after"),
+    _done("decideAtConsole", "/held", "Approve or discard what a connection holds.", HELD_DECISION),
+    _done("resyncAtConsole", "/resync", "Read everything of a connection or location again.", RESYNC),
+    Operation(
+        "signOutOfConsole", "POST", f"{CONSOLE}/sign-out", "The end of an operator's session.",
+        {303: NOTHING, 400: (PAGE, PROBLEM), 403: PAGE}, "nothing", "", SIGN_OUT, uses_store=False, tag="pages",
+    ),
+)  # fmt: skip
+
+
 def _operator(name: str, method: str, path: str, summary: str, answers: dict[int, Answer], **more: Any) -> Operation:
     return Operation(name, method, f"{ROOT}/{path}", summary, answers, "operator", **more)
 
@@ -208,7 +255,8 @@ OPERATORS = (
     _operator("listAttempts", "GET", "attempts", "The attempts for one URL, newest first.",
               {200: json(Page[Attempt])}, query=f"connectionId! url! {_PAGING}"),
     _operator("listDeadLetters", "GET", "dead-letters", "What could not be processed.",
-              {200: json(Page[DeadLetter])}, query=f"queue connectionId {_PAGING}"),
+              {200: json(Page[DeadLetter])}, query=f"queue reason connectionId {_PAGING}"),
+    _operator("getDeadLetter", "GET", "dead-letters/{id}", "One of them.", {200: json(DeadLetter), 404: PROBLEM}),
     _operator("replayDeadLetter", "POST", "dead-letters/{id}/replay", "Try it again.",
               {202: json(Replayed), 404: PROBLEM, 409: PROBLEM}),
     _operator("dropDeadLetter", "DELETE", "dead-letters/{id}", "Forget it.", {204: NOTHING, 404: PROBLEM}),

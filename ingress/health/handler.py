@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
 from aiohttp import hdrs, web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry
 
 from common.codec import dumps
+from common.metrics import exposition
 from ingress.health.readiness import Readiness
 from ingress.health.store_watch import StoreWatch
 
@@ -40,10 +41,18 @@ class Unready(msgspec.Struct, frozen=True, kw_only=True):
 class HealthHandler:
     """Asked by whatever starts, balances and watches processes; needs no token and tells no secret."""
 
-    def __init__(self, readiness: Readiness, store: StoreWatch, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        store: StoreWatch,
+        registry: CollectorRegistry,
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`look` brings what the registry shows of store and broker up to date, in bounded time."""
         self._readiness = readiness
         self._store = store
         self._registry = registry
+        self._look = look
 
     def routes(self) -> list[web.RouteDef]:
         """Alive and ready, on every port."""
@@ -66,7 +75,8 @@ class HealthHandler:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus' text format."""
-        return web.Response(body=generate_latest(self._registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_PLAIN_0_0_4})
+        await self._look()
+        return exposition(self._registry)
 
 
 def _answer(status: int, body: Alive | Ready | Unready) -> web.Response:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from prometheus_client import Gauge
 
-from common.broker.publisher import outgoing
+from common.broker.outgoing import outgoing
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.logs import get_logger
 from common.process import pause

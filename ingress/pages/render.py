@@ -20,13 +20,15 @@ from yarl import URL
 
 from common.errors import IdentityUnavailable, IdentityUnusable, Unavailable
 from common.settings import KeySettings, SiteSettings
-from ingress.pages.session import SessionCookie, is_from_elsewhere
+from ingress.pages.session import SchemesCookie, SessionCookie, is_from_elsewhere
 from ingress.pages.static import STATIC_PATH, serve, static_url
 from ingress.parameters import BadInput
 from ingress.problems import retry_after
 
 _ORIGIN = web.AppKey("_ORIGIN", str)
-"""Of `SITE_URI`, as browsers spell it: the host in small letters, no port where it is the usual one."""
+"""Of `SITE_URI`, as browsers spell it: the host in small letters, no port where it is the usual one. Empty: whichever
+a request came to."""
+_OPS_COOKIE = "gateway-ops"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _TITLES = {400: "This does not work", 403: "Nothing was done", 503: "Not right now"}
@@ -35,15 +37,17 @@ S = TypeVar("S")
 PageMethod = Callable[[S, web.Request], Awaitable[web.StreamResponse]]
 
 
-def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> None:
+def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings, *, is_site: bool = True) -> None:
     """Give an application sessions, templates and what pages are made of besides.
 
-    The cookie is `Secure` when `SITE_URI` is https.
+    The cookie is `Secure` when `SITE_URI` is https. `is_site=False`: it is reached at another address, which no setting
+    tells; then each request's own scheme counts, and its own host is where forms may come from.
     """
     # aiohttp-session 2.12 keeps its session under a string; nobody who runs the gateway can do anything about it.
     warnings.filterwarnings("ignore", message="It is recommended to use web.RequestKey", category=UserWarning)
     secure = site.site_uri.startswith("https:")
-    aiohttp_session.setup(app, SessionCookie(keys.clear(), secure=secure))
+    of_site, elsewhere = SessionCookie(keys.clear(), secure=secure), SchemesCookie(keys.clear(), _OPS_COOKIE)
+    aiohttp_session.setup(app, of_site if is_site else elsewhere)
     environment = aiohttp_jinja2.setup(
         app,
         loader=FileSystemLoader(_TEMPLATES),
@@ -53,8 +57,8 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings) -> 
         lstrip_blocks=True,
     )
     environment.globals |= {"static": static_url, "site": urlsplit(site.site_uri).netloc}
-    environment.filters["moment"] = _moment
-    app[_ORIGIN] = str(URL(site.site_uri).origin())
+    environment.filters |= {"moment": _moment, "clock": _clock}
+    app[_ORIGIN] = str(URL(site.site_uri).origin()) if is_site else ""
     app.router.add_get(STATIC_PATH, serve)
 
 
@@ -113,7 +117,7 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
 
     @functools.wraps(method)
     async def answer(self: S, request: web.Request) -> web.StreamResponse:
-        if request.method == hdrs.METH_POST and is_from_elsewhere(request.headers, request.app[_ORIGIN]):
+        if request.method == hdrs.METH_POST and is_from_elsewhere(request.headers, _origin_of(request)):
             return error_page(request, 403, "This form was sent from another site.")
         try:
             return await method(self, request)
@@ -127,6 +131,11 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
             return error_page(request, error.status, "This request cannot be answered.")
 
     return answer
+
+
+def _origin_of(request: web.Request) -> str:
+    """Ours; by what the request says of itself where no setting does. A browser lets no page lie about its Origin."""
+    return request.app[_ORIGIN] or f"{request.scheme}://{request.host}".lower()
 
 
 def _what_is_away(error: Unavailable) -> str:
@@ -148,3 +157,8 @@ def _sentence(detail: str) -> str:
 def _moment(at: datetime) -> str:
     """A time as people read it."""
     return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def _clock(at: datetime) -> str:
+    """The same to the second, for who knows that it is UTC."""
+    return f"{at.astimezone(UTC):%-d %b %H:%M:%S}"

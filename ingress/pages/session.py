@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from aiohttp import web
-from aiohttp_session import Session, get_session, new_session
+from aiohttp_session import AbstractStorage, Session, get_session, new_session
 from aiohttp_session.cookie_storage import EncryptedCookieStorage
 from cryptography.fernet import Fernet, MultiFernet
 
@@ -30,11 +30,11 @@ SESSION_SECONDS = 12 * 3600
 class SessionCookie(EncryptedCookieStorage):
     """The cookie: encrypted with the newest of the keys, read with any of them, unreadable ones ignored."""
 
-    def __init__(self, keys: Sequence[str], *, secure: bool) -> None:
+    def __init__(self, keys: Sequence[str], *, secure: bool, name: str = "gateway") -> None:
         derived = [Fernet(urlsafe_b64encode(key)) for key in Signer(keys, "session-cookie").all_signatures(b"fernet")]
         super().__init__(
             derived[0],
-            cookie_name="__Host-gateway" if secure else "gateway",
+            cookie_name=f"__Host-{name}" if secure else name,
             max_age=SESSION_SECONDS,
             secure=secure,
             httponly=True,
@@ -48,6 +48,30 @@ class SessionCookie(EncryptedCookieStorage):
         """The cookie's text; one that cannot be ours counts as none."""
         cookie = super().load_cookie(request)
         return cookie if cookie and cookie.isascii() else None
+
+
+class SchemesCookie(AbstractStorage):
+    """A cookie for https and another one for plain http, which browsers bring back to where it came from.
+
+    For an address that `SITE_URI` does not tell: `OPS_PORT`, reached through a proxy by https or through a tunnel as
+    `http://127.0.0.1`. Of two ports of one host browsers make one: its name is its own.
+    """
+
+    def __init__(self, keys: Sequence[str], name: str) -> None:
+        super().__init__(max_age=SESSION_SECONDS)
+        self._secure = SessionCookie(keys, secure=True, name=name)
+        self._plain = SessionCookie(keys, secure=False, name=name)
+
+    async def load_session(self, request: web.Request) -> Session:
+        """The session of the cookie for this request's scheme."""
+        return await self._of(request).load_session(request)
+
+    async def save_session(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
+        """Into the cookie for this request's scheme."""
+        await self._of(request).save_session(request, response, session)
+
+    def _of(self, request: web.Request) -> SessionCookie:
+        return self._secure if request.secure else self._plain
 
 
 async def sign_in(request: web.Request, role: Role, name: str, mark: str = "") -> None:

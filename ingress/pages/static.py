@@ -11,7 +11,13 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 _FOLDER = Path(__file__).parent / "assets"
-_TYPES = {"style.css": "text/css", "follow.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_TYPES = {
+    "style.css": "text/css",
+    "console.css": "text/css",
+    "follow.js": "text/javascript",
+    "console.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _CONTENT = {name: (_FOLDER / name).read_bytes() for name in _TYPES}
 _DIGESTS = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _CONTENT.items()}
 

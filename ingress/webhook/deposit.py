@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import PUBLISH_SECONDS
 from common.errors import BrokerUnavailable
 from ingress.webhook.metrics import WebhookMetrics
 
@@ -63,10 +64,15 @@ class Deposit:
         self._free -= 1
         try:
             with self._metrics.in_flight.track_inprogress(), self._metrics.publish_seconds.time():
-                publishing = [self._publisher.publish(message, seconds=seconds) for message in messages]
-                results = await asyncio.gather(*publishing, return_exceptions=True)
+                await self._publish_all(messages, seconds)
         finally:
             self._free += 1
-        for error in results:
+
+    async def _publish_all(self, messages: Sequence[Outgoing], seconds: float) -> None:
+        if len(messages) == 1:  # nearly always
+            await self._publisher.publish(messages[0], seconds=seconds)
+            return
+        publishing = [self._publisher.publish(message, seconds=seconds) for message in messages]
+        for error in await asyncio.gather(*publishing, return_exceptions=True):
             if error is not None:
                 raise error

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 from aiohttp import web
 
+from common import tracing
 from common.access_tokens import AccessToken, AccessTokens, Expired
-from common.broker.publisher import Outgoing, outgoing, outgoing_dead
+from common.broker.outgoing import Outgoing, outgoing, outgoing_dead
 from common.clock import monotonic_seconds, utc_now, wall_seconds
 from common.codec import dumps, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent
 from common.ids import new_id
-from common.logs import get_logger
+from common.logs import bound, get_logger
 from ingress.bearer import bearer_token, other_connection, unauthorized
 from ingress.limits import read_body
 from ingress.problems import problem
@@ -68,7 +70,17 @@ class WebhookHandler:
 
     def routes(self) -> list[web.RouteDef]:
         """Below the API's prefix and at the root: the guide says both."""
-        return [web.post(path, self.receive) for path in dict.fromkeys((f"{self._prefix}/update", "/update"))]
+        receive = self._receive_traced if tracing.is_on() else self.receive
+        return [web.post(path, receive) for path in dict.fromkeys((f"{self._prefix}/update", "/update"))]
+
+    async def _receive_traced(self, request: web.Request) -> web.Response:
+        """The trace begins here. One that the request names is a link: nobody outside says what is traced."""
+        attributes = {"http.request.method": "POST", "http.route": request.path, "network.protocol.name": "http"}
+        links = request.headers.getall(tracing.HEADER, [])[:1]
+        with tracing.span("webhook", "server", attributes, links=links):
+            response = await self.receive(request)
+            tracing.note({"http.response.status_code": response.status})
+            return response
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer a webhook; success only when the broker has confirmed it."""
@@ -81,6 +93,8 @@ class WebhookHandler:
             raise
         finally:
             self._metrics.webhooks.labels(outcome).inc()
+            if tracing.is_on():
+                tracing.note({"gateway.outcome": outcome})
         return answered.response
 
     async def _receive(self, request: web.Request, began: float) -> Answered:
@@ -97,30 +111,31 @@ class WebhookHandler:
 
     async def _accept(self, token: AccessToken, raw: bytes, began: float) -> Answered:
         receipt = _receipt(token)
+        with _followed(receipt):
+            return await self._accept_followed(receipt, raw, began)
+
+    async def _accept_followed(self, receipt: Receipt, raw: bytes, began: float) -> Answered:
         decision = self._judge(raw, receipt)
         if isinstance(decision, Forbid):
             return Answered(_outcome(decision), other_connection())
         if decision is None:
             return Answered("wrong_hash", _wrong_hash())
-        await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
-        log.info(
-            "webhook.accepted",
-            connection_id=token.connection_id,
-            delivery_id=receipt.delivery_id,
-            outcome=_outcome(decision),
-        )
+        await self._deposit.put(receipt.connection_id, _messages(decision), monotonic_seconds() - began)
+        log.info("webhook.accepted", outcome=_outcome(decision))
         body = dumps(Accepted(delivery_id=receipt.delivery_id))
         response = web.Response(status=self._success_status, body=body, content_type="application/json")
         return Answered(_outcome(decision), response)
 
     async def _salvage(self, token: AccessToken, raw: bytes, began: float) -> None:
         """Nobody will send it again: an authentic webhook that came too late is fetched all the same."""
-        try:
-            decision = self._judge(raw, _receipt(token))
-            if decision is not None:
-                await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
-        except (Permanent, BrokerUnavailable) as error:
-            log.warning("webhook.not_salvaged", connection_id=token.connection_id, reason=str(error))
+        receipt = _receipt(token)
+        with _followed(receipt):
+            try:
+                decision = self._judge(raw, receipt)
+                if decision is not None:
+                    await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
+            except (Permanent, BrokerUnavailable) as error:
+                log.warning("webhook.not_salvaged", reason=str(error))
 
     def _judge(self, raw: bytes, receipt: Receipt) -> Decision | None:
         """The decision; None: the hash forbids one.
@@ -136,10 +151,15 @@ class WebhookHandler:
         if verdict is not None:
             self._metrics.hashes.labels(verdict).inc()
         if verdict in ("mismatch", "missing"):
-            log.warning(
-                "webhook.hash", verdict=verdict, connection_id=receipt.connection_id, delivery_id=receipt.delivery_id
-            )
+            log.warning("webhook.hash", verdict=verdict)
         return decide(body, receipt, self._terms) if self._hashes.lets_pass(verdict) else None
+
+
+def _followed(receipt: Receipt) -> AbstractContextManager[None]:
+    """Log lines within carry the webhook's ids."""
+    if tracing.is_on():
+        tracing.note({"gateway.connection_id": receipt.connection_id, "gateway.delivery_id": receipt.delivery_id})
+    return bound(connection_id=receipt.connection_id, delivery_id=receipt.delivery_id)
 
 
 def _receipt(token: AccessToken) -> Receipt:

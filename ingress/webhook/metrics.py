@@ -23,3 +23,8 @@ class WebhookMetrics:
         self.refused_connections = Gauge(
             "gateway_refused_connections", "Connections to resync once the broker confirms again.", registry=registry
         )
+
+    def came(self) -> float:
+        """How many webhooks this process has answered, whatever became of them."""
+        found = (sample for metric in self.webhooks.collect() for sample in metric.samples)
+        return sum(sample.value for sample in found if sample.name.endswith("_total"))

@@ -178,8 +178,12 @@ class _Found:
         return _member(self._body, name)
 
     def _first(self, name: str) -> Json:
-        values = [_member(source, name) for source in self._sources]
-        return next((value for value in values if value not in (None, "")), None)
+        found: Json = None
+        for source in self._sources:  # all of them: each may contradict itself
+            value = _member(source, name)
+            if found is None and value != "":
+                found = value
+        return found
 
 
 def _member(members: Members[str, Json], name: str) -> Json:
@@ -188,10 +192,14 @@ def _member(members: Members[str, Json], name: str) -> Json:
     Raises:
         BadInput: both are there and differ.
     """
-    values = [value for one in dict.fromkeys((name, snake(name))) if (value := members.get(one)) is not None]
-    if len(values) == 2 and _comparable(values[0]) != _comparable(values[1]):
-        raise BadInput(f"{name} and {snake(name)} differ")
-    return values[0] if values else None
+    value, other = members.get(name), snake(name)
+    if other == name or (second := members.get(other)) is None:
+        return value
+    if value is None:
+        return second
+    if _comparable(value) != _comparable(second):
+        raise BadInput(f"{name} and {other} differ")
+    return value
 
 
 def _comparable(value: Json) -> Json:

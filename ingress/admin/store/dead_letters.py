@@ -13,12 +13,19 @@ class DeadLetterStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def list(self, queue: str | None, connection_id: int | None, paging: Paging) -> list[Parked]:
+    async def list(
+        self, queue: str | None, connection_id: int | None, reason: str | None, paging: Paging
+    ) -> list[Parked]:
         """What is parked, in the order of parking."""
         after = "" if paging.after is None else str(paging.after[0])
         async with self._store.reading() as transaction:
             return await list_parked(
-                transaction, queue=queue, connection_id=connection_id, after=after, limit=paging.limit
+                transaction,
+                queue=queue,
+                connection_id=connection_id,
+                reason=reason,
+                after=after,
+                limit=paging.limit,
             )
 
     async def get(self, parked_id: str) -> Parked | None:

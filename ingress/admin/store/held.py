@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, delete, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
 
 from common.brake import Suspect
 from common.store.engine import Store, Transaction
@@ -48,6 +48,14 @@ class HeldStore:
             query = query.where(or_(_suspect.c.connection_id > after, later))
         async with self._store.reading() as transaction:
             return [_shown(row) for row in await transaction.rows(query)]
+
+    async def counts(self, connection_ids: Sequence[int]) -> dict[int, int]:
+        """How many each of these connections holds."""
+        found = func.count().label("found")
+        query = select(_suspect.c.connection_id, found).group_by(_suspect.c.connection_id)
+        query = query.where(_suspect.c.connection_id.in_(connection_ids), _suspect.c.state == "held")
+        async with self._store.reading() as transaction:
+            return {row.connection_id: row.found for row in await transaction.rows(query)}
 
     async def decide(self, connection_id: int, decision: Decision, expected: int | None) -> tuple[int, bool]:
         """Approve or discard all that the connection holds, if it is as many as `expected` (None: however many).

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Select, and_, exists, or_, select
 
 from common.store.engine import Store
+from common.tracing import trace_id_of
 from ingress.admin.rules import ListingFilter, Paging
 from ingress.admin.store.targets import attempts_at
 from schemas.events import ListingChanged, ListingNames
@@ -65,13 +66,15 @@ class KnownListing(Listing, frozen=True, kw_only=True, rename="camel"):
 
 
 class Change(ListingChanged, frozen=True, kw_only=True, rename="camel", tag="change", tag_field="kind"):
-    """A version of a listing: the event's data, when it was told, and the answer that led to it (null: `unmapped`)."""
+    """A version of a listing: the event's data, when it was told, and the answer that led to it (null: `unmapped`),
+    and the trace that it is of (null: there was none)."""
 
     event_id: str
     position: int
     at: datetime
     published_at: datetime | None
     cause: Source | None
+    trace_id: str | None
 
 
 Past = tuple[int, Any]
@@ -178,5 +181,6 @@ def _change(row: Any) -> dict[str, Any]:
         "at": row.created_at,
         "publishedAt": row.published_at,
         "cause": cause,
+        "traceId": trace_id_of(row.traceparent),
         **data,
     }

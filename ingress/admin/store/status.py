@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from sqlalchemy import Select, exists, false, func, select
+from sqlalchemy import func, select
 
 from common.store.engine import Store, Transaction
 from common.store.parked import count_parked
-from schemas.tables import (
-    SYNCAROO_ACCOUNT,
-    ConnectionRow,
-    EventRow,
-    FeedRow,
-    GrantRow,
-    ListingRow,
-    SuspectRow,
-    TargetRow,
-    table_of,
+from ingress.flow.store import (
+    connections_by_state,
+    count_of,
+    held_listings,
+    is_revoked,
+    live_listings,
+    unpublished_events,
 )
+from schemas.tables import SYNCAROO_ACCOUNT, FeedRow, GrantRow, TargetRow, table_of
 
 SHOWN = 100
 
-_connection = table_of(ConnectionRow)
 _feed = table_of(FeedRow)
-_listing = table_of(ListingRow)
-_event = table_of(EventRow)
 _target = table_of(TargetRow)
-_suspect = table_of(SuspectRow)
 _grant = table_of(GrantRow)
 
 
@@ -79,20 +72,16 @@ class StatusStore:
 
     async def counts(self) -> Counts:
         """Everything counted."""
-        due = select(func.count()).where(_target.c.wanted > _target.c.answered)
-        live = select(func.count()).where(_listing.c.deleted == false(), _listing.c.version > 0)
-        unpublished = select(func.count()).where(_event.c.published_at.is_(None))
-        held = select(func.count()).where(_suspect.c.state == "held")
-        states = select(_connection.c.state, func.count().label("found")).group_by(_connection.c.state)
+        due = select(_target.c.wanted).where(_target.c.wanted > _target.c.answered)
         async with self._store.reading() as transaction:
             return Counts(
                 grant=await _grant_status(transaction),
-                targets={"due": await _number(transaction, due)},
-                listings=await _number(transaction, live),
-                events={"unpublished": await _number(transaction, unpublished)},
+                targets={"due": await count_of(transaction, due)},
+                listings=await count_of(transaction, live_listings()),
+                events={"unpublished": await count_of(transaction, unpublished_events())},
                 parked=await count_parked(transaction),
-                held=await _number(transaction, held),
-                connections={row.state: row.found for row in await transaction.rows(states)},
+                held=await count_of(transaction, held_listings()),
+                connections=await connections_by_state(transaction),
                 feeds=await _feeds(transaction),
             )
 
@@ -103,11 +92,11 @@ async def _grant_status(transaction: Transaction) -> GrantStatus:
 
 
 async def _feeds(transaction: Transaction) -> Feeds:
-    revoked = exists().where(_connection.c.connection_id == _feed.c.connection_id, _connection.c.state == "revoked")
+    revoked = is_revoked(_feed.c.connection_id)
     (together,) = await transaction.rows(
         select(func.max(_feed.c.heard_at).label("heard_at"), func.min(_feed.c.resync_at).label("next")).where(~revoked)
     )
-    missed = select(func.count()).where(_feed.c.missed_at.is_not(None), ~revoked)
+    missed = select(_feed.c.connection_id).where(_feed.c.missed_at.is_not(None), ~revoked)
     silent = select(_feed).where(_feed.c.silent_since.is_not(None), ~revoked).order_by(_feed.c.silent_since)
     found = {
         str(row.connection_id): Silent(
@@ -115,9 +104,5 @@ async def _feeds(transaction: Transaction) -> Feeds:
         )
         for row in await transaction.rows(silent.limit(SHOWN))
     }
-    waiting = await _number(transaction, missed)
+    waiting = await count_of(transaction, missed)
     return Feeds(heard_at=together.heard_at, next_resync_at=together.next, missed=waiting, silent=found)
-
-
-async def _number(transaction: Transaction, query: Select[Any]) -> int:
-    return int((await transaction.execute(query)).scalar_one())
