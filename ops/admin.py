@@ -122,11 +122,17 @@ class AdminApi:
         """`approve` or `discard` all that the connection holds, refused when they are not `held` by now."""
         await self._call("POST", f"connections/{connection_id}/held/{decision}", query={"held": str(held)})
 
-    async def dead_letters(self, queue: str | None = None, connection_id: int | None = None) -> list[dict[str, Any]]:
+    async def dead_letters(
+        self, queue: str | None = None, connection_id: int | None = None, reason: str | None = None
+    ) -> list[dict[str, Any]]:
         """What could not be processed, oldest first."""
-        filters = {"queue": queue, "connectionId": connection_id}
+        filters = {"queue": queue, "connectionId": connection_id, "reason": reason}
         given = {name: value for name, value in filters.items() if value is not None}
         return [item async for item in self._items("dead-letters", given)]
+
+    async def dead_letter(self, letter_id: str) -> dict[str, Any]:
+        """One of them."""
+        return await self._object("GET", f"dead-letters/{_quoted(letter_id)}")
 
     async def replay(self, letter_id: str) -> None:
         """Put a dead letter back where it came from."""

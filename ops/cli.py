@@ -1,8 +1,4 @@
-"""The `gateway` command: one small module per command in `ops.commands`, errors in words and exit codes here.
-
-Exit codes: 0 done, 1 refused or not reachable, 2 wrong words on the command line, 3 `inventory import --dry-run` would
-change something, 78 wrong settings, 130 Ctrl-C.
-"""
+"""The `gateway` command: one small module per command in `ops.commands`, errors in words and exit codes here."""
 
 from __future__ import annotations
 
@@ -16,10 +12,12 @@ from common.process import EX_CONFIG
 from ops.commands import (
     connections,
     db,
-    dead_letters,
     demo,
+    dlq,
+    doctor,
     hashes,
     held,
+    init,
     inventory,
     keys,
     listings,
@@ -37,6 +35,17 @@ from ops.commands import (
     why,
 )
 from ops.terminal import err
+from ops.troubles import in_words
+
+EXIT_CODES = {
+    0: "done; all is well",
+    1: "refused, not reachable, not found, or not all of it could be done: one sentence on stderr says what to do",
+    2: "wrong words on the command line, or a question that nobody is there to answer (`--yes`)",
+    3: "`status`: something needs a person; `inventory import --dry-run`: it would change something",
+    EX_CONFIG: "settings are wrong: one line each on stderr, the name and never the value",
+    130: "Ctrl-C",
+}
+"""Of all commands; docs/commands.md tells them."""
 
 app = typer.Typer(
     name="gateway",
@@ -48,7 +57,9 @@ app = typer.Typer(
 )
 
 COMMANDS = (
+    init,
     setup,
+    doctor,
     demo,
     sandbox,
     topology,
@@ -62,7 +73,7 @@ COMMANDS = (
     tail,
     resync,
     held,
-    dead_letters,
+    dlq,
     snapshot,
     replay,
     hashes,
@@ -84,8 +95,11 @@ def main() -> None:
         for fault in error.faults:
             err.print(fault, markup=False)
         sys.exit(EX_CONFIG)
-    except GatewayError as error:
-        err.print(str(error), markup=False, style="red")
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        words = in_words(error) or (str(error) if isinstance(error, GatewayError) else None)
+        if words is None:  # a bug: whoever mends it needs the trace
+            raise
+        err.print(words, markup=False, style="red")
+        sys.exit(1)

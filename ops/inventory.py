@@ -12,6 +12,7 @@ import msgspec
 
 from common.codec import dumps, loads
 from common.errors import GatewayError, Permanent
+from common.words import things
 from ingress.inventory import as_map, read_locations
 from ingress.limits import MAX_BODY
 
@@ -105,7 +106,9 @@ def differences(user_id: str, known: Mapping[str, Any], wanted: Mapping[str, Any
 def _difference(user_id: str, known: Any, wanted: Any) -> Difference | None:
     if known is None:
         rooms = len(wanted.get("resources", ()))
-        return Difference(user_id, "added", wanted["ID"], wanted["name"], (f"{wanted['status']}, {_counted(rooms)}",))
+        return Difference(
+            user_id, "added", wanted["ID"], wanted["name"], (f"{wanted['status']}, {things(rooms, 'resource')}",)
+        )
     if known == wanted:
         return None
     details = [*_members(known, wanted, "name", "status"), *_resources(known, wanted)]
@@ -126,10 +129,6 @@ def _resources(known: Any, wanted: Any) -> list[str]:
 
 def _members(known: Any, wanted: Any, *names: str) -> list[str]:
     return [f"{name}: {known[name]} → {wanted[name]}" for name in names if known[name] != wanted[name]]
-
-
-def _counted(resources: int) -> str:
-    return "1 resource" if resources == 1 else f"{resources} resources"
 
 
 # --- CSV: a line per resource; one without a resource is the location alone -------------------------------------------

@@ -232,7 +232,7 @@ class Stack:
             await self.terminate(name)
         child.process = await self._spawn(child.command, child.environment, child.log)
 
-    async def wait_ready(self, timeout: float = 30.0) -> None:
+    async def wait_ready(self, timeout: float = 90.0) -> None:
         """Returns when `/readyz` of every running ingress says 200. Raises StackFailed.
 
         Also when any process ended meanwhile: waiting on would be in vain.

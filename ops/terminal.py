@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.style import Style
 from rich.table import Table
 
-from ops.foreign import harmless
+from common.foreign import harmless
+from common.words import things
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
@@ -46,7 +47,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def counted(number: int, thing: str, one: str = "is", many: str = "are") -> str:
     """`1 listing is`, `2 listings are`."""
-    return f"{number} {thing} {one}" if number == 1 else f"{number} {thing}s {many}"
+    return f"{things(number, thing)} {one if number == 1 else many}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import os
 import socket
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp import web
 from sandbox.app import create_app
 from sandbox.config import SandboxConfig
 
-EPILOG = "A flag's environment variable is SANDBOX_ and its name in capitals; sandbox/config.py says what each is for."
+EPILOG = "A flag's environment variable is SANDBOX_ and its name in capitals (or + _FILE). sandbox/config.py has more."
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,13 +19,19 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="sandbox", description="A stand-in Syncaroo for one platform.", epilog=EPILOG)
     for field in msgspec.structs.fields(SandboxConfig):
         flag = "--" + field.name.replace("_", "-")
-        default = os.environ.get("SANDBOX_" + field.name.upper())
+        default = _given("SANDBOX_" + field.name.upper())
         shown = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
         is_switch = isinstance(field.default, bool)
         action = argparse.BooleanOptionalAction if is_switch else None
         extra = {"action": action} if action else {"metavar": type(field.default).__name__.upper()}
         made.add_argument(flag, default=default, help=f"default: {shown!r}", **extra)
     return made
+
+
+def _given(name: str) -> str | None:
+    """What the environment says, or the file that NAME_FILE names there."""
+    path = os.environ.get(f"{name}_FILE")
+    return Path(path).read_text(encoding="utf-8").strip() if path else os.environ.get(name)
 
 
 def config_of(arguments: list[str] | None = None) -> SandboxConfig:

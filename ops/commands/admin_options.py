@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,7 +17,11 @@ T = TypeVar("T")
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Base of the ingress. By default SITE_URI; with OPS_PORT, that port of its host."),
+    typer.Option(
+        "--url",
+        envvar="ADMIN_URL",
+        help="Base of the ingress. By default SITE_URI; with OPS_PORT, that port of its host.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -25,6 +30,21 @@ def need_yes(sure: bool, unasked: bool) -> None:
     """Refuse what would have to ask where nobody can answer (exit 2)."""
     if unasked and not sure:
         raise typer.BadParameter("a program cannot be asked: give --yes")
+
+
+def confirmed(sure: bool, unasked: bool) -> Callable[[str], None]:
+    """How to ask whether somebody is sure: not at all with --yes; without it only where somebody can answer.
+
+    Raises:
+        typer.BadParameter: nobody can (exit 2).
+    """
+    need_yes(sure, unasked or not sys.stdin.isatty())
+
+    def ask(question: str) -> None:
+        if not sure:
+            typer.confirm(question, abort=True)
+
+    return ask
 
 
 def with_admin(url: str | None, work: Callable[[AdminApi], Awaitable[T]]) -> T:

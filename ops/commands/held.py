@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from common.foreign import name_of
 from ops.admin import AdminApi
 from ops.commands.admin_options import Url, Yes, need_yes, with_admin
-from ops.foreign import name_of
 from ops.terminal import AsJson, out, print_json, print_table
 
 HEADS = ("connection", "kind", "item", "location", "resource", "version", "since (UTC)", "name")

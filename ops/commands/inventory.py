@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from common.foreign import harmless
 from ops.admin import AdminApi, AdminRefused
 from ops.commands.admin_options import Url, Yes, need_yes, with_admin
-from ops.foreign import harmless
 from ops.inventory import BadFile, Difference, Format, Locations, differences, format_of, read_inventory
 from ops.terminal import AsJson, out, print_json, print_table
 

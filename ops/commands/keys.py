@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from cryptography.fernet import Fernet
@@ -16,6 +16,8 @@ from common.errors import Permanent
 from common.settings import KeySettings, StoreSettings, load
 from common.store.engine import Store
 from common.store.keys import TOKEN_QUEUE, Inventory, forget_pair, take_inventory
+from common.store.setup import check_schema
+from ops.commands.admin_options import Yes, confirmed
 from ops.terminal import AsJson, out, print_json
 
 group = typer.Typer(no_args_is_help=True, help="Keys for SECRET_KEYS: make one, see which are needed.")
@@ -55,15 +57,17 @@ def check(as_json: AsJson = False) -> None:
 
 
 @group.command(epilog="Example: [bold]gateway keys forget --yes[/bold]")
-def forget(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def forget(yes: Yes = False, as_json: AsJson = False) -> None:
     """Give up Syncaroo's tokens when their key is lost for good; somebody has to authorise again at /connect.
 
     Exit code 1 when a key of SECRET_KEYS opens them.
     """
     (settings,) = load(KeySettings)
-    if not yes:
-        typer.confirm("Give up the access to Syncaroo until somebody authorises again?", abort=True)
+    confirmed(yes, as_json)("Give up the access to Syncaroo until somebody authorises again?")
     done = _with_store(partial(forget_pair, cipher=TokenCipher(settings.clear())))
+    if as_json:
+        print_json({"givenUp": done})
+        return
     out.print("given up; authorise again at /connect" if done else "there are no tokens to give up")
 
 
@@ -131,6 +135,7 @@ def _with_store(ask: Callable[[Store], Awaitable[T]]) -> T:
     async def run() -> T:
         store = Store(settings.database_url.get_secret_value())
         try:
+            await check_schema(store)
             return await ask(store)
         finally:
             await store.close()

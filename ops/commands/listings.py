@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from common.foreign import name_of
 from ops.commands.admin_options import Url, with_admin
-from ops.foreign import name_of
 from ops.terminal import AsJson, print_json, print_table
 
 EPILOG = "Example: [bold]gateway listings --connection 99 --kind rates[/bold]"

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from common.settings import PlatformSettings, SiteSettings, load
-from ops.terminal import AsJson, print_json
+from ops.doctor.settings import site_trouble
+from ops.terminal import AsJson, err, print_json
 
 EPILOG = "Example: [bold]gateway portal --show-secret[/bold]"
 MASK = "… (gateway portal --show-secret)"
@@ -37,7 +38,10 @@ def portal(
     as_json: AsJson = False,
 ) -> None:
     """Print the values to give to Syncaroo, from SITE_URI, API_PATH and PLATFORM_CLIENT_ID/_SECRET."""
-    blocks = portal_values(*load(SiteSettings, PlatformSettings), show_secret=show_secret)
+    site, platform = load(SiteSettings, PlatformSettings)
+    blocks = portal_values(site, platform, show_secret=show_secret)
+    if trouble := site_trouble(site.site_uri):
+        err.print(f"SITE_URI: {trouble}; set it to our https address before you give this to Syncaroo", style="yellow")
     if as_json:
         print_json({name: value for block in blocks for name, value in block.items()})
         return

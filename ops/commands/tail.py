@@ -11,9 +11,9 @@ import uvloop
 from common.clock import utc_now
 from common.codec import decode
 from common.errors import BadJson
+from common.foreign import harmless
 from common.settings import EventBrokerSettings, load
 from ops.choosing import Changes, Connections, Kinds, Listings, Locations, Since, Types
-from ops.foreign import harmless
 from ops.moments import moment_of
 from ops.tail.event import Choice, Event
 from ops.tail.lines import Line, Lines

@@ -36,14 +36,19 @@ class Page:
 
 
 class Browser:
-    """`async with Browser() as browser: …`; one person's cookies, gone at the end."""
+    """`async with Browser() as browser: …`; one person's cookies, gone at the end.
 
-    def __init__(self) -> None:
+    `connector` knows names and certificates that the system does not.
+    """
+
+    def __init__(self, connector: aiohttp.BaseConnector | None = None) -> None:
+        self._connector = connector
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # unsafe: by default the jar takes no cookies of hosts that are plain addresses.
-        self._http = aiohttp.ClientSession(timeout=TIMEOUT, cookie_jar=aiohttp.CookieJar(unsafe=True))
+        jar = aiohttp.CookieJar(unsafe=True)
+        self._http = aiohttp.ClientSession(timeout=TIMEOUT, cookie_jar=jar, connector=self._connector)
         return self
 
     async def __aexit__(

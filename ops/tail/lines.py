@@ -11,7 +11,7 @@ from datetime import UTC, date
 from typing import Any
 
 from common.codec import dumps
-from ops.foreign import harmless, name_of
+from common.foreign import harmless, name_of
 from ops.tail.event import Event, changed
 from ops.terminal import Piece
 from ops.why.values import differences, shortened

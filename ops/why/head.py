@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.text import Text
 
-from ops.foreign import harmless, name_of
+from common.foreign import harmless, name_of
+from common.story import moment_of
+from common.words import things
 from ops.why.ask import Answers
-from ops.why.story import moment_of
 from ops.why.values import shortened
-from ops.why.words import LABEL, ago, coming, is_own, status_of, times
+from ops.why.words import LABEL, ago, coming, is_own, status_of
 
 Json = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def _targets(answers: Answers, now: datetime) -> Iterator[Text]:
         text, style = _standing(target, now)
         yield _row(name, text, style)
         if target["state"] in ("due", "waiting") and target["lastError"]:
-            tries = f" ({times(target['attempts'], 'failure')} in a row)" if target["attempts"] else ""
+            tries = f" ({things(target['attempts'], 'failure')} in a row)" if target["attempts"] else ""
             yield _row("", f"last time: {target['lastError']}{tries}", style)
     if not answers.targets:
         yield _row("target", "none: its own URL was never wanted by itself")
@@ -140,7 +141,7 @@ def _obstacles(answers: Answers, now: datetime) -> Iterator[Text]:
         yield _row(
             "parked", f"{letter['reason']} at {stage}, {ago(moment_of(letter['at']), now)}; to try again:", "red"
         )
-        yield _row("", f"gateway dead-letters replay {letter['id']}", "red")
+        yield _row("", f"gateway dlq replay {letter['id']}", "red")
 
 
 def _suspicion(state: str, connection_id: int) -> str:

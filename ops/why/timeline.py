@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.text import Text
 
+from common.story import Change, Entry, Look, Webhook, moment_of, story_of
+from common.words import things
 from ops.why.ask import Answers
-from ops.why.story import Change, Entry, Look, Webhook, moment_of, story_of
 from ops.why.values import changed_values
-from ops.why.words import LABEL, is_own, length, status_of, time_of, times
+from ops.why.words import LABEL, is_own, length, status_of, time_of
 
 Json = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def _looked(answers: Answers, look: Look) -> tuple[str, str]:
 def _result(answers: Answers, look: Look) -> str:
     attempt = look.last
     words = [status_of(attempt["status"])]
-    words += [times(attempt["pages"], "page")] if attempt["pages"] > 1 else []
+    words += [things(attempt["pages"], "page")] if attempt["pages"] > 1 else []
     if attempt["outcome"] in _OUTCOMES:
         words.append(_OUTCOMES[attempt["outcome"]])
     elif not look.changes and answers.listing is not None:
@@ -125,6 +126,8 @@ def _version(change: Json, width: int) -> Iterator[Text]:
         late = published - moment_of(change["at"])
         later = f"{length(late)} later" if late >= timedelta(seconds=1) else f"{published:%H:%M:%S}"
         yield Text.assemble(INDENT, (f"→ {told}", "green"), f", event published {later}")
+    if change["traceId"] is not None:
+        yield Text(f"{INDENT}trace {change['traceId']}", "dim")
 
 
 def _without_attempt(change: Json) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from common.codec import dumps
-from ops.foreign import harmless
+from common.foreign import harmless
+from common.pointer import tokens_of, value_at
 
 NOTHING = "(none)"
 SHOWN = 8
@@ -40,12 +41,12 @@ def differences(change: Mapping[str, Any], width: int, most: int) -> list[tuple[
 
 
 def _name(pointer: str, longest: int) -> str:
-    name = harmless("/".join(_tokens(pointer))) or "all of it"
+    name = harmless("/".join(tokens_of(pointer))) or "all of it"
     return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
 def _values(operation: Mapping[str, Any], previous: Any) -> tuple[str, str]:
-    old = NOTHING if operation["op"] == "add" else _text(_at(previous, operation["path"]))
+    old = NOTHING if operation["op"] == "add" else _text(value_at(previous, operation["path"]))
     new = NOTHING if operation["op"] == "remove" else _text(operation.get("value"))
     return old, new
 
@@ -76,17 +77,3 @@ def _cut(text: str, room: int) -> str:
 
 def _text(value: Any) -> str:
     return harmless(dumps(value).decode())
-
-
-def _at(value: Any, pointer: str) -> Any:
-    """The value at a JSON pointer; None when there is none."""
-    for token in _tokens(pointer):
-        try:
-            value = value[int(token)] if isinstance(value, list) else value[token]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-    return value
-
-
-def _tokens(pointer: str) -> Sequence[str]:
-    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from common import clock
 from common.identity import place_of
+from common.story import moment_of
 from ops.why.ask import Answers
-from ops.why.story import moment_of
 
 Json = Mapping[str, Any]
 
@@ -24,11 +25,6 @@ def is_own(answers: Answers, thing: Json) -> bool:
 def status_of(status: int | None) -> str:
     """As a person reads it."""
     return str(status) if status else "no answer"
-
-
-def times(number: int, what: str) -> str:
-    """`1 page`, `2 pages`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def ago(moment: datetime, now: datetime) -> str:
@@ -48,9 +44,5 @@ def time_of(moment: datetime, now: datetime) -> str:
 
 
 def length(gap: timedelta) -> str:
-    """`0.4 s`, `12 s`, `3 min`, `5 h`, `12 days`: two figures are enough for a person."""
-    seconds = gap.total_seconds()
-    for unit, name in ((86400 * 2, "days"), (3600 * 2, "h"), (60 * 2, "min")):
-        if seconds >= unit:
-            return f"{int(seconds // (unit // 2))} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    """As `common.clock.length`."""
+    return clock.length(gap.total_seconds())
