@@ -1,0 +1,77 @@
+"""`python -m benchmarks [NAME …]`: run benchmarks, print the tables, and keep the figures.
+
+Examples:
+  python -m benchmarks                       all of them
+  python -m benchmarks ingress --rounds 3    one, shorter
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from benchmarks import ingress, publish
+from benchmarks.broker import Bench, bench
+from benchmarks.measure import Outcome, take_turns
+from benchmarks.processes import PEERS, Failed
+from benchmarks.report import figures, table
+from ops.broker import NoBroker, find
+
+Benchmark = Callable[[Bench, Path, int], Awaitable[Outcome]]
+
+
+def tell(line: str) -> None:
+    """Progress, beside the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+async def _ingress(made: Bench, directory: Path, rounds: int) -> Outcome:
+    return await take_turns("ingress", ingress.variants(made, directory), ingress.GOALS, rounds, tell)
+
+
+async def _publish(made: Bench, directory: Path, rounds: int) -> Outcome:
+    await publish.build(directory)
+    return await take_turns("publish", publish.variants(made, directory), publish.GOALS, rounds, tell)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {"publish": _publish, "ingress": _ingress}
+
+
+async def run(names: list[str], rounds: int, output: Path) -> bool:
+    """All of them, on one broker → whether every goal that must be met is."""
+    met = True
+    with find(tell, name="bench") as broker, tempfile.TemporaryDirectory() as directory:
+        for name in names:
+            with broker.vhost("bench") as vhost:
+                async with bench(vhost.url) as made:
+                    outcome = await BENCHMARKS[name](made, Path(directory), rounds)
+            print(table(outcome), flush=True)
+            (output / f"{name}.json").write_bytes(figures(outcome))
+            met = met and all(map(outcome.is_met, outcome.goals))
+    return met
+
+
+def main() -> int:
+    """Exit code 1: a goal is missed; 2: it cannot be measured here."""
+    parser = argparse.ArgumentParser("benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each variant has its turn (5)")
+    parser.add_argument("--output", type=Path, default=Path(".work/bench"), help="where the figures go (.work/bench)")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(BENCHMARKS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}")
+    if not (PEERS / "python").exists():
+        parser.error("the peers are not installed: make bench does that")
+    given.output.mkdir(parents=True, exist_ok=True)
+    try:
+        return 0 if asyncio.run(run(given.names or list(BENCHMARKS), given.rounds, given.output)) else 1
+    except (NoBroker, Failed) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

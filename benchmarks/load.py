@@ -1,0 +1,120 @@
+"""Load over HTTP/1.1: so many connections, each with one request under way, for so many seconds.
+
+A process of its own, so that what it costs is not counted with the service: `python -m benchmarks.load < order.json`
+prints what came of it. Nothing but the status is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from itertools import cycle
+from typing import cast
+from urllib.parse import urlsplit
+
+import msgspec
+import uvloop
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send; `bodies` take turns."""
+
+    url: str
+    headers: dict[str, str]
+    bodies: list[str]
+    connections: int
+    seconds: float
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """How many answers of each status came, in how many seconds, and how long they took (ms: median, 99 of 100)."""
+
+    statuses: dict[str, int]
+    seconds: float
+    median_ms: float
+    p99_ms: float
+
+
+class Sender(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, requests: cycle[bytes], until: float) -> None:
+        self._requests = requests
+        self._until = until
+        self._began = 0.0
+        self._buffer = b""
+        self.statuses: Counter[str] = Counter()
+        self.took: list[float] = []
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The first request."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        """An answer, or a part of it; then the next request."""
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        if not found or len(body) < _length(head):
+            return
+        self._buffer = b""
+        now = time.perf_counter()
+        self.took.append(now - self._began)
+        self.statuses[head[9:12].decode()] += 1
+        if now < self._until:
+            self._send()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The end, or a refusal."""
+        if time.perf_counter() < self._until:
+            self.statuses["lost"] += 1
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _send(self) -> None:
+        self._began = time.perf_counter()
+        self._transport.write(next(self._requests))
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+async def run(order: Order) -> Done:
+    """Send until the time is over."""
+    url = urlsplit(order.url)
+    host, port = url.hostname or "", url.port or 80
+    lines = "".join(f"{name}: {value}\r\n" for name, value in order.headers.items())
+    requests = cycle(
+        f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        for body in order.bodies
+    )
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    until = began + order.seconds
+    senders: list[Sender] = []
+    for _ in range(order.connections):
+        _, sender = await loop.create_connection(lambda: Sender(requests, until), host, port)
+        senders.append(sender)
+    await asyncio.gather(*(sender.over for sender in senders))
+    took = sorted(one for sender in senders for one in sender.took)
+    statuses = sum((sender.statuses for sender in senders), Counter[str]())
+    return Done(
+        statuses=dict(statuses),
+        seconds=time.perf_counter() - began,
+        median_ms=took[len(took) // 2] * 1000,
+        p99_ms=took[len(took) * 99 // 100] * 1000,
+    )
+
+
+if __name__ == "__main__":
+    ordered = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(ordered))))
