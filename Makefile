@@ -6,14 +6,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 LOCK := ops/requirements-dev.lock
 BIN := .venv/bin
-# More words for pytest: make test ARGS="-k token"
+# More words for pytest or gateway init: make test ARGS="-k token"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo up setup test lint format schemas lock clean
+.PHONY: help .venv demo up init setup test test-compose bench lint format schemas lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.complete ## the whole story in a minute, on a real broker: webhooks become events
 	@$(BIN)/gateway demo
@@ -21,18 +21,40 @@ demo: .venv/.complete ## the whole story in a minute, on a real broker: webhooks
 up: .venv/.complete ## the same parts, left running until Ctrl-C
 	@$(BIN)/gateway up
 
+init: .venv/.complete ## .env and secrets/ for `docker compose up` (ARGS="--site https://yourapp.com", "--sandbox")
+	@$(BIN)/gateway init $(ARGS)
+
 setup: .venv/.complete ## migrate the store and declare the topology, as .env or the environment says
 	@$(BIN)/gateway setup
 
 test: .venv/.complete ## all tests (ARGS="-k token" for some)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-lint: .venv/.complete ## format, rules, import direction, types, documents
+test-compose: .venv/.complete ## docker-compose.yml for real, on a Docker engine (RABBITMQ_IMAGE=… for another broker)
+	@$(BIN)/python -m pytest tests/compose --verbose --capture=no $(ARGS)
+
+bench: .venv/.complete .venv-peers/.complete ## what it costs, beside other ways to do it (ARGS="ingress --rounds 3")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.venv-peers/.complete: benchmarks/peers.lock
+	@$(BIN)/python -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check --no-input -qq install --require-hashes -r $<
+	@touch $@
+
+lint: .venv/.complete ## format, rules, import direction, types, documents, container files, alert rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/gateway schemas check
+	@if command -v promtool >/dev/null; then \
+		promtool check config ops/compose/prometheus/prometheus.yml >/dev/null && \
+		promtool test rules tests/data/prometheus/alerts_test.yml >/dev/null; \
+	else echo "promtool is not here (Debian's package prometheus has it): alert rules are not checked"; fi
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/gateway init --sandbox --directory "$$made" --json >/dev/null \
+		&& $(BIN)/docker-compose --project-directory "$$made" -f docker-compose.yml --profile '*' config -q
 
 format: .venv/.complete ## format the code and mend what can be mended by machine
 	@$(BIN)/ruff format .
@@ -41,11 +63,13 @@ format: .venv/.complete ## format the code and mend what can be mended by machin
 schemas: .venv/.complete ## JSON Schemas, AsyncAPI and OpenAPI from the code, into schemas/documents
 	@$(BIN)/gateway schemas write
 
-lock: .venv/.complete ## newest versions that pyproject.toml allows, into both locks
+lock: .venv/.complete ## newest versions that pyproject.toml and benchmarks/peers.in allow, into the locks
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links -o ops/requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --extra dev -c ops/requirements.lock -o $(LOCK) pyproject.toml
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links -o benchmarks/peers.lock benchmarks/peers.in
 
 .venv: .venv/.complete ## the virtual environment, from the lock
 
@@ -53,5 +77,5 @@ lock: .venv/.complete ## newest versions that pyproject.toml allows, into both l
 	@sh ops/venv.sh "$(PYTHON)" $(LOCK)
 
 clean: ## remove the virtual environment and all that tools left behind
-	rm -rf .venv .work build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .work build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

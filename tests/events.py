@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from common.broker.publisher import Outgoing, Publisher
+import msgspec
+
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import Publisher
 from common.broker.topology import DIRECT
 from common.clock import utc_now
 from common.codec import dumps
@@ -124,4 +127,4 @@ async def _is_confirmed(publisher: Publisher, message: Outgoing) -> bool:
 
 
 def _to(queue: str, message: Outgoing) -> Outgoing:
-    return replace(message, exchange=DIRECT, routing_key=queue)
+    return msgspec.structs.replace(message, exchange=DIRECT, routing_key=queue)

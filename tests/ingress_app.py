@@ -11,7 +11,8 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from common.access_tokens import AccessTokens
-from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import PUBLISH_SECONDS
 from common.broker.topology import STAGES, dead_key
 from common.codec import decode
 from common.errors import BrokerUnavailable
@@ -44,6 +45,11 @@ class FakeBroker:
     @property
     def ready(self) -> bool:
         return not self.down
+
+    async def depths(self, queues: Sequence[str], *, seconds: float = 2.0) -> dict[str, int]:
+        if self.down:
+            raise BrokerUnavailable("broker: down")
+        return dict.fromkeys(queues, 0)
 
     async def publish(self, message: Outgoing, *, seconds: float = PUBLISH_SECONDS) -> None:
         assert message.exchange == "syncaroo.work"

@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestServer
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from common.broker.publisher import Publisher, outgoing
+from common.broker.outgoing import outgoing
+from common.broker.publisher import Publisher
 from common.broker.topology import EVENTS, declare, event_queues, work_queues
 from common.codec import canonical, loads
 from common.crypto import TokenCipher

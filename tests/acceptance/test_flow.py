@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from copy import copy
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest_asyncio
 
 from common.codec import dumps, loads
 from ops.stack import WORKERS
+from ops.why.ask import ask
+from ops.why.screen import screen
+from ops.why.words import length
 from schemas.events import ListingChanged, dataschema_of
 from tests.acceptance.world import World, world
 from tests.json_schemas import faults
@@ -72,6 +76,52 @@ async def test_a_webhook_becomes_an_event_with_every_field(gateway: World) -> No
         event["id"],
     )
     assert (message.content_type, message.delivery_mode) == ("application/cloudevents+json", 2)
+
+
+async def test_the_story_of_a_change_tells_when_it_happened(gateway: World) -> None:
+    """`gateway why` beside what the stand-in saw of it: each step after the one before, lengths as the times say."""
+    rate_url = next(url for url in (await gateway.sandbox.world()).items if "/rates/" in url)
+    before = (await gateway.sandbox.records()).order
+    await gateway.sandbox.change("price", rate_url, value=8765)
+    await gateway.ledger()
+    seen = await gateway.sandbox.records(after=before)
+    sent = seen.webhooks[-1]
+    call = next(call for call in reversed(seen.calls) if call.url == rate_url)
+
+    answers = await ask(gateway.admin, rate_url, 30)
+    told = [line.plain.rstrip() for line in screen(answers, datetime.now(UTC))]
+    change, attempt = answers.history[:2]
+
+    assert (change["kind"], change["current"]["price"]) == ("change", 8765)
+    assert attempt["deliveryId"] == sent.delivery_id
+    sent_at = int(sent.sent_at * 1000) / 1000  # the id of a delivery tells milliseconds
+    steps = [
+        ("sent", sent_at),
+        ("received", _seconds(attempt["receivedAt"])),
+        ("fetch began", call.began_at),
+        ("answered", call.ended_at or 0.0),
+        ("event made", _seconds(change["at"])),
+        ("event left", _seconds(change["publishedAt"])),
+    ]
+    assert steps == sorted(steps, key=lambda step: step[1])
+    # An attempt is over when its answer was handed on: reconcile may be quicker than its end.
+    assert _seconds(attempt["at"]) >= (call.ended_at or 0.0)
+    late = _seconds(change["publishedAt"]) - _seconds(change["at"])
+    left = f"{length(timedelta(seconds=late))} later" if late >= 1 else _clock(change["publishedAt"])
+    first = next(number for number, line in enumerate(told) if f"delivery {sent.delivery_id}" in line)
+    assert told[first].startswith(f"{_clock(attempt['receivedAt'])}  webhook ")
+    rest = [line for line in told[first + 1 :] if "taken up only" not in line]
+    assert rest[0].startswith(f"{_clock(attempt['at'])}  attempt 1    200")
+    assert rest[1].endswith(f" {dumps(change['previous']['price']).decode()} → 8765"), "a price may be a text"
+    assert rest[2].strip() == f"→ version {change['version']} updated, event published {left}"
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _clock(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%H:%M:%S}"
 
 
 async def test_every_message_is_read_by_the_cloudevents_sdk_and_fits_the_schema_of_the_whole(gateway: World) -> None:

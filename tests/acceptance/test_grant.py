@@ -160,8 +160,7 @@ async def _exchange(made: World, place: Place, point: Point, mode: str) -> None:
             await admin.follow(link, "Connected")
     assert calls_for_a_person(place) == 0
     assert await made.has_grant()
-    make_due(place)
-    await renewed(made)
+    await renewed(made, partial(make_due, place))
     compare(before, await evidence(made), again=point.name in IN_DOUBT)
 
 
@@ -366,9 +365,10 @@ async def _outcome(made: World, place: Place, order: int, calls: int) -> str:
     return "live" if await issued(made, order) and await made.has_grant() else ""
 
 
-async def renewed(made: World) -> None:
+async def renewed(made: World, brought_about: Callable[[], None] = lambda: None) -> None:
     """What we hold is live: Syncaroo takes it for a newer pair."""
     order = (await made.sandbox.records()).order
+    brought_about()
     await until(partial(issued, made, order), SECONDS, what="the next renewal", pace=0.5)
 
 

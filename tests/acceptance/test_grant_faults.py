@@ -115,8 +115,7 @@ async def _odd_lifetimes(made: World, place: Place) -> None:
         await until(partial(_is_newer, place, version), SECONDS, what=lifetime)
         assert await made.sandbox.faults() == []
         assert 170 < _seconds_between(place, "refresh_at", "expires_at") < 245, "renewed at 60 to 70 % of ten minutes"
-    make_due(place)
-    await renewed(made)
+    await renewed(made, partial(make_due, place))
     assert calls_for_a_person(place) == calls
     compare(before, await evidence(made), again=False)
 

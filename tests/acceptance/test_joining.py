@@ -24,7 +24,7 @@ from tests.fixtures.broker import Vhosts
 from tests.waiting import until
 from tests.wire import misread, served_schemas
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CONNECTION = 99
 FEW = 50

@@ -29,6 +29,7 @@ from ingress.oauth.exchange import REFRESH_PREFIX
 from ops.stack import WORKERS
 from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Admin, Place, World, webhook_body, world
 from tests.canaries import found
+from tests.collector import collector
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
 
@@ -49,6 +50,7 @@ SETTINGS = {
     "WEBHOOK_HASH_MODE": "observe",
     "INVENTORY_URL": "http://127.0.0.1:9/{userId}",
     "INVENTORY_TOKEN": "canary-inventory-token-6Rt",
+    "OTEL_EXPORTER_OTLP_HEADERS": "x-collector-key=canary-collector-key-2Sd",
 }
 OIDC = {
     "OIDC_ISSUER": "https://login.example",
@@ -83,6 +85,7 @@ CONTROLS = {
     "dead letters": b"unknown_attempt",
     "database": USER.encode(),
     "/metrics": b"# HELP",
+    "traces": b"refresh",
     "answers": b"Not connected",
     "settings": b"StoreSettings",
 }
@@ -92,17 +95,20 @@ CONTROLS = {
 async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[str, str]]:
     """All canaries, and all that was seen and left behind."""
     where: dict[str, bytes] = {}
-    async with world(
-        place.directory,
-        amqp_url=place.amqp_url,
-        database_url=place.database_url,
-        settings=SETTINGS,
-        sandbox=[
-            f"--secret-mark={MARK}",
-            f"--hash-key={SETTINGS['WEBHOOK_HASH_KEY']}",
-            f"--platform-client-secret={SETTINGS['PLATFORM_CLIENT_SECRET'].partition(',')[0]}",
-        ],
-    ) as made:
+    async with (
+        collector() as told,
+        world(
+            place.directory,
+            amqp_url=place.amqp_url,
+            database_url=place.database_url,
+            settings={**SETTINGS, **told.settings},
+            sandbox=[
+                f"--secret-mark={MARK}",
+                f"--hash-key={SETTINGS['WEBHOOK_HASH_KEY']}",
+                f"--platform-client-secret={SETTINGS['PLATFORM_CLIENT_SECRET'].partition(',')[0]}",
+            ],
+        ) as made,
+    ):
         canaries = {**_of_settings(made.stack.environment), **await _onboard(made)}
         where["queues"] = await _queued_code(made)
         where["answers"] = await _trouble(made)
@@ -113,6 +119,8 @@ async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[
         for name in ("ingress-1", *(f"{role}-1" for role in WORKERS)):
             where[f"log of {name}"] = made.stack.logs(name).encode()
         where["database"] = await _database(place)
+        where["traces"] = b"\n".join(told.raw)
+        assert all(SETTINGS["OTEL_EXPORTER_OTLP_HEADERS"].endswith(one["x-collector-key"]) for one in told.headers)
     return canaries, where, made.stack.environment
 
 
@@ -131,11 +139,13 @@ async def _told(made: World) -> dict[str, bytes]:
 def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Every secret that the processes were given, and those that people type and Syncaroo hands out."""
     names = ("ADMIN_TOKEN", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY", "SECRET_KEYS", "INVENTORY_TOKEN")
+    collector_key = environment["OTEL_EXPORTER_OTLP_HEADERS"].partition("=")[2]
     first, second = environment["PLATFORM_CLIENT_SECRET"].split(",")
     password = URL(environment["AMQP_URL"]).password or ""
     return {
         **{name: environment[name] for name in names},
         "OIDC_CLIENT_SECRET": OIDC["OIDC_CLIENT_SECRET"],
+        "OTEL_EXPORTER_OTLP_HEADERS": collector_key,
         "PLATFORM_CLIENT_SECRET": first,
         "PLATFORM_CLIENT_SECRET, the second": second,
         "a user's password": PASSWORD,

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.broker.retry import RetryPolicy
 from common.codec import decode, dumps
 from common.crypto import TokenCipher

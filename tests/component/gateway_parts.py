@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
 from common.access_tokens import AccessTokens
-from common.broker.publisher import Outgoing, Unroutable
+from common.broker.outgoing import Outgoing, Unroutable
 from common.errors import BrokerUnavailable
 from common.settings import AdminSettings, KeySettings, PlatformSettings, SiteSettings
 from common.store.engine import Store

@@ -12,6 +12,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 from yarl import URL
 
+from ops.children import free_port
 from sandbox import SandboxConfig, create_app
 from sandbox.driver import SandboxDriver
 from tests.guide import transcript
@@ -139,14 +140,14 @@ Start = Callable[..., Awaitable[Stand]]
 
 
 @asynccontextmanager
-async def stands(serve: AiohttpServer, port: int) -> AsyncIterator[Start]:
+async def stands(serve: AiohttpServer) -> AsyncIterator[Start]:
     """Gives a function that starts a stand-in and its platform; the keywords are SandboxConfig's."""
     opened: list[Stand] = []
 
     async def starting(**chosen: Any) -> Stand:
         platform = Platform()
         platform.url = str((await serve(platform.app())).make_url("")).rstrip("/")
-        given: dict[str, Any] = {"port": port, "platform_url": platform.url, "auto_approve": True} | chosen
+        given: dict[str, Any] = {"port": free_port(), "platform_url": platform.url, "auto_approve": True} | chosen
         config = SandboxConfig(**given)
         await serve(create_app(config), port=config.port)
         opened.append(Stand(config, aiohttp.ClientSession(), SandboxDriver(config.url), platform))

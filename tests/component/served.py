@@ -9,19 +9,19 @@ from typing import Any, Self
 
 import aiohttp
 
-from ingress.app import Parts, create_app
-from ingress.listen import Listener
+from common.listen import Listener
+from ingress.app import Parts, create_app, create_ops_app
 from tests.ingress_app import FakeBroker, bearer, settings, webhook
 
 
 class Served:
-    """`async with` it; `changes` are those of the settings."""
+    """`async with` it; `changes` are those of the settings. `is_ops`: what `OPS_PORT` serves."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, *, is_ops: bool = False, **changes: Any) -> None:
         chosen = settings(**changes)
         self.broker = FakeBroker()
         self.parts = Parts(chosen, self.broker)
-        self.app = create_app(chosen, self.parts)
+        self.app = (create_ops_app if is_ops else create_app)(chosen, self.parts)
         self.listener = Listener(self.app, "127.0.0.1", 0, "HTTP_PORT")
         self.port = 0
 

@@ -19,7 +19,7 @@ TABLE = [
     ("GET", "held"), ("POST", "connections/99/held/approve"), ("POST", "connections/99/held/discard"),
     ("GET", "listings"), ("GET", "listings/x"), ("GET", "listings/x/history"),
     ("GET", "targets"), ("GET", "attempts"), ("GET", "dead-letters"),
-    ("POST", "dead-letters/x/replay"), ("DELETE", "dead-letters/x"), ("GET", "status"),
+    ("GET", "dead-letters/x"), ("POST", "dead-letters/x/replay"), ("DELETE", "dead-letters/x"), ("GET", "status"),
 ]  # fmt: skip
 
 
@@ -245,6 +245,11 @@ async def test_dead_letters(gateway: Gateway) -> None:
         assert found["body"] == {"sealedCode": "[sealed]", "deep": [{"accessToken": "[sealed]"}], "n": 1}
     assert len((await gateway.admin("GET", "dead-letters?connectionId=99"))[1]["items"]) == 2
     assert (await gateway.admin("GET", "dead-letters?connectionId=98"))[1]["items"] == []
+    assert (await gateway.admin("GET", "dead-letters?reason=nothing"))[1]["items"] == []
+    for letter in everything:
+        assert letter in (await gateway.admin("GET", f"dead-letters?reason={letter['reason']}"))[1]["items"]
+        assert await gateway.admin("GET", f"dead-letters/{letter['id']}") == (200, letter)
+    assert (await gateway.admin("GET", "dead-letters/nothing"))[0] == 404
     page = (await gateway.admin("GET", "dead-letters?limit=1"))[1]
     page = (await gateway.admin("GET", f"dead-letters?limit=1&after={page['next']}"))[1]
     assert [one["id"] for one in page["items"]] == [everything[1]["id"]]
@@ -288,7 +293,11 @@ async def test_status(gateway: Gateway) -> None:
         now = datetime(2026, 1, 2, tzinfo=UTC)
         grant = {"account": "syncaroo", "state": "active", "expires_at": now}
         await transaction.execute(table_of(GrantRow).insert().values(grant))
-    assert (await gateway.admin("GET", "status"))[1] == {
+    status = (await gateway.admin("GET", "status"))[1]
+    flow = status.pop("flow")
+    assert flow["targets"]["webhook"]["count"] == 1
+    assert flow["targets"]["webhook"]["oldestSeconds"] >= 0
+    assert status == {
         "grant": {"state": "active", "expiresAt": "2026-01-02T00:00:00Z"},
         "targets": {"due": 1}, "listings": 0, "events": {"unpublished": 0}, "parked": {"bad_json": 1}, "held": 0,
         "connections": {"authorised": 1}, "broker": True,

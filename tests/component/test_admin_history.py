@@ -17,6 +17,7 @@ HOST = "api.syncaroo.com"
 ROOMS = f"https://{HOST}/v1/locations/5/resources"
 ROOM = f"{ROOMS}/7"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TRACED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
@@ -93,13 +94,13 @@ async def test_the_history_is_events_and_attempts_newest_first(gateway: Gateway)
 async def test_a_change_names_the_attempt_that_led_to_it(gateway: Gateway) -> None:
     delivery_id = new_id()
     await add(gateway, ListingRow, listing())
-    await add(gateway, EventRow, event(2, 34, published_at=None))
+    await add(gateway, EventRow, event(2, 34, published_at=None, traceparent=TRACED))
     await add(gateway, AttemptRow, attempt(ROOM, 30, asked=29, delivery_id=delivery_id, attempt=1, detail=None))
     await add(gateway, TargetRow, target(ROOM, wanted=29, asked=29, asked_at=NOW, answered=30))
     change, tried = (await gateway.admin("GET", "listings/the-room/history"))[1]["items"]
     assert change == {
         "kind": "change", "eventId": "event-2", "position": 34, "at": "2026-01-02T03:04:05Z", "publishedAt": None,
-        "cause": {"url": ROOM, "began": 31, "ended": 32},
+        "cause": {"url": ROOM, "began": 31, "ended": 32}, "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
         "listingId": "the-room", "version": 2, "change": "updated", "changedFields": ["a"], "patch": [],
     }  # fmt: skip
     received_at = made_at(delivery_id)

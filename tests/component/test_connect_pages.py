@@ -15,13 +15,16 @@ from aiohttp.test_utils import TestClient, TestServer
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
+from common.clock import monotonic_seconds
 from common.codec import decode
 from common.crypto import TokenCipher
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.settings import AdminSettings, ClientSettings, KeySettings, SiteSettings, SyncarooSettings
 from common.store.engine import Store
 from ingress.connect.handler import STATUS_PATH, ConnectHandler
+from ingress.connect.login import AdminLogin
+from ingress.oauth.throttle import Throttle
 from ingress.pages.render import setup_pages
 from ingress.problems import problem_middleware
 from schemas.messages import CodeReceived
@@ -65,7 +68,8 @@ class Site:
         syncaroo = SyncarooSettings(syncaroo_base_url=SYNCAROO)
         ourselves = ClientSettings(syncaroo_client_id="xxyyzz", syncaroo_client_secret=SecretStr("s3cret"))
         admin = AdminSettings(admin_token=tuple(map(SecretStr, self.tokens)))
-        app.add_routes(ConnectHandler(store, self.broker, site, keys, syncaroo, ourselves, admin).routes())
+        login = AdminLogin(admin, Throttle(monotonic_seconds))
+        app.add_routes(ConnectHandler(store, self.broker, site, keys, syncaroo, ourselves, login).routes())
         return app
 
     async def start(self) -> None:

@@ -12,12 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
 
+from common import listen
 from common.errors import SettingsError
-from ingress import listen
+from common.listen import Listener, is_silent
 from ingress.app import Parts, create_app, create_ops_app
 from ingress.forwarded import forwarded_middleware
 from ingress.health.readiness import Readiness
-from ingress.listen import Listener, is_silent
 from tests.component.served import Served, hang_up
 from tests.ingress_app import FakeBroker, bearer, settings, webhook
 from tests.waiting import until

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from common.broker.consumer import Delivery
-from common.broker.publisher import PUBLISH_SECONDS, Outgoing
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import PUBLISH_SECONDS
 from common.codec import decode, dumps
 from common.store.engine import Store
 from common.urls import AllowedHosts

@@ -8,17 +8,58 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import BigInteger, Boolean, Connection, DateTime, Float, Integer, LargeBinary, MetaData, Table, select
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Connection,
+    DateTime,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    select,
+    text,
+)
 
 from common.store.engine import Store
-from common.store.setup import alembic_config, current_revision, head_revision, upgrade
+from common.store.setup import alembic_config, current_revision, head_revision, schema_differences, upgrade
 
 AT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 GIVEN_AWAY = {("connection", "resync_at")}
 """Columns that a later schema keeps elsewhere: a connection's next resync is its feed's."""
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
+EARLIER = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][:0:-1]
+"""Every version but the newest, the oldest first: a new migration is tested from the day it is written."""
+
+
+def test_there_is_something_to_come_from() -> None:
+    assert EARLIER[:6] == ["0001", "0002", "0003", "0004", "0005", "0006"]
+    assert head_revision() not in EARLIER
+
+
+async def test_the_tables_are_those_that_the_code_writes_to(database_url: str) -> None:
+    """A migration that forgets a column, an index or a type is told of, and so is what somebody changed by hand."""
+    store = Store(database_url)
+    assert await schema_differences(store) == []
+    for statement in (
+        "DROP INDEX ix_event_created",
+        "ALTER TABLE parked DROP COLUMN attempts",
+        "CREATE TABLE x (y int)",
+    ):
+        async with store.transaction() as transaction:
+            await transaction.execute(text(statement))
+    assert sorted(await schema_differences(store)) == [
+        "column parked.attempts is missing",
+        "index ix_event_created is missing",
+        "table x is one too many",
+    ]
+    await store.close()
+
+
+@pytest.mark.parametrize("revision", EARLIER)
 async def test_an_older_schema_with_rows_in_every_table_comes_to_the_newest_whole(
     empty_database_url: str, revision: str
 ) -> None:

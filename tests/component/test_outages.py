@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -237,12 +237,12 @@ async def test_at_the_end_there_is_one_more_chance_and_then_the_row(store: Store
 
 
 @asynccontextmanager
-async def beating(store: Store, seconds: list[float] | None = None, up: list[bool] | None = None) -> AsyncIterator[Any]:
-    """An ingress' heartbeat, quick; `seconds` is its clock, `up` whether it thinks that the store is there."""
-    stop, clock, is_up = asyncio.Event(), seconds or [0.0], up or [True]
-    beats = Heartbeat(
-        OutageStore(store), lambda: is_up[0], lambda: clock[0], tick_seconds=0.01, beat_seconds=0.01
-    )  # fmt: skip
+async def beating(
+    store: Store, seconds: list[float] | None = None, is_up: Callable[[], bool] = lambda: True
+) -> AsyncIterator[Any]:
+    """An ingress' heartbeat, quick; `seconds` is its clock, `is_up` whether it thinks that the store is there."""
+    stop, clock = asyncio.Event(), seconds or [0.0]
+    beats = Heartbeat(OutageStore(store), is_up, lambda: clock[0], tick_seconds=0.01, beat_seconds=0.01)
     task = asyncio.create_task(beats.run(stop))
     try:
         yield beats
@@ -313,17 +313,24 @@ async def test_a_process_that_was_stopped_was_away(store: Store) -> None:
 async def test_an_outage_of_the_store_is_none_of_the_ingress(store: Store) -> None:
     """It took webhooks all the time."""
     await know(store, 1)
-    clock, up = [0.0], [True]
-    async with beating(store, clock, up) as beats:
+    clock, up, noticed = [0.0], [True], asyncio.Event()
+
+    def is_up() -> bool:
+        if not up[0]:
+            noticed.set()
+        return up[0]
+
+    async with beating(store, clock, is_up) as beats:
         await until(lambda: last_beat(store))
         up[0] = False
-        before = await beat_was(store, 1.5 * MINUTE)
 
-        def served() -> bool:
+        def served(seconds: float) -> bool:
             clock[0] += 1.5
-            return bool(beats._served > 90)
+            return bool(beats._served > seconds)
 
-        await until(served, pace=0.02)
+        await until(noticed.is_set)  # it asks before each beat, so the last one is over
+        before = await beat_was(store, 1.5 * MINUTE)
+        await until(lambda: served(90), pace=0.02)
         up[0] = True
         await until(lambda: beats_again(store, before))
     assert await rows(store) == []

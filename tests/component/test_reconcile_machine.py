@@ -18,7 +18,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 from sqlalchemy import func, select
 
 from common.broker.consumer import Delivery
-from common.broker.publisher import Outgoing, outgoing
+from common.broker.outgoing import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
 from common.codec import dumps, loads
 from common.crypto import TokenCipher

@@ -17,7 +17,7 @@ from sqlalchemy import select, text
 
 from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
-from common.broker.publisher import outgoing
+from common.broker.outgoing import outgoing
 from common.codec import canonical, loads
 from common.errors import Permanent, StoreUnavailable
 from common.store.engine import Store

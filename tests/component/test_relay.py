@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from common.broker.broadcast import Heard, NotInLog
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.clock import monotonic_seconds, utc_now
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.store.engine import Store
@@ -22,6 +22,7 @@ from schemas.tables import ErasureRow, EventRow, table_of
 from tests.waiting import until
 from workers.relay import handler
 from workers.relay.handler import Parts, Relay
+from workers.relay.metrics import Lag
 from workers.relay.rules import PendingEvent, Window, order_key
 from workers.relay.store.events import EventStore
 from workers.relay.store.past import PastStore, Wanted
@@ -114,7 +115,7 @@ class FakeBroadcast:
     logged: list[str] = field(default_factory=list)
 
     async def publish(self, message: Outgoing) -> Heard:
-        event_id = str(message.properties["message_id"])
+        event_id = str(message.message_id)
         assert event_id not in self.under_way
         self.under_way.add(event_id)
         await asyncio.sleep(0)
@@ -124,7 +125,7 @@ class FakeBroadcast:
         return Heard.BY_ALL
 
     async def publish_to_log(self, message: Outgoing) -> Heard:
-        event_id = str(message.properties["message_id"])
+        event_id = str(message.message_id)
         self.logged.append(event_id)
         return Heard.BY_THE_LOG_ALONE
 
@@ -252,7 +253,7 @@ async def test_a_bug_in_marking_ends_the_process(store: Store) -> None:
     """Unlike the store's trouble, it would only be repeated, and nobody would know."""
 
     class Buggy(EventStore):
-        async def published(self, events: Sequence[PendingEvent]) -> None:
+        async def published(self, events: Sequence[PendingEvent]) -> list[Lag]:
             raise ValueError("a bug")
 
     await add(store, confirmed(1))
@@ -287,11 +288,11 @@ class Forgetful(EventStore):
         super().__init__(store)
         self.failures = failures
 
-    async def published(self, events: Sequence[PendingEvent]) -> None:
+    async def published(self, events: Sequence[PendingEvent]) -> list[Lag]:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("store: as ordered")
-        await super().published(events)
+        return await super().published(events)
 
 
 async def test_what_cannot_be_marked_is_not_published_again(store: Store) -> None:

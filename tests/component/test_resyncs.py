@@ -332,16 +332,17 @@ async def test_the_loop_looks_at_once_when_it_is_told_to_and_goes_on_until_nothi
     """Outages end for everybody at once: a look takes a part, and the next part comes without a pause."""
     monkeypatch.setattr(resyncs, "LOOK_BATCH", 2)
     monkeypatch.setattr(resync_module, "LOOK_BATCH", 2)
+    monkeypatch.setattr(resync_module, "LOOK_SECONDS", 3600.0)
     everyone = set(range(1, 6))
     for connection_id in everyone:
         await know(store, connection_id)
     wake, stop = asyncio.Event(), asyncio.Event()
-    rereading = Rereading(ResyncStore(store), ResyncSettings(), wake.set)
-    running = asyncio.create_task(rereading.run(stop))
+    rereading = Rereading(ResyncStore(store), ResyncSettings(burst_quiet=timedelta(0)), wake.set)
+    running = asyncio.create_task(rereading.run(stop))  # by itself it looks again after minutes
     await until(lambda: _is_planned(store, 5))
     await MarkStore(store).miss(everyone)
     rereading.look()
-    await until(lambda: _are_due(store, everyone), 3, what="less than a pause")
+    await until(lambda: _are_due(store, everyone), what="all, without a pause")
     stop.set()
     await running
 

@@ -23,8 +23,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-async def start(aiohttp_server: AiohttpServer, unused_tcp_port: int) -> AsyncIterator[Start]:
-    async with stands(aiohttp_server, unused_tcp_port) as starting:
+async def start(aiohttp_server: AiohttpServer) -> AsyncIterator[Start]:
+    async with stands(aiohttp_server) as starting:
         yield starting
 
 

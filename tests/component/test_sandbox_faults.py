@@ -19,8 +19,8 @@ BROKEN = (aiohttp.ClientError, ConnectionError)
 
 
 @pytest.fixture
-async def start(aiohttp_server: AiohttpServer, unused_tcp_port: int) -> AsyncIterator[Start]:
-    async with stands(aiohttp_server, unused_tcp_port) as starting:
+async def start(aiohttp_server: AiohttpServer) -> AsyncIterator[Start]:
+    async with stands(aiohttp_server) as starting:
         yield starting
 
 

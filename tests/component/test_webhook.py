@@ -442,7 +442,7 @@ async def test_too_many_at_once_are_refused_at_once(ingress: Ingress, monkeypatc
     sending = [asyncio.create_task(ingress.send()) for _ in range(90)]
     await until(lambda: ingress.broker.waiting == 90)
     narrow = deposit.Deposit(ingress.broker, ingress.parts.refused, ingress.parts.metrics, in_flight=1)
-    from common.broker.publisher import outgoing
+    from common.broker.outgoing import outgoing
     from common.errors import BrokerUnavailable
 
     message = outgoing(ResyncWanted(connection_id=7), "fetch", 7)

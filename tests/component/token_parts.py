@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from cryptography.fernet import Fernet
 
 from common.broker.consumer import Delivery
-from common.broker.publisher import Outgoing, outgoing
+from common.broker.outgoing import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
 from common.clock import monotonic_seconds
 from common.codec import loads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.broker.publisher import outgoing
+from common.broker.outgoing import outgoing
 from common.errors import BrokerUnavailable
 from ops.broker import Vhost
 from tests.integration.test_broker_traps import bench, webhook

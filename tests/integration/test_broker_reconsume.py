@@ -11,7 +11,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from common.broker.consumer import Consumer, Delivery
-from common.broker.publisher import outgoing
+from common.broker.outgoing import outgoing
 from common.broker.retry import RetryPolicy
 from common.broker.topology import WORK, declare, work_queues
 from common.errors import StoreUnavailable, Unavailable

@@ -14,7 +14,8 @@ import pytest
 from aio_pika.exceptions import ChannelPreconditionFailed
 
 from common.broker.consumer import Consumer, Delivery, stage_consumer
-from common.broker.publisher import Outgoing, Publisher, PublishRefused, outgoing
+from common.broker.outgoing import Outgoing, PublishRefused, outgoing
+from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
 from common.broker.topology import WORK, Queue, declare, queue_name, work_queues
 from common.errors import BrokerUnavailable, Permanent, Retryable, Unavailable
@@ -66,7 +67,7 @@ class Bench:
         self.stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def consume(self, handler: Any, stage: Any = "reconcile", **limits: int) -> asyncio.Task[None]:
+    def consume(self, handler: Any, stage: Any = "reconcile", **limits: Any) -> asyncio.Task[None]:
         return self.run(stage_consumer(self.url, stage, handler, self.publisher, RETRY, **limits))
 
     def run(self, consumer: Consumer) -> asyncio.Task[None]:

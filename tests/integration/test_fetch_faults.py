@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from common.broker.publisher import MAX_BODY
+from common.broker.outgoing import MAX_BODY
 from ops.broker import Vhost
 from schemas.messages import ResyncWanted
 from schemas.tables import AttemptRow, EventRow, ListingRow, TargetRow

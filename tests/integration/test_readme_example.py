@@ -11,7 +11,8 @@ from pathlib import Path
 import aio_pika
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from common.broker.publisher import Outgoing, Publisher
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import Publisher
 from common.broker.topology import EVENTS, declare, event_queues
 from common.codec import dumps
 from ops.broker import Vhost

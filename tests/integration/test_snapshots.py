@@ -20,7 +20,8 @@ from aio_pika.abc import AbstractIncomingMessage
 from common.broker import topology
 from common.broker.consumer import Delivery
 from common.broker.direct import direct
-from common.broker.publisher import Outgoing, Publisher
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
 from common.broker.setup import declare_topology
 from common.broker.topology import declare, event_queues, work_queues
@@ -307,9 +308,9 @@ class _NoDefaultExchange:
     @asynccontextmanager
     async def open(self, url: str, queue: str) -> AsyncIterator[Any]:
         async with direct(url, queue) as way:
-            channel: Any = way._exchange.channel  # type: ignore[attr-defined]  # the abstract one does not say so
+            channel = await way._connection.channel()
             await channel.declare_exchange("internal", internal=True)
-            way._exchange = await channel.get_exchange("internal", ensure=False)
+            way._exchange = "internal"
             yield way
 
 
@@ -328,7 +329,7 @@ async def test_a_parked_request_is_replayed_by_the_ingress_where_events_have_a_b
         [dead] = await desk.parked()
         assert dead.reason == "no_such_queue"
         await desk.read()
-        done = await stack.run("-m", "ops", "dead-letters", "replay", dead.parked_id)
+        done = await stack.run("-m", "ops", "dlq", "replay", dead.parked_id, "--yes")
         assert done.code == 0, done.output
         await completed(desk)
     assert desk.consumer.state == expected([listing(1)])

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
-from common.broker.publisher import outgoing
+from common.broker.outgoing import outgoing
 from common.broker.topology import queue_name
 from common.store.engine import Store
 from ops.broker import Vhost

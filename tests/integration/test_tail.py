@@ -15,7 +15,8 @@ import aio_pika
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from common.broker.publisher import Outgoing, Publisher
+from common.broker.outgoing import Outgoing
+from common.broker.publisher import Publisher
 from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.clock import utc_now
 from common.codec import loads
@@ -61,7 +62,7 @@ def ids(lines: Sequence[str]) -> list[str]:
 
 
 def sent(messages: Sequence[Outgoing]) -> list[str]:
-    return [str(message.properties["message_id"]) for message in messages]
+    return [str(message.message_id) for message in messages]
 
 
 async def publish(publisher: Publisher, messages: Sequence[Outgoing]) -> None:

@@ -11,7 +11,8 @@ import aio_pika
 import pytest
 from pydantic import SecretStr
 
-from common.broker.publisher import Publisher, outgoing
+from common.broker.outgoing import outgoing
+from common.broker.publisher import Publisher
 from common.broker.topology import declare, event_queues, work_queues
 from common.codec import dumps
 from common.crypto import TokenCipher

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from common.broker.publisher import PublishRefused
+from common.broker.outgoing import PublishRefused
 from common.broker.topology import LOG
 from common.errors import Permanent, UpstreamFailed
 from sandbox.driver import SandboxDriver
 from sandbox.records import fingerprint
-from tests.kill.seams import Install, Method, Reach, after, before, before_commit, replace
+from tests.kill.seams import Install, Method, Reach, after, before, before_commit, between_writes, replace
 from tests.waiting import until
 
 PUBLISH = "common.broker.publisher:Publisher.publish"
@@ -194,7 +194,7 @@ _TABLE = [
     Point("relay.before_publish", "relay", before("common.broker.broadcast:Broadcast.publish"), nth=2),
     Point("relay.refused", "relay", refused(before(PUBLISH, to_log))),
     Point("relay.logged", "relay", refused(after(PUBLISH, to_log))),
-    Point("relay.published", "relay", before(f"{EVENTS}.published")),
+    Point("relay.published", "relay", between_writes(f"{EVENTS}.published")),
     Point("relay.marking_commits", "relay", before_commit(f"{EVENTS}.published")),
     Point("relay.marked", "relay", after(f"{EVENTS}.published")),
     Point("refresh.intent", "token", after(f"{GRANTS}.claim_refresh", something)),

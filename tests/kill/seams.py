@@ -5,6 +5,7 @@ A seam is named `package.module:Class.method`; nothing is imported before it is 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -88,6 +89,26 @@ def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
 
         replace(seam, wrap)
         replace("common.store.engine:Store.transaction", wrap_transaction)
+
+    return install
+
+
+def between_writes(seam: str) -> Install:
+    """Reached when it is called, once no other task of this process writes to an SQLite store: a process that stands
+    still while it does holds up every other writer, and none can be told to go on without it."""
+
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
+                lock = self._store._lock
+                while lock is not None and lock._tasks.locked():  # noqa: ASYNC110  # nobody tells when it is free
+                    await asyncio.sleep(0.001)
+                reach()
+                return await original(self, *given, **named)
+
+            return wrapped
+
+        replace(seam, wrap)
 
     return install
 

@@ -19,6 +19,7 @@ from ops.cli import app, main
 from ops.policies import event_policies
 
 COMMANDS = (
+    "init",
     "setup",
     "demo",
     "up",
@@ -33,7 +34,8 @@ COMMANDS = (
     "tail",
     "resync",
     "held",
-    "dead-letters",
+    "dlq",
+    "doctor",
     "snapshot",
     "replay",
     "hash",
@@ -43,6 +45,7 @@ COMMANDS = (
 )
 SINGLE = (
     *(
+        "init",
         "setup",
         "demo",
         "up",
@@ -62,9 +65,11 @@ SINGLE = (
     *("connections list", "connections show", "connections revoke"),
     *("held list", "held approve", "held discard"),
     *(
-        "dead-letters list",
-        "dead-letters replay",
-        "dead-letters drop",
+        "dlq list",
+        "dlq show",
+        "dlq replay",
+        "dlq drop",
+        "doctor",
         "hash probe",
         "schemas write",
         "schemas check",
@@ -140,7 +145,11 @@ def test_unknown_words_end_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_TOKEN", "token-of-the-admin")
 
     assert gateway(monkeypatch, "nonsense") == 2
-    assert gateway(monkeypatch, "dead-letters", "replay") == 2, "ids or --all"
+    assert gateway(monkeypatch, "dlq", "replay") == 2, "ids, filters or --all"
+    assert gateway(monkeypatch, "dlq", "replay", "1", "--queue", "fetch", "--yes") == 2, "not both"
+    assert gateway(monkeypatch, "dlq", "drop", "--all") == 2, "nobody there who could be asked"
+    assert gateway(monkeypatch, "dlq", "drop", "--all", "--json") == 2
+    assert gateway(monkeypatch, "dlq", "list", "--older-than", "yesterday") == 2
     assert gateway(monkeypatch, "held", "approve", "99", "--json") == 2, "a program cannot be asked"
     assert gateway(monkeypatch, "users", "delete", "1", "--json") == 2
     assert gateway(monkeypatch, "connections", "revoke", "99", "--json") == 2

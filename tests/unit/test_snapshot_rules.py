@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from common.broker.consumer import Delivery
 from common.broker.direct import NoSuchQueue, QueueFull
-from common.broker.publisher import Outgoing
+from common.broker.outgoing import Outgoing
 from common.codec import dumps, loads
 from common.errors import BrokerUnavailable, Permanent, StoreUnavailable
 from common.parking import parked_from
@@ -119,7 +119,7 @@ def test_a_deleted_listing_and_the_end_on_the_wire() -> None:
     assert body["dataschema"] == dataschema_of("https://x", ListingSnapshot)
     assert (body["data"]["current"], body["data"]["deleted"], body["data"]["version"]) == (None, True, 4)
     assert message.headers == {"connectionId": "99", "attributeType": "rates"}
-    assert message.properties["message_id"] == body["id"]
+    assert message.message_id == body["id"]
     end = loads(end_on_the_wire(request, AT, "https://x").body)
     assert (end["type"], end["subject"], end["data"]) == (
         "snapshot.completed", "s", {"snapshotId": "s", "listings": 7},
@@ -219,7 +219,7 @@ class FakeQueue:
         if not number:
             raise QueueFull("queue q is full")
         self.room -= number
-        self.got += [str(one.properties["message_id"]) for one in messages[:number]]
+        self.got += [str(one.message_id) for one in messages[:number]]
         return number
 
     @asynccontextmanager

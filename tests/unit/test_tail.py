@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from common.codec import decode, dumps, loads
+from common.foreign import harmless
 from ops.commands.tail import Show
-from ops.foreign import harmless
 from ops.tail.event import Choice, Event
 from ops.tail.lines import INDENT, MOST, Line, Lines
 from ops.tail.stream import Logged

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from common.codec import dumps
+from common.story import Change, Look, Webhook, story_of
 from ops.why.ask import Answers
 from ops.why.screen import screen
-from ops.why.story import Change, Look, Webhook, story_of
 from ops.why.values import changed_values, shortened
 
 ROOMS = "https://api.syncaroo.com/v1/locations/5/resources"
@@ -37,7 +37,8 @@ def change(version: int, began: int, **more: Any) -> dict[str, Any]:
     return {
         "kind": "change", "eventId": f"event-{version}", "position": began + 3, "at": at(began), "version": version,
         "publishedAt": at(began), "change": "updated", "reason": "webhook", "changedFields": [], "patch": [],
-        "previous": None, "current": None, "cause": {"url": ROOM, "began": began, "ended": began + 1}, **more,
+        "previous": None, "current": None, "cause": {"url": ROOM, "began": began, "ended": began + 1},
+        "traceId": None, **more,
     }  # fmt: skip
 
 
@@ -255,7 +256,7 @@ def test_what_a_person_must_do() -> None:
         "unmapped    left alone until a webhook for the item itself",
         "suspect     held with too many others: gateway held list 99",
         "parked      refused at fetch, 03:04:05 (60 s ago); to try again:",
-        f"            gateway dead-letters replay {DELIVERY}",
+        f"            gateway dlq replay {DELIVERY}",
         "last read   never with success, as far as this goes back",
         "03:04:07  attempt 1    403, parked: refused                                 #2-4",
     ):
@@ -289,6 +290,9 @@ def test_an_event_that_waits_and_a_history_that_is_forgotten() -> None:
     assert "→ version 2 updated, its event waits for the relay" in shown(answers([attempt(2), waiting]))
     late = change(2, 3, publishedAt=at(90))
     assert "→ version 2 updated, event published 87 s later" in shown(answers([attempt(2), late]), 100)
+    assert "trace" not in shown(answers([attempt(2), late]), 100)
+    traced = change(2, 3, traceId="4bf92f3577b34da6a3ce929d0e0e4736")
+    assert "  trace 4bf92f3577b34da6a3ce929d0e0e4736" in shown(answers([attempt(2), traced]))
     assert "No attempts and no events are kept" in shown(answers([]))
     died, unmapped = change(1, 5), change(2, 8, cause=None, change="deleted", reason="unmapped")
     screen = shown(answers([died, unmapped]))

@@ -1,0 +1,60 @@
+"""Messages whose properties and headers are odd, on a real broker: nothing is lost, parked or delayed over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pika
+import pytest
+
+from common.broker.consumer import Delivery, stage_consumer
+from common.broker.outgoing import outgoing
+from ops.broker import Vhost
+from tests.integration.test_broker_traps import RETRY, bench, webhook
+from tests.waiting import until
+
+QUEUE = "syncaroo.fetch"
+
+
+def send(url: str, properties: dict[str, Any]) -> None:
+    """As another client may."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().basic_publish("", QUEUE, b"{}", pika.BasicProperties(**properties))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"timestamp": 2**64 - 1},
+        {"timestamp": 2**63},
+        {"timestamp": 0},
+        {"timestamp": 253_402_300_800},
+        {"headers": {"traceparent": b"\xff"}},
+        {"headers": {"traceparent": {"a": [1]}, "attempt": -5}},
+        {"headers": {"traceparent": "00-" + "a" * 100_000}},
+        {"headers": {"traceparent": 2**62}},
+        {"headers": {"attempt": True, "traceparent": None}},
+    ],
+    ids=lambda one: str(one)[:60],
+)
+async def test_it_is_handled_and_so_is_what_follows(vhost: Vhost, properties: dict[str, Any]) -> None:
+    seen: list[Delivery] = []
+
+    async def handle(deliveries: Sequence[Delivery]) -> None:
+        seen.extend(deliveries)
+
+    async with bench(vhost.url) as made:
+        await asyncio.to_thread(send, vhost.url, properties)
+        await made.publisher.publish(outgoing(webhook("one"), "fetch", 99))
+        consumer = stage_consumer(vhost.url, "fetch", handle, made.publisher, RETRY)
+        stop = asyncio.Event()
+        running = asyncio.create_task(consumer.run(stop))
+        try:
+            await until(lambda: len(seen) >= 2, 15, what="both")
+        finally:
+            stop.set()
+            await running
+    assert [one.redelivered for one in seen] == [False, False]
