@@ -8,6 +8,8 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from tests.waiting import within
+
 
 class Program:
     """A running program; `lines` are what it has printed so far, errors among them."""
@@ -34,7 +36,7 @@ class Program:
 
     async def wait(self, timeout: float = 30.0) -> int:
         """Its exit code, once it has ended and all that it printed is in `lines`."""
-        async with asyncio.timeout(timeout):
+        async with within(timeout):
             await self._reading
             return await self._process.wait()
 

@@ -62,3 +62,11 @@ async def until(
             raise AssertionError(f"not within {timeout:g} s: {what or getattr(check, '__name__', 'check')}: {said}")
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, pace)
+
+
+def within(seconds: float) -> asyncio.Timeout:
+    """`async with within(5):` ends a hang of what is awaited there, with the patience of `until`.
+
+    TimeoutError: it has not ended after `seconds` times PATIENCE.
+    """
+    return asyncio.timeout(seconds * PATIENCE)

@@ -15,7 +15,7 @@ import pytest
 
 from ops.broker import Vhost
 from ops.stack import ROLES
-from tests.waiting import until
+from tests.waiting import until, within
 
 
 def demo_command(work: Path) -> list[str]:
@@ -61,7 +61,8 @@ async def test_ctrl_c_in_the_middle_ends_everything(environment: dict[str, str],
         await until(lambda: "the platform creates a user" in log.read_text(), 60, "the stage to be set")
         children = psutil.Process(demo.pid).children(recursive=True)
         demo.send_signal(signal.SIGINT)
-        await asyncio.wait_for(demo.wait(), 40)
+        async with within(40):
+            await demo.wait()
     finally:
         if demo.returncode is None:
             demo.kill()

@@ -26,7 +26,7 @@ from schemas.tables import EventRow, table_of
 from tests.component.populated import LISTING, populate
 from tests.component.served import Served
 from tests.ingress_app import CONNECTION
-from tests.waiting import until
+from tests.waiting import until, within
 
 TOKEN = "operator-of-the-tests"
 _event = table_of(EventRow)
@@ -336,7 +336,7 @@ class Stream:
 
     async def next(self, kind: str) -> tuple[str, Any]:
         """The next one of a kind: its id and what it holds."""
-        async with asyncio.timeout(20):
+        async with within(20):
             while True:
                 message = (await self.answer.content.readuntil(b"\n\n")).decode()
                 values = dict(line.partition(": ")[::2] for line in message.splitlines())
@@ -388,11 +388,13 @@ async def test_streams_end_with_the_session_and_with_the_process(operator: Opera
     stream = await listen(operator)
     await stream.next("standing")
     await operator.post("/sign-out")
-    await asyncio.wait_for(stream.answer.read(), 5)
+    async with within(5):
+        await stream.answer.read()
     await operator.sign_in()
     stream = await listen(operator)
     await stream.next("standing")
-    await asyncio.wait_for(asyncio.gather(operator.served.listener.close(), stream.answer.read()), 5)
+    async with within(5):
+        await asyncio.gather(operator.served.listener.close(), stream.answer.read())
 
 
 async def test_only_so_many_listen_and_nobody_looks_when_none_does(operator: Operator) -> None:

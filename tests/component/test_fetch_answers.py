@@ -28,6 +28,7 @@ from common.errors import ForbiddenHost, UpstreamFailed, UpstreamRefused
 from common.urls import AllowedHosts
 from tests.component.fetch_parts import Api, client_of, serving
 from tests.forward_proxy import ForwardProxy
+from tests.waiting import within
 from workers.fetch import addresses, client
 from workers.fetch.answers import check_status, parse_page
 from workers.fetch.client import SyncarooApi
@@ -102,7 +103,8 @@ async def test_a_stream_without_end_is_left(api: Api, monkeypatch: pytest.Monkey
     api.answers[PATH] = endless
     with pytest.raises(UpstreamRefused, match="too_large"):
         await ask(api)
-    await asyncio.wait_for(left.wait(), 10)
+    async with within(10):
+        await left.wait()
     api.answers[PATH] = lambda request: endless(request, 0.05)
     with pytest.raises(UpstreamFailed):
         await ask(api)

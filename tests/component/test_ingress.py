@@ -20,7 +20,7 @@ from ingress.forwarded import forwarded_middleware
 from ingress.health.readiness import Readiness
 from tests.component.served import Served, hang_up
 from tests.ingress_app import FakeBroker, bearer, settings, webhook
-from tests.waiting import until
+from tests.waiting import until, within
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ async def test_silent_and_dripping_connections_are_closed_and_working_ones_are_n
     await until(lambda: served.broker.waiting == 1)
     for reader in (silent, dripping):
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(5):
+            async with within(5):
                 assert await reader.read() == b""
     served.broker.confirm.set()
     assert await working == 200

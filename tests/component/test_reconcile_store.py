@@ -26,6 +26,7 @@ from schemas.messages import ItemGone, Json, Message, PlatformIds
 from schemas.tables import EventRow, ListingRow, ParkedRow, TargetRow, table_of
 from tests.answers import ROOM, ROOMS, page, source
 from tests.rfc6902 import applied
+from tests.waiting import within
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.store.listings import ListingStore
 
@@ -97,7 +98,7 @@ async def test_pages_that_share_listings_never_wait_for_each_other_in_a_circle(s
             turned = items[process:] + items[:process]
             await deliver(mine, page(began, *turned[:: 1 - 2 * (process % 2)], url=ROOMS, shape="list"))
 
-    async with asyncio.timeout(30):
+    async with within(30):
         await asyncio.gather(*map(ten, range(6)))
     events = await told(store)
     assert len(events) == 6

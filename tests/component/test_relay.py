@@ -19,7 +19,7 @@ from common.store.events import append_events
 from common.store.leader import Leadership
 from schemas.events import ConnectionChanged, EventData, GrantChanged, ListingChanged
 from schemas.tables import ErasureRow, EventRow, table_of
-from tests.waiting import until
+from tests.waiting import until, within
 from workers.relay import handler
 from workers.relay.handler import Parts, Relay
 from workers.relay.metrics import Lag
@@ -258,7 +258,7 @@ async def test_a_bug_in_marking_ends_the_process(store: Store) -> None:
 
     await add(store, confirmed(1))
     with pytest.raises(ValueError, match="a bug"):
-        async with asyncio.timeout(10):
+        async with within(10):
             await Relay(Parts(Buggy(store), FakeBroadcast(), Leadership(store, "relay"), "s")).run(asyncio.Event())
 
 

@@ -45,6 +45,7 @@ async def served(database_url: str) -> AsyncIterator[Served]:
         yield made
 
 
+@pytest.mark.timeout(600)
 async def test_every_operation_answers_as_it_is_described(served: Served, tmp_path: Path) -> None:
     """Never 500; no status, type, header or member that the document does not know; nothing taken that it forbids."""
     (tmp_path / "schemathesis.toml").write_text(configuration(await a_dead_letter(served)))

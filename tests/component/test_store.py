@@ -25,7 +25,7 @@ from common.store.setup import alembic_config, current_revision, head_revision, 
 from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
 from schemas.tables import FactRow, SQLModel, UserRow, table_of
-from tests.waiting import until
+from tests.waiting import until, within
 
 FACTS = {"SYNCAROO_BASE_URL": "https://app.syncaroo.com", "EVENT_SOURCE": "https://yourapp.com"}
 
@@ -252,7 +252,7 @@ async def test_cancellation_anywhere_leaves_the_store_usable(store: Store) -> No
         await asyncio.gather(task, return_exceptions=True)
     before = await get(store, "n")
     assert before is not None
-    async with asyncio.timeout(3):
+    async with within(3):
         await add_one(store)
     assert await get(store, "n") == str(int(before) + 1)
 
@@ -506,7 +506,8 @@ async def test_an_older_schema_is_waited_for(empty_database_url: str) -> None:
     await until(lambda: asyncio.sleep(0.3, True))
     assert not waiting.done()
     await upgrade(empty_database_url)
-    assert await asyncio.wait_for(waiting, 10)
+    async with within(10):
+        assert await waiting
     await store.close()
 
 

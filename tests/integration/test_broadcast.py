@@ -22,7 +22,7 @@ from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.errors import BrokerUnavailable
 from ops.broker import PrivateNode, Vhost
 from tests.proxy import Mode, Proxy
-from tests.waiting import until
+from tests.waiting import until, within
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 
@@ -242,7 +242,7 @@ async def test_a_broker_that_reads_nothing_delays_no_end(
         try:
             await asyncio.gather(*map(broadcast.publish, large), return_exceptions=True)
             assert broadcast._retired, "it was given up"
-            async with asyncio.timeout(30):
+            async with within(30):
                 await broadcast.close()
             assert connection._unclosed, "it was not closed"
         finally:

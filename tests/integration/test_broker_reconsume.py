@@ -17,7 +17,7 @@ from common.broker.topology import WORK, declare, work_queues
 from common.errors import StoreUnavailable, Unavailable
 from ops.broker import Vhost
 from tests.integration.test_broker_traps import DELAYS, Bench, Recorder, bench, webhook
-from tests.waiting import until
+from tests.waiting import until, within
 
 SLOW = RetryPolicy([timedelta(seconds=30)], timedelta(hours=1))
 
@@ -110,7 +110,8 @@ async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
         await send(run, "good 3", "fetch")
         await until(lambda: len(done) == 3, timeout=5)
         run.stop.set()
-        await asyncio.wait_for(consuming, 5)
+        async with within(5):
+            await consuming
         (copy,) = [await (await run.channel.get_queue("syncaroo.fetch")).get(no_ack=True)]
         assert copy is not None
         assert (copy.routing_key, copy.headers["attempt"], copy.exchange) == ("fetch.retry", 1, WORK)

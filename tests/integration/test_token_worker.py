@@ -31,7 +31,7 @@ from ops.broker import Vhost
 from schemas.messages import CodeReceived, PairObtained
 from schemas.tables import ParkedRow, table_of
 from tests.component.token_parts import Bench, bench
-from tests.waiting import until
+from tests.waiting import until, within
 from workers.token.worker import build
 
 DELAYS = (timedelta(milliseconds=100), timedelta(milliseconds=300))
@@ -68,7 +68,7 @@ async def running(made: Bench, amqp_url: str, *, workers: int = 1) -> AsyncItera
         yield publisher
     finally:
         stop.set()
-        async with asyncio.timeout(15):
+        async with within(15):
             await asyncio.gather(*tasks)
         await publisher.close()
 

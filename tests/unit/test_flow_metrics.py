@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ingress.flow import metrics as flow_metrics
 from ingress.flow.metrics import FlowMetrics
 from tests.flow import Sources
+from tests.waiting import within
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ async def test_a_store_that_hangs_is_not_waited_for_nor_asked_twice(
     page = Page(sources)
     sources.open.clear()
     for _ in range(3):
-        async with asyncio.timeout(5):
+        async with within(5):
             assert "gateway_store_up 0.0" in await page.lines()
     assert sources.reads == 1
     sources.open.set()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.process import done_before, first_of
+from tests.waiting import within
 
 
 async def _never(cancelled: asyncio.Event) -> str:
@@ -23,7 +24,7 @@ async def _never(cancelled: asyncio.Event) -> str:
 async def test_the_first_that_is_done_ends_the_wait_and_coroutines_end_with_it() -> None:
     said, cancelled = asyncio.Event(), asyncio.Event()
     said.set()
-    async with asyncio.timeout(5):
+    async with within(5):
         await first_of(_never(cancelled), said.wait())
         await cancelled.wait()
 
@@ -41,7 +42,7 @@ async def test_a_task_that_was_given_goes_on() -> None:
 
 async def test_after_so_many_seconds_nothing_needs_to_be_done() -> None:
     cancelled = asyncio.Event()
-    async with asyncio.timeout(5):
+    async with within(5):
         await first_of(_never(cancelled), seconds=0.01)
         await cancelled.wait()
 
