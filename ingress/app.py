@@ -31,7 +31,7 @@ from common.settings import (
     WebhookSettings,
 )
 from common.store.engine import Store
-from common.store.setup import facts_of
+from common.store.schema import facts_of
 from common.urls import AllowedHosts
 from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `common.store.setup` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `ops.migrating` hands over."""
 
 from __future__ import annotations
 

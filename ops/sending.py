@@ -15,7 +15,7 @@ from common.broker.direct import NoSuchQueue, QueueFull, direct, look_at
 from common.errors import BrokerUnavailable, GatewayError, Permanent, StoreUnavailable
 from common.settings import BrokerSettings, EventBrokerSettings, SiteSettings, StoreSettings, load
 from common.store.engine import Store
-from common.store.setup import check_store
+from common.store.schema import check_store
 from ops.broker.broker import without_password
 from ops.terminal import err
 from workers.relay.snapshot_rules import check_queue

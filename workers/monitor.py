@@ -19,7 +19,7 @@ from common.listen import Listener
 from common.metrics import exposition, process_registry
 from common.process import Run, until_stopped
 from common.store.engine import Store
-from common.store.setup import current_revision, head_revision
+from common.store.schema import current_revision, head_revision
 
 STORE_SECONDS = 2.0
 REMEMBERED_SECONDS = 1.0

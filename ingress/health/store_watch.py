@@ -9,7 +9,7 @@ from common.errors import StoreUnavailable
 from common.logs import get_logger
 from common.process import done_before, pause
 from common.store.engine import Store
-from common.store.setup import current_revision, wait_for_store
+from common.store.schema import current_revision, wait_for_store
 
 POLL_SECONDS = 5.0
 

@@ -11,14 +11,8 @@ import typer
 from common.errors import GatewayError, StoreUnavailable
 from common.settings import StoreSettings, load
 from common.store.engine import Store
-from common.store.setup import (
-    check_file,
-    current_revision,
-    head_revision,
-    schema_differences,
-    schema_state,
-    upgrade_now,
-)
+from common.store.schema import check_file, current_revision, head_revision, schema_state
+from ops.migrating import schema_differences, upgrade_now
 from ops.terminal import AsJson, out, print_json
 
 MENDS = {

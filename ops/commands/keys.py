@@ -16,7 +16,7 @@ from common.errors import Permanent
 from common.settings import KeySettings, StoreSettings, load
 from common.store.engine import Store
 from common.store.keys import TOKEN_QUEUE, Inventory, forget_pair, take_inventory
-from common.store.setup import check_schema
+from common.store.schema import check_schema
 from ops.commands.admin_options import Yes, confirmed
 from ops.terminal import AsJson, out, print_json
 

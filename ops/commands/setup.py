@@ -19,8 +19,9 @@ from common.settings import (
     StoreSettings,
     load,
 )
-from common.store.setup import head_revision, upgrade
+from common.store.schema import head_revision
 from ops.broker.broker import without_password
+from ops.migrating import upgrade
 from ops.policies import event_policies, set_policy
 from ops.terminal import out
 

@@ -16,20 +16,13 @@ from common.settings import KeySettings, SiteSettings, SyncarooSettings
 from common.store.engine import Store
 from common.store.insert import insert
 from common.store.keys import check_keys, take_inventory
-from common.store.setup import (
-    check_facts,
-    check_file,
-    current_revision,
-    facts_of,
-    head_revision,
-    schema_differences,
-    schema_state,
-)
+from common.store.schema import check_facts, check_file, current_revision, facts_of, head_revision, schema_state
 from common.words import things
 from ingress.admin.store.status import Counts, StatusStore
 from ops.commands.keys import report
 from ops.doctor.around import Around
 from ops.doctor.finding import Finding, failed, ok, skipped, warning
+from ops.migrating import schema_differences
 from ops.why.words import length
 from schemas.tables import BeatRow, EventRow, FactRow, table_of
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from common.process import EX_CONFIG
 from common.store.engine import Store
-from common.store.setup import remember, upgrade
+from common.store.schema import remember
+from ops.migrating import upgrade
 from ops.stack import ROLES, Finished, Stack, environment
 
 PROCESSES = [role for role in ROLES if role != "sandbox"]

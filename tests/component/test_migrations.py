@@ -24,7 +24,8 @@ from sqlalchemy import (
 )
 
 from common.store.engine import Store
-from common.store.setup import alembic_config, current_revision, head_revision, schema_differences, upgrade
+from common.store.schema import current_revision, head_revision, revisions
+from ops.migrating import alembic_config, schema_differences, upgrade
 
 AT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 GIVEN_AWAY = {("connection", "resync_at")}
@@ -38,6 +39,11 @@ EARLIER = [script.revision for script in ScriptDirectory.from_config(alembic_con
 def test_there_is_something_to_come_from() -> None:
     assert EARLIER[:6] == ["0001", "0002", "0003", "0004", "0005", "0006"]
     assert head_revision() not in EARLIER
+
+
+def test_processes_know_the_versions_that_there_are() -> None:
+    """They tell them from the names of the files: what the files say is Alembic's to read."""
+    assert revisions() == [*EARLIER, ScriptDirectory.from_config(alembic_config()).get_current_head()]
 
 
 async def test_the_tables_are_those_that_the_code_writes_to(database_url: str) -> None:

@@ -21,8 +21,9 @@ from common.errors import Permanent, SettingsError, StoreUnavailable
 from common.store.engine import Store, Transaction
 from common.store.leader import FROZEN_SECONDS, PULSE_SECONDS, Leadership
 from common.store.parked import Parked, list_parked, park
-from common.store.setup import alembic_config, current_revision, head_revision, upgrade, wait_for_store
+from common.store.schema import current_revision, head_revision, wait_for_store
 from common.store.targets import Wanted, want
+from ops.migrating import alembic_config, upgrade
 from schemas.messages import PlatformIds
 from schemas.tables import FactRow, SQLModel, UserRow, table_of
 from tests.waiting import until, within

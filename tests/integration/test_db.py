@@ -13,10 +13,11 @@ from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
 from common.process import EX_CONFIG, done_before
-from common.store import setup
+from common.store import schema
 from common.store.engine import Store
-from common.store.setup import alembic_config, head_revision, wait_for_store
+from common.store.schema import head_revision, wait_for_store
 from ops.broker import Vhost
+from ops.migrating import alembic_config
 from ops.stack import Stack, environment
 from tests.waiting import until
 
@@ -109,7 +110,7 @@ async def test_processes_wait_for_an_old_schema_and_refuse_a_newer_one(
 async def test_what_lasts_is_said_again_loudly(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
-    monkeypatch.setattr(setup, "LOUD_SECONDS", 0.3)
+    monkeypatch.setattr(schema, "LOUD_SECONDS", 0.3)
     store, stop = Store(empty_database_url), asyncio.Event()
     with capture_logs() as lines:
         waiting = asyncio.create_task(done_before(stop, wait_for_store(store, {})))

@@ -28,11 +28,11 @@ from common.clock import utc_now
 from common.crypto import TokenCipher
 from common.settings import RetrySettings
 from common.store.engine import Store
-from common.store.setup import alembic_config
 from common.token_pair import Pair, pack
 from ops.broker import Broker, PrivateNode, Vhost
 from ops.children import free_port
 from ops.doctor.checks import NAMES
+from ops.migrating import alembic_config
 from ops.stack import Stack, environment, sandbox_arguments
 from schemas.tables import SYNCAROO_ACCOUNT, BeatRow, GrantRow, table_of
 from tests.fixtures.broker import Vhosts

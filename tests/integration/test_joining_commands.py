@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from common.codec import loads
 from common.store.engine import Store
-from common.store.setup import remember
+from common.store.schema import remember
 from ops.broker import Vhost
 from ops.children import free_port
 from ops.stack import Finished, Stack, environment

@@ -25,7 +25,7 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
-from common.store.setup import facts_of, wait_for_store
+from common.store.schema import facts_of, wait_for_store
 from common.urls import AllowedHosts
 from workers.fetch.backlog import Backlog
 from workers.fetch.claim_loop import ClaimLoop

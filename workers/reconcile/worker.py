@@ -19,7 +19,7 @@ from common.settings import (
     SyncarooSettings,
 )
 from common.store.engine import Store
-from common.store.setup import facts_of, wait_for_store
+from common.store.schema import facts_of, wait_for_store
 from workers.monitor import Monitor
 from workers.reconcile.handler import ReconcileHandler
 from workers.reconcile.metrics import ReconcileMetrics

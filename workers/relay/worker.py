@@ -20,7 +20,7 @@ from common.settings import (
 from common.store.engine import Store
 from common.store.erasing import ErasureStore
 from common.store.leader import Leadership
-from common.store.setup import facts_of, wait_for_store
+from common.store.schema import facts_of, wait_for_store
 from workers.monitor import Monitor
 from workers.relay.erasing import Erasing
 from workers.relay.handler import Parts, Relay

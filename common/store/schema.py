@@ -1,19 +1,15 @@
-"""Bringing a store to this version's schema, and refusing one that is another environment's or another version's."""
+"""Which schema a store has and whose it is: waited for, or refused when it is another version's or environment's.
+
+Migrating is `ops.migrating`: no process that runs needs Alembic, a quarter of what it would load.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, column, inspect, select, table
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from common.clock import monotonic_seconds
@@ -21,10 +17,10 @@ from common.crypto import TokenCipher
 from common.errors import SettingsError, StoreUnavailable
 from common.logs import get_logger
 from common.settings import SiteSettings, SyncarooSettings
-from common.store.engine import Store, Transaction, is_passing
+from common.store.engine import Store, Transaction
 from common.store.insert import insert
 from common.store.keys import check_keys
-from schemas.tables import FactRow, SQLModel, table_of
+from schemas.tables import FactRow, table_of
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
@@ -32,65 +28,21 @@ LOUD_SECONDS = 30.0
 """By then `gateway setup` would be through, or say why not."""
 
 SchemaState = Literal["ours", "none", "older", "newer"]
-_OFF = {"add": "is missing", "rem": "is one too many"}
 
 log = get_logger(__name__)
 _facts = table_of(FactRow)
+_version = table("alembic_version", column("version_num"))
 
 
-def alembic_config() -> Config:
-    """Alembic's configuration, in code: the project has no alembic.ini."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
+@cache
+def revisions() -> list[str]:
+    """The schema versions that this code knows, the oldest first: the names of its migrations begin with them."""
+    return sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def head_revision() -> str:
     """The schema version that this code speaks."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    assert head is not None
-    return head
-
-
-async def upgrade(database_url: str) -> None:
-    """Migrate to the newest schema; doing it twice changes nothing.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
-    store = Store(database_url)
-    try:
-        await (_upgrade_postgres(database_url) if store.postgres else _upgrade_sqlite(store))
-    finally:
-        await store.close()
-
-
-async def _upgrade_sqlite(store: Store) -> None:
-    # As the workers open it: else each statement would be a transaction, and a kill would leave half a schema.
-    async with store.transaction() as transaction:
-        await transaction.execute_sync(_upgrade)
-
-
-async def _upgrade_postgres(database_url: str) -> None:
-    # Without the workers' time limits: a migration may take its time.
-    engine = create_async_engine(database_url, hide_parameters=True)
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
-    except (SQLAlchemyError, OSError) as error:
-        if is_passing(error):
-            raise StoreUnavailable(f"store: {type(error).__name__}") from error
-        raise
-    finally:
-        await engine.dispose()
-
-
-def _upgrade(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":  # two setups at once take turns, as the file lock lets them on SQLite
-        connection.execute(text("SELECT pg_advisory_xact_lock(7264017)"))
-    config = alembic_config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return revisions()[-1]
 
 
 async def current_revision(store: Store) -> str | None:
@@ -100,7 +52,9 @@ async def current_revision(store: Store) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(_version.name):
+        return None
+    return connection.scalar(select(_version.c.version_num))
 
 
 def facts_of(site: SiteSettings, syncaroo: SyncarooSettings) -> dict[str, str]:
@@ -202,34 +156,7 @@ def schema_state(revision: str | None) -> SchemaState:
         return "none"
     if revision == head_revision():
         return "ours"
-    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
-    return "older" if revision in known else "newer"
-
-
-async def schema_differences(store: Store) -> list[str]:
-    """How the tables differ from those that this program writes to, in words. Raises StoreUnavailable."""
-    async with store.reading() as transaction:
-        return await transaction.execute_sync(_differences)
-
-
-def _differences(connection: Connection) -> list[str]:
-    found = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
-    return [_words(one) for step in found for one in (step if isinstance(step, list) else [step])]
-
-
-def _words(step: Any) -> str:
-    """One of Alembic's steps to what we want, told as what is the matter."""
-    kind, what = str(step[0]), step[-1]
-    match kind:
-        case "add_table" | "remove_table":
-            return f"table {what.name} {_OFF[kind[:3]]}"
-        case "add_column" | "remove_column":
-            return f"column {step[2]}.{what.name} {_OFF[kind[:3]]}"
-        case "add_index" | "remove_index" | "add_constraint" | "remove_constraint":
-            return f"{kind.partition('_')[2]} {what.name} {_OFF[kind[:3]]}"
-        case _ if kind.startswith("modify_"):
-            return f"column {step[2]}.{step[3]} has another {kind.removeprefix('modify_')}"
-    return kind.replace("_", " ")
+    return "older" if revision in revisions() else "newer"
 
 
 async def check_facts(store: Store, facts: dict[str, str]) -> None:
@@ -269,8 +196,3 @@ def _refuse_others(known: dict[str, Any], facts: dict[str, str]) -> None:
     ]
     if faults:
         raise SettingsError(faults)
-
-
-def upgrade_now(database_url: str) -> None:
-    """`upgrade` for callers without an event loop."""
-    asyncio.run(upgrade(database_url))
