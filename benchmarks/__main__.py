@@ -11,17 +11,17 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ingress, publish
 from benchmarks.broker import Bench, bench
-from benchmarks.measure import Outcome, take_turns
+from benchmarks.measure import Goal, Variant, take_turns
 from benchmarks.processes import PEERS, Failed
 from benchmarks.report import figures, table
 from ops.broker import NoBroker, find
 
-Benchmark = Callable[[Bench, Path, int], Awaitable[Outcome]]
+Benchmark = Callable[[Bench, Path], Awaitable[tuple[Mapping[str, Variant], Sequence[Goal]]]]
 
 
 def tell(line: str) -> None:
@@ -29,30 +29,36 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def _ingress(made: Bench, directory: Path, rounds: int) -> Outcome:
-    return await take_turns("ingress", ingress.variants(made, directory), ingress.GOALS, rounds, tell)
+async def _ingress(made: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
+    return ingress.variants(made, directory), ingress.GOALS
 
 
-async def _publish(made: Bench, directory: Path, rounds: int) -> Outcome:
+async def _publish(made: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
     await publish.build(directory)
-    return await take_turns("publish", publish.variants(made, directory), publish.GOALS, rounds, tell)
+    return publish.variants(made, directory), publish.GOALS
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {"publish": _publish, "ingress": _ingress}
 
 
-async def run(names: list[str], rounds: int, output: Path) -> bool:
-    """All of them, on one broker → whether every goal that must be met is."""
+async def run(names: list[str], only: list[str], rounds: int, output: Path) -> bool:
+    """All of them, on one broker → whether every goal that must be met is; `only` some variants, else all."""
     met = True
     with find(tell, name="bench") as broker, tempfile.TemporaryDirectory() as directory:
         for name in names:
             with broker.vhost("bench") as vhost:
                 async with bench(vhost.url) as made:
-                    outcome = await BENCHMARKS[name](made, Path(directory), rounds)
+                    variants, goals = await BENCHMARKS[name](made, Path(directory))
+                    outcome = await take_turns(name, chosen(variants, only), goals, rounds, tell)
             print(table(outcome), flush=True)
             (output / f"{name}.json").write_bytes(figures(outcome))
             met = met and all(map(outcome.is_met, outcome.goals))
     return met
+
+
+def chosen(variants: Mapping[str, Variant], only: list[str]) -> Mapping[str, Variant]:
+    """Those variants, by the beginnings of their names; all when none is named."""
+    return {name: one for name, one in variants.items() if not only or name.startswith(tuple(only))}
 
 
 def main() -> int:
@@ -60,6 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
     parser.add_argument("--rounds", type=int, default=5, help="how often each variant has its turn (5)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="these variants, by their beginnings")
     parser.add_argument("--output", type=Path, default=Path(".work/bench"), help="where the figures go (.work/bench)")
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
@@ -68,7 +75,7 @@ def main() -> int:
         parser.error("the peers are not installed: make bench does that")
     given.output.mkdir(parents=True, exist_ok=True)
     try:
-        return 0 if asyncio.run(run(given.names or list(BENCHMARKS), given.rounds, given.output)) else 1
+        return 0 if asyncio.run(run(given.names or list(BENCHMARKS), given.only, given.rounds, given.output)) else 1
     except (NoBroker, Failed) as error:
         parser.error(str(error))
 

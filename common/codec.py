@@ -15,6 +15,7 @@ MAX_DEPTH = 32
 T = TypeVar("T")
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 _encoder = msgspec.json.Encoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -45,7 +46,7 @@ def loads(raw: bytes) -> Json:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson(_without_input(error)) from None
     # Only now: on text with a string that never ends, the search for strings would take the square of its length.
-    skeleton = _STRING.sub(b"", raw)
+    skeleton = _STRING.sub(b"", raw) if b"\\" in raw else b"".join(raw.split(b'"')[::2])
     _refuse_depth(skeleton)
     # Outside strings every colon belongs to one member, so a surplus of colons means that a member came twice.
     if skeleton.count(b":") != _count_members(value):
@@ -78,8 +79,11 @@ def decode(raw: bytes, kind: type[T]) -> T:
 
 
 def _refuse_depth(skeleton: bytes) -> None:
+    brackets = _BRACKET.findall(skeleton)
+    if len(brackets) <= 2 * MAX_DEPTH:
+        return
     depth = 0
-    for byte in re.findall(rb"[\[\]{}]", skeleton):
+    for byte in brackets:
         depth += 1 if byte in b"[{" else -1
         if depth > MAX_DEPTH:
             raise BadJson(f"nested deeper than {MAX_DEPTH}")

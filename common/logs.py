@@ -29,6 +29,7 @@ _USER_INFO = re.compile(r"(\w+://)[^/\s?#\"']+@")
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 _ANYTHING = re.compile(r"[\s='\"]|://")
 """Without one of these none of the above can be in a text, as in most."""
+_PLAIN = (str, int, float, bool, type(None))
 _MASK = "[redacted]"
 
 
@@ -99,7 +100,16 @@ class Redactor:
         self._secrets = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if self._is_harmless(event):
+            return event
         return {key: self._member(key, value) for key, value in event.items()}
+
+    def _is_harmless(self, event: MutableMapping[str, Any]) -> bool:
+        """Whether it is plain words and numbers, as most are: seen in one look at all of them."""
+        if any(_is_secret(key) or type(value) not in _PLAIN for key, value in event.items()):
+            return False
+        text = "\0".join([value for value in event.values() if type(value) is str])
+        return text.isascii() and not _ANYTHING.search(text) and not any(secret in text for secret in self._secrets)
 
     def _member(self, key: str, value: Any) -> Any:
         if _is_secret(key) and not isinstance(value, int | float | None):

@@ -43,6 +43,8 @@ def forwarded_middleware(trusted: Sequence[Network]) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if HEADER not in request.headers and SCHEME_HEADER not in request.headers:
+            return await handler(request)
         forwarded = request.headers.getall(HEADER, [])
         remote = request.remote or ""
         client = client_of(remote, forwarded, trusted)

@@ -22,6 +22,8 @@ class TidyPaths(web.AbstractResource):
     def __init__(self, router: web.UrlDispatcher) -> None:
         super().__init__()
         self._router = router
+        self._with_slash: dict[tuple[str, str], web.AbstractRoute] = {}
+        """What was found for a method and a path that only a slash at its end keeps from being the route's."""
 
     @property
     def canonical(self) -> str:
@@ -31,11 +33,16 @@ class TidyPaths(web.AbstractResource):
         allowed: set[str] = set()
         if _TIDIED in request:
             return None, allowed
+        asked = (request.method, request.rel_url.raw_path)
+        if asked in self._with_slash:  # as webhooks come
+            return web.UrlMappingMatchInfo({}, self._with_slash[asked]), allowed
         for path in _spellings(request.rel_url.raw_path):
             again = request.clone(rel_url=URL.build(path=path, encoded=True))
             again[_TIDIED] = True
             found = await self._router.resolve(again)
             if found.http_exception is None:
+                if isinstance(found.route.resource, web.PlainResource) and asked[1] == f"{path}/":
+                    self._with_slash[asked] = found.route
                 return found, allowed
             if isinstance(found.http_exception, web.HTTPMethodNotAllowed):
                 allowed |= found.http_exception.allowed_methods

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
@@ -32,7 +33,7 @@ from ingress.console.store import EventLogStore, PeopleStore
 from ingress.console.visit import SHARED, Act, Door, Visit
 from ingress.flow.store import FlowStore
 from ingress.pages.forms import read_form
-from ingress.pages.render import error_page, page, redirect
+from ingress.pages.render import error_page, in_session, page, redirect
 from ingress.pages.session import check_csrf
 
 SHOWN = 50
@@ -73,7 +74,7 @@ class ConsoleHandler:
         letters, connections, listings = self._dead_letters, self._connections, self._listings
         return [
             web.post(ROOT, self.log_in),
-            web.get(f"{ROOT}/events", self._live.stream, allow_head=False),
+            web.get(f"{ROOT}/events", partial(in_session, handler=self._live.stream), allow_head=False),
             self._get(ROOT, self.show),
             self._get(DEAD_LETTERS, letters.list),
             self._get(f"{DEAD_LETTERS}/{{id}}", letters.show),

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp_jinja2
 import aiohttp_session
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 from jinja2 import FileSystemLoader, StrictUndefined
 from yarl import URL
 
@@ -28,6 +29,7 @@ from ingress.problems import retry_after
 _ORIGIN = web.AppKey("_ORIGIN", str)
 """Of `SITE_URI`, as browsers spell it: the host in small letters, no port where it is the usual one. Empty: whichever
 a request came to."""
+_SESSIONS = web.AppKey("_SESSIONS", Middleware)
 _OPS_COOKIE = "gateway-ops"
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,7 +49,7 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings, *, 
     warnings.filterwarnings("ignore", message="It is recommended to use web.RequestKey", category=UserWarning)
     secure = site.site_uri.startswith("https:")
     of_site, elsewhere = SessionCookie(keys.clear(), secure=secure), SchemesCookie(keys.clear(), _OPS_COOKIE)
-    aiohttp_session.setup(app, of_site if is_site else elsewhere)
+    app[_SESSIONS] = aiohttp_session.session_middleware(of_site if is_site else elsewhere)
     environment = aiohttp_jinja2.setup(
         app,
         loader=FileSystemLoader(_TEMPLATES),
@@ -60,6 +62,11 @@ def setup_pages(app: web.Application, site: SiteSettings, keys: KeySettings, *, 
     environment.filters |= {"moment": _moment, "clock": _clock}
     app[_ORIGIN] = str(URL(site.site_uri).origin()) if is_site else ""
     app.router.add_get(STATIC_PATH, serve)
+
+
+async def in_session(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The answer of a handler that asks for the session: pages do, and what programs call need not pass by it."""
+    return await request.app[_SESSIONS](request, handler)
 
 
 def render(
@@ -115,7 +122,6 @@ def security_headers(form_origins: Sequence[str] = ()) -> dict[str, str]:
 def page(method: PageMethod[S]) -> PageMethod[S]:
     """Marks a handler's method as a page: what it raises becomes a page as well. Redirects pass, forms only if ours."""
 
-    @functools.wraps(method)
     async def answer(self: S, request: web.Request) -> web.StreamResponse:
         if request.method == hdrs.METH_POST and is_from_elsewhere(request.headers, _origin_of(request)):
             return error_page(request, 403, "This form was sent from another site.")
@@ -130,7 +136,11 @@ def page(method: PageMethod[S]) -> PageMethod[S]:
                 raise
             return error_page(request, error.status, "This request cannot be answered.")
 
-    return answer
+    @functools.wraps(method)
+    async def answer_in_session(self: S, request: web.Request) -> web.StreamResponse:
+        return await in_session(request, functools.partial(answer, self))
+
+    return answer_in_session
 
 
 def _origin_of(request: web.Request) -> str:

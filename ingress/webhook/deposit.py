@@ -9,6 +9,7 @@ from typing import Protocol
 
 from common.broker.outgoing import Outgoing
 from common.broker.publisher import PUBLISH_SECONDS
+from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
 from ingress.webhook.metrics import WebhookMetrics
 
@@ -42,6 +43,7 @@ class Deposit:
         self._refused = refused
         self._metrics = metrics
         self._free = in_flight
+        metrics.in_flight.set_function(lambda: in_flight - self._free)
 
     async def put(self, connection_id: int, messages: Sequence[Outgoing], elapsed: float) -> None:
         """Return when all are confirmed; `elapsed` are the seconds that the request has taken so far.
@@ -61,12 +63,13 @@ class Deposit:
             raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311
 
     async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
+        began = monotonic_seconds()
         self._free -= 1
         try:
-            with self._metrics.in_flight.track_inprogress(), self._metrics.publish_seconds.time():
-                await self._publish_all(messages, seconds)
+            await self._publish_all(messages, seconds)
         finally:
             self._free += 1
+            self._metrics.publish_seconds.observe(monotonic_seconds() - began)
 
     async def _publish_all(self, messages: Sequence[Outgoing], seconds: float) -> None:
         if len(messages) == 1:  # nearly always

@@ -92,7 +92,7 @@ class WebhookHandler:
             outcome = "unavailable"
             raise
         finally:
-            self._metrics.webhooks.labels(outcome).inc()
+            self._metrics.webhooks(outcome).inc()
             if tracing.is_on():
                 tracing.note({"gateway.outcome": outcome})
         return answered.response
@@ -149,7 +149,7 @@ class WebhookHandler:
             raise BadJson("not an object")
         verdict = self._hashes.judge(raw, body)
         if verdict is not None:
-            self._metrics.hashes.labels(verdict).inc()
+            self._metrics.hashes(verdict).inc()
         if verdict in ("mismatch", "missing"):
             log.warning("webhook.hash", verdict=verdict)
         return decide(body, receipt, self._terms) if self._hashes.lets_pass(verdict) else None

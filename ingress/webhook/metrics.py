@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -9,10 +11,14 @@ class WebhookMetrics:
     """Counters of one process, on the registry that `/metrics` shows."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.webhooks = Counter("gateway_webhooks", "Webhooks by what became of them.", ["outcome"], registry=registry)
-        self.hashes = Counter(
+        self._webhooks = Counter("gateway_webhooks", "Webhooks by what became of them.", ["outcome"], registry=registry)
+        self.webhooks = cache(self._webhooks.labels)
+        """The counter of an outcome."""
+        hashes = Counter(
             "gateway_webhook_hashes", "Authentic webhooks by what their hash showed.", ["verdict"], registry=registry
         )
+        self.hashes = cache(hashes.labels)
+        """The counter of a verdict."""
         self.publish_seconds = Histogram(
             "gateway_publish_seconds",
             "Time until the broker confirmed a webhook.",
@@ -26,5 +32,5 @@ class WebhookMetrics:
 
     def came(self) -> float:
         """How many webhooks this process has answered, whatever became of them."""
-        found = (sample for metric in self.webhooks.collect() for sample in metric.samples)
+        found = (sample for metric in self._webhooks.collect() for sample in metric.samples)
         return sum(sample.value for sample in found if sample.name.endswith("_total"))

@@ -20,6 +20,13 @@ from schemas.messages import Json, PlatformIds, ResyncWanted, UnusableWebhook, W
 MAX_URL = 2048
 MAX_ID = 255
 
+NAMES = (
+    *("connectionId", "webhookType", "action", "metaData", "data", "apiUrl"),
+    *("attributeType", "resourceType", "locationId", "resourceId"),
+)
+"""The members that we read; the guide spells them in camelCase and, elsewhere, in snake_case."""
+_SPELLED = {spelling: name for name in NAMES for spelling in (name, snake(name))}
+
 _AUTHORITY = re.compile(r"^[^/?#]*//[^/?#\\]*")
 
 
@@ -84,8 +91,7 @@ def decide(body: dict[str, Json], receipt: Receipt, terms: Terms) -> Decision:
     Raises:
         BadInput: a name is there in camelCase and in snake_case, and the two differ.
     """
-    sources = [source for name in ("metaData", "data") if isinstance(source := _member(body, name), dict)]
-    found = _Found(body, [*sources, body])
+    found = _Found(body)
     try:
         if found.is_of_another_connection(receipt.connection_id):
             return Forbid()
@@ -122,14 +128,16 @@ def _park(body: dict[str, Json], found: _Found, receipt: Receipt) -> Park:
 
 
 class _Found:
-    """The members of a body, wherever they are. `sources`: metaData, then data, then the top level."""
+    """The members of a body, wherever they are: in metaData, then in data, then at the top level."""
 
-    def __init__(self, body: dict[str, Json], sources: list[dict[str, Json]]) -> None:
-        self._body = body
-        self._sources = sources
+    def __init__(self, body: Members[str, Json]) -> None:
+        self._top = self._all = _Known.of(body)
+        for name in ("data", "metaData"):
+            if isinstance(inner := self._top.get(name), dict):
+                self._all = _Known.of(inner).before(self._all)
 
     def is_of_another_connection(self, connection_id: int) -> bool:
-        given = _id(self._member("connectionId"))
+        given = _id(self._top.get("connectionId"))
         if given is None:
             raise Unusable("no connectionId")
         return given != str(connection_id)
@@ -137,16 +145,16 @@ class _Found:
     def only_counted(
         self, attributes: frozenset[str]
     ) -> Literal["status", "unknown_type", "unsynced_attribute"] | None:
-        kind = _text(self._member("webhookType"))
+        kind = _text(self._top.get("webhookType"))
         if kind is not None and kind.lower() == "status":
             return "status"
         if kind is not None and kind.lower() != "data":
             return "unknown_type"
-        attribute = plural(_text(self._first("attributeType")))
+        attribute = plural(_text(self._all.get("attributeType")))
         return "unsynced_attribute" if attribute is not None and attribute not in attributes else None
 
     def url(self) -> str:
-        url = _text(self._first("apiUrl"), MAX_URL)
+        url = _text(self._all.get("apiUrl"), MAX_URL)
         if url is None:
             raise Unusable("no apiUrl")
         if not _AUTHORITY.sub("", url).isascii():
@@ -154,52 +162,62 @@ class _Found:
         return url
 
     def mapping(self) -> PlatformIds:
-        if not isinstance(_member(self._body, "metaData") or {}, dict):
+        if not isinstance(self._top.get("metaData") or {}, dict):
             raise Unusable("metaData is not an object")
         return PlatformIds(
-            attribute_type=plural(_text(self._first("attributeType"))),
-            resource_type=_text(self._first("resourceType")),
-            location_id=_id(self._first("locationId")),
-            resource_id=_id(self._first("resourceId")),
+            attribute_type=plural(_text(self._all.get("attributeType"))),
+            resource_type=_text(self._all.get("resourceType")),
+            location_id=_id(self._all.get("locationId")),
+            resource_id=_id(self._all.get("resourceId")),
         )
 
     def action(self) -> str | None:
-        action = self._member("action")
+        action = self._top.get("action")
         return action.strip().lower()[:MAX_ID] or None if isinstance(action, str) else None
 
     def location_if_alone(self) -> str | None:
         """The location, when that is all there is to go by: no apiUrl anywhere."""
         try:
-            return None if self._first("apiUrl") else _id(self._first("locationId"))
+            return None if self._all.get("apiUrl") else _id(self._all.get("locationId"))
         except Unusable:
             return None
 
-    def _member(self, name: str) -> Json:
-        return _member(self._body, name)
 
-    def _first(self, name: str) -> Json:
-        found: Json = None
-        for source in self._sources:  # all of them: each may contradict itself
-            value = _member(source, name)
-            if found is None and value != "":
-                found = value
-        return found
+class _Known:
+    """Those members of an object that we read, by their camelCase names; null counts as absent."""
 
+    def __init__(self, values: dict[str, Json], differing: frozenset[str]) -> None:
+        self._values = values
+        self._differing = differing
 
-def _member(members: Members[str, Json], name: str) -> Json:
-    """A member by its camelCase or snake_case name; null counts as absent.
+    @classmethod
+    def of(cls, members: Members[str, Json]) -> _Known:
+        """Of one object."""
+        values: dict[str, Json] = {}
+        differing = set()
+        for spelling, value in members.items():
+            name = _SPELLED.get(spelling)
+            if name is None or value is None:
+                continue
+            if name in values and _comparable(values[name]) != _comparable(value):
+                differing.add(name)
+            values[name] = value
+        return cls(values, frozenset(differing))
 
-    Raises:
-        BadInput: both are there and differ.
-    """
-    value, other = members.get(name), snake(name)
-    if other == name or (second := members.get(other)) is None:
-        return value
-    if value is None:
-        return second
-    if _comparable(value) != _comparable(second):
-        raise BadInput(f"{name} and {other} differ")
-    return value
+    def before(self, other: _Known) -> _Known:
+        """Of two: what is not here, or empty, is looked for there. Each may contradict itself."""
+        given = {name: value for name, value in self._values.items() if value != ""}
+        return _Known({**other._values, **given}, self._differing | other._differing)
+
+    def get(self, name: str) -> Json:
+        """The member; None: absent.
+
+        Raises:
+            BadInput: it is there under both spellings, and they differ.
+        """
+        if name in self._differing:
+            raise BadInput(f"{name} and {snake(name)} differ")
+        return self._values.get(name)
 
 
 def _comparable(value: Json) -> Json:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -23,7 +24,7 @@ from ingress.oauth.store import OAuthStore
 from ingress.oauth.throttle import ACCOUNT, ADDRESS, Throttle
 from ingress.oidc.attempts import MOST, remember
 from ingress.oidc.rules import new_attempt
-from ingress.pages.render import page, setup_pages
+from ingress.pages.render import in_session, page, setup_pages
 from ingress.pages.session import ADMIN, USER, csrf_token, sign_in
 from ingress.parameters import BadInput
 from ingress.passwords import Passwords
@@ -107,7 +108,7 @@ async def test_on_https_the_cookie_goes_nowhere_else() -> None:
     for site, words in (("https://a.example", {"Secure"}), ("http://a.example", set())):
         app = web.Application()
         setup_pages(app, SiteSettings(site_uri=site), KEYS)
-        app.router.add_get("/", set_it)
+        app.router.add_get("/", partial(in_session, handler=set_it))
         async with TestClient(TestServer(app)) as client:
             name, *said = re.split(r"[=;] ?", (await client.get("/")).headers["Set-Cookie"])
             assert name == ("__Host-gateway" if words else "gateway")
@@ -148,7 +149,7 @@ async def test_no_session_is_larger_than_a_browser_keeps(length: int) -> None:
 
     app = web.Application()
     setup_pages(app, SiteSettings(site_uri="https://a.example"), KEYS)
-    app.router.add_get("/", fill)
+    app.router.add_get("/", partial(in_session, handler=fill))
     async with TestClient(TestServer(app)) as client:
         assert len((await client.get("/")).headers["Set-Cookie"]) < 4096
 
