@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from common.signed_text import SignedText
 
 PREFIX = "sgw_at_"
+REMEMBERED = 4096
+"""Tokens whose signature was looked at before: each comes again and again for an hour."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class AccessTokens:
     def __init__(self, keys: Sequence[str], seconds: int) -> None:
         """`keys` are `SECRET_KEYS`, newest first; `seconds` is the life of a token."""
         self._texts = SignedText(keys, "access-token", PREFIX)
+        self._signed = lru_cache(maxsize=REMEMBERED)(self._check)
         self.seconds = seconds
 
     def issue(self, connection_id: int, family: str, now: int) -> str:
@@ -43,9 +47,12 @@ class AccessTokens:
 
     def read(self, token: str, now: int) -> AccessToken | Expired | None:
         """What the token says at `now`; None: it is not one of ours. Revocation is another question."""
+        found = self._signed(token)
+        return found if found is None or now < found.expires_at else Expired(found)
+
+    def _check(self, token: str) -> AccessToken | None:
         parts = self._texts.read(token)
         if parts is None:
             return None
         connection_id, family, expires_at = parts
-        found = AccessToken(int(connection_id), family, int(expires_at))
-        return found if now < found.expires_at else Expired(found)
+        return AccessToken(int(connection_id), family, int(expires_at))

@@ -6,6 +6,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 78 (EX_CONFIG) for wrong settings, 70 (EX
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from common.settings import LogSettings, ProcessSettings, TraceSettings, load, s
 
 EX_SOFTWARE = 70
 EX_CONFIG = 78
+GARBAGE = (20_000, 10, 20)
+"""How many objects more there are before the collector looks, at the youngest, the middle, all (`gc.set_threshold`)."""
 CLOSING_SECONDS = 5.0
 """How long what is left over may take to hear that all is over: reconnecting libraries swallow a cancellation."""
 
@@ -44,7 +47,9 @@ def main(name: str, sections: Sequence[type[Any]], build: Callable[..., Run]) ->
         configure(logs, [*secret_values(values), *traces.secrets()])
         tracing.start(traces, name.rpartition(" ")[2])
         try:
-            runner.run(_until_signalled(name, build(*values), process.shutdown_grace_seconds))
+            run = build(*values)
+            _leave_alone_what_stays()
+            runner.run(_until_signalled(name, run, process.shutdown_grace_seconds))
         finally:
             tracing.stop()
 
@@ -69,6 +74,13 @@ def _outcome(name: str, work: Callable[[asyncio.Runner], None], runner: asyncio.
         log.exception("process.failed", process=name)
         return EX_SOFTWARE
     return 0
+
+
+def _leave_alone_what_stays() -> None:
+    """What was loaded stays: to look through it for garbage again and again was a sixth of what a webhook costs."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 async def _until_signalled(name: str, run: Run, grace: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +16,7 @@ from common.clock import monotonic_seconds, utc_now, wall_seconds
 from common.codec import dumps, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent
 from common.ids import new_id
-from common.logs import bound, get_logger
+from common.logs import get_logger
 from ingress.bearer import bearer_token, other_connection, unauthorized
 from ingress.limits import read_body
 from ingress.problems import problem
@@ -111,31 +110,29 @@ class WebhookHandler:
 
     async def _accept(self, token: AccessToken, raw: bytes, began: float) -> Answered:
         receipt = _receipt(token)
-        with _followed(receipt):
-            return await self._accept_followed(receipt, raw, began)
-
-    async def _accept_followed(self, receipt: Receipt, raw: bytes, began: float) -> Answered:
         decision = self._judge(raw, receipt)
-        if isinstance(decision, Forbid):
-            return Answered(_outcome(decision), other_connection())
         if decision is None:
             return Answered("wrong_hash", _wrong_hash())
+        outcome = _outcome(decision)
+        if isinstance(decision, Forbid):
+            return Answered(outcome, other_connection())
         await self._deposit.put(receipt.connection_id, _messages(decision), monotonic_seconds() - began)
-        log.info("webhook.accepted", outcome=_outcome(decision))
+        # For the many that are as they should be, the next stage has a line of its own.
+        tell = log.info if isinstance(decision, Park) else log.debug
+        tell("webhook.accepted", outcome=outcome, **_ids(receipt))
         body = dumps(Accepted(delivery_id=receipt.delivery_id))
         response = web.Response(status=self._success_status, body=body, content_type="application/json")
-        return Answered(_outcome(decision), response)
+        return Answered(outcome, response)
 
     async def _salvage(self, token: AccessToken, raw: bytes, began: float) -> None:
         """Nobody will send it again: an authentic webhook that came too late is fetched all the same."""
         receipt = _receipt(token)
-        with _followed(receipt):
-            try:
-                decision = self._judge(raw, receipt)
-                if decision is not None:
-                    await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
-            except (Permanent, BrokerUnavailable) as error:
-                log.warning("webhook.not_salvaged", reason=str(error))
+        try:
+            decision = self._judge(raw, receipt)
+            if decision is not None:
+                await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
+        except (Permanent, BrokerUnavailable) as error:
+            log.warning("webhook.not_salvaged", reason=str(error), **_ids(receipt))
 
     def _judge(self, raw: bytes, receipt: Receipt) -> Decision | None:
         """The decision; None: the hash forbids one.
@@ -151,19 +148,20 @@ class WebhookHandler:
         if verdict is not None:
             self._metrics.hashes(verdict).inc()
         if verdict in ("mismatch", "missing"):
-            log.warning("webhook.hash", verdict=verdict)
+            log.warning("webhook.hash", verdict=verdict, **_ids(receipt))
         return decide(body, receipt, self._terms) if self._hashes.lets_pass(verdict) else None
 
 
-def _followed(receipt: Receipt) -> AbstractContextManager[None]:
-    """Log lines within carry the webhook's ids."""
-    if tracing.is_on():
-        tracing.note({"gateway.connection_id": receipt.connection_id, "gateway.delivery_id": receipt.delivery_id})
-    return bound(connection_id=receipt.connection_id, delivery_id=receipt.delivery_id)
-
-
 def _receipt(token: AccessToken) -> Receipt:
-    return Receipt(new_id(), token.connection_id, utc_now())
+    receipt = Receipt(new_id(), token.connection_id, utc_now())
+    if tracing.is_on():
+        tracing.note({f"gateway.{name}": value for name, value in _ids(receipt).items()})
+    return receipt
+
+
+def _ids(receipt: Receipt) -> dict[str, str | int]:
+    """By what it is found in logs and traces."""
+    return {"connection_id": receipt.connection_id, "delivery_id": receipt.delivery_id}
 
 
 def _messages(decision: Decision) -> list[Outgoing]:
