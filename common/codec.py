@@ -27,7 +27,12 @@ def dumps(value: Any) -> bytes:
 
 def canonical(value: Any) -> str:
     """JSON with sorted members and no blanks: equal values give equal text."""
-    return _sorted.encode(value).decode()
+    return canonical_bytes(value).decode()
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """As `canonical`, in UTF-8."""
+    return _sorted.encode(value)
 
 
 def pretty(value: Any) -> str:
@@ -49,7 +54,7 @@ def loads(raw: bytes) -> Json:
     skeleton = _STRING.sub(b"", raw) if b"\\" in raw else b"".join(raw.split(b'"')[::2])
     _refuse_depth(skeleton)
     # Outside strings every colon belongs to one member, so a surplus of colons means that a member came twice.
-    if skeleton.count(b":") != _count_members(value):
+    if skeleton.count(b":") != (_count_members(value) if isinstance(value, dict | list) else 0):
         raise BadJson("a member occurs twice")
     return value
 
@@ -90,11 +95,12 @@ def _refuse_depth(skeleton: bytes) -> None:
 
 
 def _count_members(value: Json) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(map(_count_members, value.values()))
-    if isinstance(value, list):
-        return sum(map(_count_members, value))
-    return 0
+    inner = value.values() if type(value) is dict else value
+    count = len(value) if type(value) is dict else 0
+    for one in inner:
+        if type(one) is dict or type(one) is list:
+            count += _count_members(one)
+    return count
 
 
 def _without_input(error: Exception) -> str:

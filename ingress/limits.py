@@ -23,8 +23,9 @@ async def limits_middleware(request: web.Request, handler: Handler) -> web.Strea
         raise web.HTTPRequestEntityTooLarge(MAX_BODY)
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType  # the hash covers the bytes as they came
-    if any(len(request.headers.getall(name, [])) > 1 for name in _ONCE):
-        raise web.HTTPBadRequest
+    for name in _ONCE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise web.HTTPBadRequest
     try:
         return await handler(request)
     except (web.RequestPayloadError, ConnectionError):

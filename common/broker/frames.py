@@ -28,6 +28,7 @@ _content = struct.Struct(">HHQH")
 _long = struct.Struct(">cI")
 _number = struct.Struct(">cq")
 _table = struct.Struct(">I")
+_moment = struct.Struct(">Q")
 
 
 def frames_of(message: Outgoing, message_id: str, channel: int, most: int, *, certain: bool = True) -> bytes:
@@ -63,7 +64,7 @@ def _header(message: Outgoing, message_id: str, mode: bytes) -> bytes:
     after = [_short(message_id)]
     if message.timestamp is not None:
         flags |= TIMESTAMP
-        after.append(encode.timestamp(message.timestamp))
+        after.append(_moment.pack(int(message.timestamp.timestamp())))
     if message.type is not None:
         flags |= TYPE
         after.append(_word(message.type))

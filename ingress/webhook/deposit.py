@@ -9,7 +9,6 @@ from typing import Protocol
 
 from common.broker.outgoing import Outgoing
 from common.broker.publisher import PUBLISH_SECONDS
-from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable
 from ingress.webhook.metrics import WebhookMetrics
 
@@ -41,7 +40,6 @@ class Deposit:
     ) -> None:
         self._publisher = publisher
         self._refused = refused
-        self._metrics = metrics
         self._free = in_flight
         metrics.in_flight.set_function(lambda: in_flight - self._free)
 
@@ -63,18 +61,16 @@ class Deposit:
             raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311
 
     async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> None:
-        began = monotonic_seconds()
         self._free -= 1
         try:
-            await self._publish_all(messages, seconds)
+            if len(messages) == 1:  # nearly always
+                await self._publisher.publish(messages[0], seconds=seconds)
+            else:
+                await self._publish_all(messages, seconds)
         finally:
             self._free += 1
-            self._metrics.publish_seconds.observe(monotonic_seconds() - began)
 
     async def _publish_all(self, messages: Sequence[Outgoing], seconds: float) -> None:
-        if len(messages) == 1:  # nearly always
-            await self._publisher.publish(messages[0], seconds=seconds)
-            return
         publishing = [self._publisher.publish(message, seconds=seconds) for message in messages]
         for error in await asyncio.gather(*publishing, return_exceptions=True):
             if error is not None:

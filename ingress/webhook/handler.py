@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -35,8 +34,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     delivery_id: str
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """A response, and the word under which it is counted."""
 
     outcome: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class WebhookMetrics:
@@ -14,17 +14,11 @@ class WebhookMetrics:
         self._webhooks = Counter("gateway_webhooks", "Webhooks by what became of them.", ["outcome"], registry=registry)
         self.webhooks = cache(self._webhooks.labels)
         """The counter of an outcome."""
-        hashes = Counter(
+        self._hashes = Counter(
             "gateway_webhook_hashes", "Authentic webhooks by what their hash showed.", ["verdict"], registry=registry
         )
-        self.hashes = cache(hashes.labels)
+        self.hashes = cache(self._hashes.labels)
         """The counter of a verdict."""
-        self.publish_seconds = Histogram(
-            "gateway_publish_seconds",
-            "Time until the broker confirmed a webhook.",
-            registry=registry,
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4),
-        )
         self.in_flight = Gauge("gateway_webhooks_in_flight", "Webhooks waiting for the broker.", registry=registry)
         self.refused_connections = Gauge(
             "gateway_refused_connections", "Connections to resync once the broker confirms again.", registry=registry

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 from common.errors import ForbiddenHost, Permanent
 from common.identity import plural
 from common.urls import AllowedHosts
@@ -20,12 +22,14 @@ from schemas.messages import Json, PlatformIds, ResyncWanted, UnusableWebhook, W
 MAX_URL = 2048
 MAX_ID = 255
 
-NAMES = (
-    *("connectionId", "webhookType", "action", "metaData", "data", "apiUrl"),
-    *("attributeType", "resourceType", "locationId", "resourceId"),
-)
-"""The members that we read; the guide spells them in camelCase and, elsewhere, in snake_case."""
-_SPELLED = {spelling: name for name in NAMES for spelling in (name, snake(name))}
+
+def _spelled(*names: str) -> dict[str, str]:
+    """Names by each of their spellings: camelCase as the guide has it and, elsewhere, snake_case."""
+    return {spelling: name for name in names for spelling in (name, snake(name))}
+
+
+_ANYWHERE = _spelled("apiUrl", "attributeType", "resourceType", "locationId", "resourceId")
+_AT_THE_TOP = _spelled("connectionId", "webhookType", "action", "metaData", "data") | _ANYWHERE
 
 _AUTHORITY = re.compile(r"^[^/?#]*//[^/?#\\]*")
 
@@ -45,8 +49,7 @@ class Terms:
     attributes: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """One webhook's arrival: our id for it, whose token it came with, when (aware UTC)."""
 
     delivery_id: str
@@ -54,22 +57,19 @@ class Receipt:
     received_at: datetime
 
 
-@dataclass(frozen=True)
-class Accept:
+class Accept(msgspec.Struct, frozen=True):
     """Its target is wanted."""
 
     message: WebhookReceived
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """Accepted, and nothing follows: withdrawn by Syncaroo, unknown, or a type that is not kept."""
 
     kind: Literal["status", "unknown_type", "unsynced_attribute"]
 
 
-@dataclass(frozen=True)
-class Park:
+class Park(msgspec.Struct, frozen=True):
     """Accepted and kept for a person; what is known of its location is wanted instead."""
 
     reason: Literal["unusable_webhook", "forbidden_host"]
@@ -77,8 +77,7 @@ class Park:
     resync: ResyncWanted | None = None
 
 
-@dataclass(frozen=True)
-class Forbid:
+class Forbid(msgspec.Struct, frozen=True):
     """The token is another connection's."""
 
 
@@ -128,88 +127,31 @@ def _park(body: dict[str, Json], found: _Found, receipt: Receipt) -> Park:
 
 
 class _Found:
-    """The members of a body, wherever they are: in metaData, then in data, then at the top level."""
+    """The members of a body that we read, by their camelCase names; null counts as absent.
+
+    What a listing is may be told in metaData, in data or at the top level, and is looked for in that order.
+    """
 
     def __init__(self, body: Members[str, Json]) -> None:
-        self._top = self._all = _Known.of(body)
+        self._differing: set[str] = set()
+        self._values = self._read(body, _AT_THE_TOP)
         for name in ("data", "metaData"):
-            if isinstance(inner := self._top.get(name), dict):
-                self._all = _Known.of(inner).before(self._all)
+            if isinstance(inner := self._get(name), dict):
+                given = self._read(inner, _ANYWHERE)
+                self._values |= {name: value for name, value in given.items() if value != ""}
 
-    def is_of_another_connection(self, connection_id: int) -> bool:
-        given = _id(self._top.get("connectionId"))
-        if given is None:
-            raise Unusable("no connectionId")
-        return given != str(connection_id)
-
-    def only_counted(
-        self, attributes: frozenset[str]
-    ) -> Literal["status", "unknown_type", "unsynced_attribute"] | None:
-        kind = _text(self._top.get("webhookType"))
-        if kind is not None and kind.lower() == "status":
-            return "status"
-        if kind is not None and kind.lower() != "data":
-            return "unknown_type"
-        attribute = plural(_text(self._all.get("attributeType")))
-        return "unsynced_attribute" if attribute is not None and attribute not in attributes else None
-
-    def url(self) -> str:
-        url = _text(self._all.get("apiUrl"), MAX_URL)
-        if url is None:
-            raise Unusable("no apiUrl")
-        if not _AUTHORITY.sub("", url).isascii():
-            raise Unusable("apiUrl is not ASCII")
-        return url
-
-    def mapping(self) -> PlatformIds:
-        if not isinstance(self._top.get("metaData") or {}, dict):
-            raise Unusable("metaData is not an object")
-        return PlatformIds(
-            attribute_type=plural(_text(self._all.get("attributeType"))),
-            resource_type=_text(self._all.get("resourceType")),
-            location_id=_id(self._all.get("locationId")),
-            resource_id=_id(self._all.get("resourceId")),
-        )
-
-    def action(self) -> str | None:
-        action = self._top.get("action")
-        return action.strip().lower()[:MAX_ID] or None if isinstance(action, str) else None
-
-    def location_if_alone(self) -> str | None:
-        """The location, when that is all there is to go by: no apiUrl anywhere."""
-        try:
-            return None if self._all.get("apiUrl") else _id(self._all.get("locationId"))
-        except Unusable:
-            return None
-
-
-class _Known:
-    """Those members of an object that we read, by their camelCase names; null counts as absent."""
-
-    def __init__(self, values: dict[str, Json], differing: frozenset[str]) -> None:
-        self._values = values
-        self._differing = differing
-
-    @classmethod
-    def of(cls, members: Members[str, Json]) -> _Known:
-        """Of one object."""
+    def _read(self, members: Members[str, Json], spelled: Members[str, str]) -> dict[str, Json]:
         values: dict[str, Json] = {}
-        differing = set()
         for spelling, value in members.items():
-            name = _SPELLED.get(spelling)
+            name = spelled.get(spelling)
             if name is None or value is None:
                 continue
             if name in values and _comparable(values[name]) != _comparable(value):
-                differing.add(name)
+                self._differing.add(name)
             values[name] = value
-        return cls(values, frozenset(differing))
+        return values
 
-    def before(self, other: _Known) -> _Known:
-        """Of two: what is not here, or empty, is looked for there. Each may contradict itself."""
-        given = {name: value for name, value in self._values.items() if value != ""}
-        return _Known({**other._values, **given}, self._differing | other._differing)
-
-    def get(self, name: str) -> Json:
+    def _get(self, name: str) -> Json:
         """The member; None: absent.
 
         Raises:
@@ -218,6 +160,52 @@ class _Known:
         if name in self._differing:
             raise BadInput(f"{name} and {snake(name)} differ")
         return self._values.get(name)
+
+    def is_of_another_connection(self, connection_id: int) -> bool:
+        given = _id(self._get("connectionId"))
+        if given is None:
+            raise Unusable("no connectionId")
+        return given != str(connection_id)
+
+    def only_counted(
+        self, attributes: frozenset[str]
+    ) -> Literal["status", "unknown_type", "unsynced_attribute"] | None:
+        kind = _text(self._get("webhookType"))
+        if kind is not None and kind.lower() == "status":
+            return "status"
+        if kind is not None and kind.lower() != "data":
+            return "unknown_type"
+        attribute = plural(_text(self._get("attributeType")))
+        return "unsynced_attribute" if attribute is not None and attribute not in attributes else None
+
+    def url(self) -> str:
+        url = _text(self._get("apiUrl"), MAX_URL)
+        if url is None:
+            raise Unusable("no apiUrl")
+        if not (url.isascii() or _AUTHORITY.sub("", url).isascii()):
+            raise Unusable("apiUrl is not ASCII")
+        return url
+
+    def mapping(self) -> PlatformIds:
+        if not isinstance(self._get("metaData") or {}, dict):
+            raise Unusable("metaData is not an object")
+        return PlatformIds(
+            attribute_type=plural(_text(self._get("attributeType"))),
+            resource_type=_text(self._get("resourceType")),
+            location_id=_id(self._get("locationId")),
+            resource_id=_id(self._get("resourceId")),
+        )
+
+    def action(self) -> str | None:
+        action = self._get("action")
+        return action.strip().lower()[:MAX_ID] or None if isinstance(action, str) else None
+
+    def location_if_alone(self) -> str | None:
+        """The location, when that is all there is to go by: no apiUrl anywhere."""
+        try:
+            return None if self._get("apiUrl") else _id(self._get("locationId"))
+        except Unusable:
+            return None
 
 
 def _comparable(value: Json) -> Json:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from common.codec import canonical, dumps, loads
+from common.codec import canonical_bytes, dumps, loads
 from common.errors import BadJson
 from schemas.messages import Json
 
@@ -101,7 +101,7 @@ def serialise(raw: bytes, body: dict[str, Json], how: str) -> bytes:
         return cut(raw)
     rest = {name: value for name, value in body.items() if name != MEMBER}
     if how == "sorted":
-        return canonical(rest).encode()
+        return canonical_bytes(rest)
     compact = dumps(rest)
     return _as_php(compact) if how == "php" else compact
 

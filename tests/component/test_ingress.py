@@ -66,7 +66,7 @@ async def test_metrics_tell_numbers_and_no_secret(served: Served) -> None:
     async with served.session.get(f"{served.url}/metrics") as response:
         text = await response.text()
     assert 'gateway_webhooks_total{outcome="accepted"} 1.0' in text
-    assert "gateway_publish_seconds_bucket" in text
+    assert "gateway_webhooks_in_flight" in text
     assert bearer()["Authorization"].split()[1] not in text
 
 

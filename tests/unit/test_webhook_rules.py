@@ -1,10 +1,10 @@
 """What a webhook means, reading by reading: the guide contradicts itself, and we accept each of its versions."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from common.urls import AllowedHosts
 from ingress.parameters import BadInput
@@ -197,13 +197,7 @@ def test_a_foreign_host_is_parked_as_what_it_would_be_if_it_were_allowed(url: st
     decision = judged(meta(apiUrl=url))
     assert isinstance(decision, Park), decision
     assert (decision.reason, decision.resync) == ("forbidden_host", None)
-    assert decision.message == replace_url(accepted(webhook()), url)
-
-
-def replace_url(message: WebhookReceived, url: str) -> WebhookReceived:
-    import msgspec
-
-    return msgspec.structs.replace(message, url=url)
+    assert decision.message == replace(accepted(webhook()), url=url)
 
 
 @pytest.mark.parametrize(
