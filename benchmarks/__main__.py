@@ -21,7 +21,9 @@ from benchmarks.processes import PEERS, Failed
 from benchmarks.report import figures, table
 from ops.broker import NoBroker, find
 
-Benchmark = Callable[[Bench, Path], Awaitable[tuple[Mapping[str, Variant], Sequence[Goal]]]]
+Prepare = Callable[[Bench, Path], Awaitable[tuple[Mapping[str, Variant], Sequence[Goal]]]]
+BENCHMARKS: Mapping[str, Prepare] = {"publish": publish.prepare, "ingress": ingress.prepare}
+"""Each gets ready, in a directory of its own, what its variants need."""
 
 
 def tell(line: str) -> None:
@@ -29,24 +31,12 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def _ingress(made: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
-    return ingress.variants(made, directory), ingress.GOALS
-
-
-async def _publish(made: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
-    await publish.build(directory)
-    return publish.variants(made, directory), publish.GOALS
-
-
-BENCHMARKS: Mapping[str, Benchmark] = {"publish": _publish, "ingress": _ingress}
-
-
 async def run(names: list[str], only: list[str], rounds: int, output: Path) -> bool:
     """All of them, on one broker → whether every goal that must be met is; `only` some variants, else all."""
     met = True
-    with find(tell, name="bench") as broker, tempfile.TemporaryDirectory() as directory:
+    with find(tell, name="bench") as broker:
         for name in names:
-            with broker.vhost("bench") as vhost:
+            with broker.vhost("bench") as vhost, tempfile.TemporaryDirectory() as directory:
                 async with bench(vhost.url) as made:
                     variants, goals = await BENCHMARKS[name](made, Path(directory))
                     outcome = await take_turns(name, chosen(variants, only), goals, rounds, tell)

@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +84,12 @@ async def measure(
     return Sample(taken, done.seconds, after.cpu_seconds - before.cpu_seconds, after.rss, more)
 
 
-def variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
-    """Each starts its service, warms it up and measures it."""
+async def prepare(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
+    """Each variant starts its service, warms it up and measures it."""
+    return _variants(bench, directory), GOALS
+
+
+def _variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
 
     def other(name: str, command: Callable[[int], list[str]]) -> Variant:
         async def run() -> Sample:

@@ -51,8 +51,17 @@ async def measure(bench: Bench, command: Sequence[str]) -> Sample:
     return Sample(said.operations, said.seconds, said.cpu_seconds)
 
 
-def variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
-    """Ours, the library's way, and the C client's where a compiler and librabbitmq are."""
+async def prepare(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
+    """Ours, the library's way, and the C client's.
+
+    Raises:
+        Failed: no compiler, or no librabbitmq (Debian: gcc, librabbitmq-dev).
+    """
+    await _build(directory)
+    return _variants(bench, directory), GOALS
+
+
+def _variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
 
     def python(module: str) -> Variant:
         return lambda: measure(bench, [sys.executable, "-m", f"benchmarks.variants.{module}"])
@@ -69,12 +78,7 @@ def variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
     }
 
 
-async def build(directory: Path) -> None:
-    """Compile the C client.
-
-    Raises:
-        Failed: no compiler, or no librabbitmq (Debian: gcc, librabbitmq-dev).
-    """
+async def _build(directory: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     source, made = ROOT / "benchmarks" / "variants" / "publish.c", directory / "publish"
     if compiler is None:
