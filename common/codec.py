@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,8 +13,8 @@ MAX_DEPTH = 32
 
 T = TypeVar("T")
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+_OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 _encoder = msgspec.json.Encoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -50,11 +49,9 @@ def loads(raw: bytes) -> Json:
         value = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson(_without_input(error)) from None
-    # Only now: on text with a string that never ends, the search for strings would take the square of its length.
-    skeleton = _STRING.sub(b"", raw) if b"\\" in raw else b"".join(raw.split(b'"')[::2])
-    _refuse_depth(skeleton)
-    # Outside strings every colon belongs to one member, so a surplus of colons means that a member came twice.
-    if skeleton.count(b":") != (_count_members(value) if isinstance(value, dict | list) else 0):
+    _refuse_depth(raw)
+    # Written again, the value has every colon that was read, but for those of members whose name came again.
+    if _count_colons(raw) != dumps(value).count(b":"):
         raise BadJson("a member occurs twice")
     return value
 
@@ -83,23 +80,30 @@ def decode(raw: bytes, kind: type[T]) -> T:
         raise BadJson(_without_input(error)) from None
 
 
-def _refuse_depth(skeleton: bytes) -> None:
-    brackets = _BRACKET.findall(skeleton)
-    if len(brackets) <= 2 * MAX_DEPTH:
-        return
-    depth = 0
-    for byte in brackets:
-        depth += 1 if byte in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise BadJson(f"nested deeper than {MAX_DEPTH}")
+def _refuse_depth(raw: bytes) -> None:
+    brackets, depth = _brackets(raw), 0
+    while brackets and depth <= MAX_DEPTH:
+        brackets = brackets.replace(b"[]", b"")  # the innermost ones, and no others: one level
+        depth += 1
+    if depth > MAX_DEPTH:
+        raise BadJson(f"nested deeper than {MAX_DEPTH}")
 
 
-def _count_members(value: Json) -> int:
-    inner = value.values() if type(value) is dict else value
-    count = len(value) if type(value) is dict else 0
-    for one in inner:
-        if type(one) is dict or type(one) is list:
-            count += _count_members(one)
+def _brackets(raw: bytes) -> bytes:
+    """All brackets of a JSON text outside its strings, as square ones."""
+    if b"\\" in raw:
+        raw = raw.replace(rb"\\", b"").replace(rb"\"", b"")
+    # Between two quotes without a bracket there is nothing to keep, whether a string begins or ends at the first.
+    kept = raw.translate(_SQUARE, _OTHERS).replace(b'""', b"")
+    return b"".join(kept.split(b'"')[::2])
+
+
+def _count_colons(raw: bytes) -> int:
+    """Of a JSON text, also of those that are escaped."""
+    count = raw.count(b":")
+    if b"\\" in raw:
+        plain = raw.replace(rb"\\", b"")  # what is left of the backslashes belongs to what follows
+        count += plain.count(rb"\u003a") + plain.count(rb"\u003A")
     return count
 
 

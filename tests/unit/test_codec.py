@@ -63,6 +63,10 @@ JSON = st.recursive(
         b'{"":1,"":2}',
         b'{"x":[{"k":1,"b":":","k":2}]}',
         b'{"\\"":1,"\\u0022":2}',
+        b'{":":1,"\\u003a":2}',
+        b'{"a":"\\u003A","a":"\\\\u003a"}',
+        b'{"a":"\\\\\\u003a","a":1}',
+        b'["\\"[",' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"]",
     ],
 )
 def test_refuses_what_is_not_strict_json(raw: bytes) -> None:
@@ -81,6 +85,8 @@ def test_refuses_what_is_not_strict_json(raw: bytes) -> None:
         (b'"\\ud83c\\udfe2"', "🏢"),
         (b'"\\u0000"', "\0"),
         (b'"\\\\"', "\\"),
+        (b'{"\\u003a":"\\\\u003a\\\\\\u003A"}', {":": "\\u003a\\:"}),
+        (b'["[" , "]\\\\", "\\"' + b"[" * 100 + b'"]', ["[", "]\\", '"' + "[" * 100]),
         (b" \n\t[ ] ", []),
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, None),
     ],
