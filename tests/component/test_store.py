@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, select, text, update
 
 from common.errors import Permanent, SettingsError, StoreUnavailable
+from common.store import engine
 from common.store.engine import Store, Transaction
 from common.store.leader import FROZEN_SECONDS, PULSE_SECONDS, Leadership
 from common.store.parked import Parked, list_parked, park
@@ -332,14 +333,40 @@ async def _terminate(by: Store, victim: Transaction) -> None:
 
 
 async def test_pooled_connections_that_died_meanwhile_do_not_show(store: Store, other: Store) -> None:
-    """`pool_pre_ping`: a restarted server costs nobody a transaction."""
+    """A restarted server costs nobody a transaction, save who asks before its end is heard."""
     if not store.postgres:
         pytest.skip("SQLite has no server")
     await put(store, "a", "1")
+    pool: Any = store._engine.sync_engine.pool
+    [pooled] = pool._pool._queue._queue
     async with other.transaction() as transaction:
         kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         await transaction.execute(text(f"{kill} AND pid <> pg_backend_pid()"))
+    await until(pooled.driver_connection.is_closed)
     assert await get(store, "a") == "1"
+
+
+async def test_a_connection_that_has_rested_is_asked_before_it_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network may have dropped it without a word."""
+    if not store.postgres:
+        pytest.skip("SQLite has no server")
+    await put(store, "a", "1")
+    pool: Any = store._engine.sync_engine.pool
+    [pooled] = pool._pool._queue._queue
+    asked = []
+
+    def no_answer(connection: Any) -> None:
+        asked.append(connection)
+        raise store._engine.dialect.loaded_dbapi.OperationalError("no answer")
+
+    monkeypatch.setattr(store._engine.dialect, "do_ping", no_answer)
+    assert await get(store, "a") == "1"
+    assert not asked, "it has just been used"
+    pooled.info["rests_since"] -= engine.RESTED_SECONDS
+    assert await get(store, "a") == "1", "on another connection"
+    assert len(asked) == 1
 
 
 async def test_a_database_that_is_not_there_is_unavailable(database_url: str) -> None:
