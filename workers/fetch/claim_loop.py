@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from common.clock import monotonic_seconds
 from common.errors import StoreUnavailable
 from common.identity import place_of
 from common.logs import get_logger
@@ -59,6 +60,8 @@ class ClaimLoop:
         self._wind_up_seconds = wind_up_seconds
         self._metrics = metrics or FetchMetrics()
         self._running: dict[asyncio.Task[None], Claim] = {}
+        self._found = False
+        """Whether the last claim found something."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then what is in hand is finished, or given back after 8 s."""
@@ -67,7 +70,11 @@ class ClaimLoop:
         try:
             while not stop.is_set():
                 self._wake.clear()
-                if not await self._claim_some():
+                began = monotonic_seconds()
+                may_be_more = await self._claim_some()
+                # As long as it took: what ends meanwhile is replaced at once, and claiming is never most of the work.
+                await pause(stop, monotonic_seconds() - began)
+                if not may_be_more:
                     await pause(self._wake, POLL_SECONDS)
             await self._wind_up()
         finally:
@@ -98,13 +105,17 @@ class ClaimLoop:
         """Start what can be started; whether there may be more at once."""
         free = self._concurrency - len(self._running)
         try:
-            if free == 0 or await self._held() or not await self._targets.anything_due():
+            if free == 0 or await self._held():
+                return False
+            # Where there was something there may be more: the claim itself finds out.
+            if not self._found and not await self._targets.anything_due():
                 return False
             running = Counter(claim.connection_id for claim in self._running.values())
             claims, grant = await self._targets.claim(free, running=running, cap=cap_of(self._concurrency))
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
             return False
+        self._found = bool(claims)
         for claim in claims:
             assert grant is not None
             self._start(claim, grant)

@@ -13,7 +13,7 @@ from common.broker.outgoing import Outgoing
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.logs import bound, get_logger
-from common.process import first_of, pause
+from common.process import pause
 from common.store.leader import Leadership
 from workers.relay.metrics import RelayMetrics
 from workers.relay.rules import PendingEvent, Window, ids_of, on_the_wire
@@ -59,11 +59,16 @@ class Signal:
         """Something that was under way has come to its end."""
         self._event.set()
 
-    async def wait(self, stop: asyncio.Event, seconds: float) -> None:
-        """Until one of both, until `stop`, or that long."""
+    async def wait(self, seconds: float) -> None:
+        """Until one of both, or that long; what comes in the same turn of the event loop is one."""
         if not self._event.is_set():
-            await first_of(self._event.wait(), stop.wait(), seconds=seconds)
+            await pause(self._event, seconds)
         self._event.clear()
+
+    async def wake_at(self, stop: asyncio.Event) -> None:
+        """Wake at `stop`, too."""
+        await stop.wait()
+        self.wake()
 
     def take_poke(self) -> bool:
         """Whether somebody has poked since this was last asked."""
@@ -150,6 +155,7 @@ class Shift:
         Raises:
             StoreUnavailable: the lead is lost, or nothing can be read.
         """
+        stopping = asyncio.create_task(self._parts.signal.wake_at(stop))
         try:
             while not stop.is_set() and await self._leads():
                 self._forget_after_trouble()
@@ -157,8 +163,9 @@ class Shift:
                 self._send()
                 self._mark()
                 self._parts.past.tell()
-                await self._parts.signal.wait(stop, POLL_SECONDS)
+                await self._parts.signal.wait(POLL_SECONDS)
         finally:
+            stopping.cancel()
             await self._end()
 
     async def _leads(self) -> bool:

@@ -16,7 +16,7 @@ from schemas.tables import TargetRow, table_of
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.pacing import Purse, Room, interleaved
 from workers.fetch.store.budget import open_purse, read_purse, shut_purse
-from workers.fetch.store.due import Line, come_back, lines
+from workers.fetch.store.due import COME_BACK, LINES, Line, at
 from workers.fetch.store.grants import valid_grant
 from workers.fetch.store.lining_up import line_up
 from workers.fetch.walk import Walk, resumed
@@ -29,6 +29,7 @@ AHEAD = 1000
 """How many turns ahead the others are looked for: their next ones are not far, and a scan has an end."""
 
 _target = table_of(TargetRow)
+_ANYTHING = [query.limit(1) for query in (*(line.query for line in LINES), COME_BACK)]
 
 
 @dataclass
@@ -70,8 +71,7 @@ class ClaimStore:
                 return False
             if (await read_purse(transaction, self._rate, now)).empty():
                 return False
-            queries = [*(line.query for line in lines(now)), come_back(now)]
-            return any([await transaction.row(query.limit(1)) for query in queries])
+            return any([await transaction.row(query, at(now)) for query in _ANYTHING])
 
     async def claim(
         self, limit: int, *, running: Mapping[int, int] | None = None, cap: int | None = None
@@ -89,7 +89,7 @@ class ClaimStore:
                 return [], None
             purse, claimed = await open_purse(transaction, self._rate, now)
             claiming = _Claiming(now, Room(limit, cap, running), purse, claimed, self._late_first)
-            for line in lines(now):
+            for line in LINES:
                 await self._take(transaction, claiming, line)
             await shut_purse(transaction, purse, {claim.host for claim in claiming.claims}, claimed)
             return claiming.claims, grant
@@ -143,14 +143,15 @@ async def _next_rows(transaction: Transaction, claiming: _Claiming, line: Line) 
     if spent := claiming.purse.spent(resync=line.resync):
         query = query.where(_target.c.host.not_in(spent))
     full = claiming.room.full()
+    now = at(claiming.now)
     if line.second_look:
-        return await transaction.rows(query.where(_target.c.connection_id.not_in(full)))
+        return await transaction.rows(query.where(_target.c.connection_id.not_in(full)), now)
     near = query.where(_target.c.turn <= latest + AHEAD)
-    rows = await transaction.rows(near.where(_target.c.connection_id.not_in(full)) if full else query)
+    rows = await transaction.rows(near.where(_target.c.connection_id.not_in(full)) if full else query, now)
     late = {row.connection_id for row in rows if row.turn < latest - LATE}
     if not late:
         return rows
-    others = await transaction.rows(near.where(_target.c.connection_id.not_in([*full, *late])))
+    others = await transaction.rows(near.where(_target.c.connection_id.not_in([*full, *late])), now)
     return interleaved(rows, others) if claiming.late_first else interleaved(others, rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import bindparam, exists, or_, select
 
 from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK
 from schemas.tables import ConnectionRow, TargetRow, table_of
@@ -14,6 +14,7 @@ from schemas.tables import ConnectionRow, TargetRow, table_of
 _target = table_of(TargetRow)
 _collection = _target.alias()
 _connection = table_of(ConnectionRow)
+_NOW = bindparam("now", type_=_target.c.lease_until.type)
 
 
 @dataclass(frozen=True)
@@ -25,40 +26,28 @@ class Line:
     second_look: bool = False
 
 
-def lines(now: datetime) -> list[Line]:
-    """All that is due: webhooks, second looks, then what a resync reads: collections before the items in them."""
-    items = _in_turn(now, RESYNC_ITEM).where(_target.c.connection_id.not_in(_reading_collections()))
-    return [
-        Line(_in_turn(now, WEBHOOK)),
-        Line(_second_looks(now), second_look=True),
-        Line(_in_turn(now, RESYNC), resync=True),
-        Line(items, resync=True),
-    ]
+def at(now: datetime) -> dict[str, Any]:
+    """The values of the queries here."""
+    return {"now": now}
 
 
-def come_back(now: datetime) -> Any:
-    """The targets that were put off and whose time has come; they have no turn yet."""
-    query = _free(now).where(_target.c.wanted > _target.c.answered, _target.c.turn == PUT_OFF)
-    return query.where(_target.c.not_before <= now)  # not null, and found by the index alone, however many wait
-
-
-def _in_turn(now: datetime, priority: int) -> Any:
-    query = _rested(now).where(_target.c.wanted > _target.c.answered, _target.c.priority == priority)
+def _in_turn(priority: int) -> Any:
+    query = _rested().where(_target.c.wanted > _target.c.answered, _target.c.priority == priority)
     return query.where(_target.c.turn > PUT_OFF).order_by(_target.c.turn)
 
 
-def _second_looks(now: datetime) -> Any:
-    query = _rested(now).where(_target.c.recheck_at <= now, _target.c.wanted <= _target.c.answered)
+def _second_looks() -> Any:
+    query = _rested().where(_target.c.recheck_at <= _NOW, _target.c.wanted <= _target.c.answered)
     return query.order_by(_target.c.recheck_at)
 
 
-def _rested(now: datetime) -> Any:
-    return _free(now).where(or_(_target.c.not_before.is_(None), _target.c.not_before <= now))
+def _rested() -> Any:
+    return _free().where(or_(_target.c.not_before.is_(None), _target.c.not_before <= _NOW))
 
 
-def _free(now: datetime) -> Any:
+def _free() -> Any:
     revoked = exists().where(_connection.c.connection_id == _target.c.connection_id, _connection.c.state == "revoked")
-    return select(_target).where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= now)).where(~revoked)
+    return select(_target).where(or_(_target.c.lease_until.is_(None), _target.c.lease_until <= _NOW)).where(~revoked)
 
 
 def _reading_collections() -> Any:
@@ -69,3 +58,19 @@ def _reading_collections() -> Any:
         .where(_collection.c.attempts == 0)
         .distinct()
     )
+
+
+# Built once: that takes longer than it takes to ask.
+LINES = (
+    Line(_in_turn(WEBHOOK)),
+    Line(_second_looks(), second_look=True),
+    Line(_in_turn(RESYNC), resync=True),
+    Line(_in_turn(RESYNC_ITEM).where(_target.c.connection_id.not_in(_reading_collections())), resync=True),
+)
+"""All that is due: webhooks, second looks, then what a resync reads: collections before the items in them."""
+COME_BACK = _free().where(
+    _target.c.wanted > _target.c.answered,
+    _target.c.turn == PUT_OFF,
+    _target.c.not_before <= _NOW,  # not null, and found by the index alone, however many wait
+)
+"""The targets that were put off and whose time has come; they have no turn yet."""

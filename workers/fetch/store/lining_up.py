@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, update
 from common.store.engine import Store
 from common.store.turns import keep_turns, take_turns
 from schemas.tables import TargetRow, table_of
-from workers.fetch.store.due import come_back
+from workers.fetch.store.due import COME_BACK, at
 
 LINE_UP = 500
 
@@ -19,14 +19,15 @@ _target = table_of(TargetRow)
 async def line_up(store: Store) -> int:
     """Give turns to targets that may be asked for again; how many there were. Writes nothing when there are none."""
     async with store.reading() as transaction:
-        seen = await transaction.rows(come_back(await transaction.now()).limit(LINE_UP))
+        seen = await transaction.rows(COME_BACK.limit(LINE_UP), at(await transaction.now()))
     if not seen:
         return 0
     connections = {row.connection_id for row in seen}
     async with store.transaction() as transaction:
         turns = await take_turns(transaction, connections)
-        query = come_back(await transaction.now()).where(_target.c.connection_id.in_(connections)).limit(LINE_UP)
-        rows = await transaction.rows(query.with_for_update(skip_locked=True, of=_target))
+        query = COME_BACK.where(_target.c.connection_id.in_(connections)).limit(LINE_UP)
+        locked = query.with_for_update(skip_locked=True, of=_target)
+        rows = await transaction.rows(locked, at(await transaction.now()))
         given = [_key(row) | {"given": turns.next(row.connection_id, row.priority)} for row in rows]
         if given:
             await transaction.execute(_give(), given)
