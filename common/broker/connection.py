@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractRobustConnection
 from aio_pika.exceptions import AMQPError
+from aio_pika.robust_connection import RobustConnection
 from pamqp import decode
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from yarl import URL
@@ -79,18 +80,23 @@ async def bounded(work: Awaitable[T], seconds: float) -> T:
         raise BrokerUnavailable("broker: the connection was closed") from error  # the library throws it without a kind
 
 
-async def connect(url: str, name: str) -> AbstractRobustConnection:
-    """Connect, waiting with backoff for a broker that is not there yet; reconnects by itself from then on."""
-    return await keep_trying(lambda: connect_once(url, name), f"connect {name}")
+async def connect(url: str, name: str, kind: Any = RobustConnection) -> AbstractRobustConnection:
+    """Connect, waiting with backoff for a broker that is not there yet; reconnects by itself from then on.
+
+    `kind` makes the connection, as the library's own class does.
+    """
+    return await keep_trying(lambda: connect_once(url, name, kind), f"connect {name}")
 
 
-async def connect_once(url: str, name: str) -> AbstractRobustConnection:
+async def connect_once(url: str, name: str, kind: Any = RobustConnection) -> AbstractRobustConnection:
     """Connect or fail within 10 s.
 
     Raises:
         BrokerUnavailable: no broker there, or it refuses us.
     """
-    return await bounded(aio_pika.connect_robust(_address(url, name), timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+    address = _address(url, name)
+    connecting = aio_pika.connect_robust(address, timeout=CONNECT_SECONDS, connection_class=kind)
+    return await bounded(connecting, CONNECT_SECONDS + 1)
 
 
 async def connect_plainly(url: str, name: str) -> AbstractConnection:

@@ -17,13 +17,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractRobustConnection
-from aio_pika.exceptions import ChannelInvalidStateError
+from aio_pika.abc import AbstractChannel, AbstractRobustConnection
 
 from common import tracing
-from common.broker.connection import BROKER_ERRORS, bounded, close, connect, keep_trying
+from common.broker.connection import BROKER_ERRORS, bounded, close, keep_trying
+from common.broker.deliveries import Taken, ack, connect_to_take
 from common.broker.following import ids_of, in_hand
 from common.broker.metrics import BrokerMetrics
 from common.broker.outgoing import Outgoing
@@ -109,8 +111,8 @@ class Consumer:
         self._retry = retry
         self._batch = batch
         self._concurrency = concurrency
-        self._inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        self._alone: deque[AbstractIncomingMessage] = deque()
+        self._inbox: asyncio.Queue[Taken] = asyncio.Queue()
+        self._alone: deque[Taken] = deque()
         self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._metrics = metrics or BrokerMetrics()
@@ -133,7 +135,9 @@ class Consumer:
         connection: AbstractRobustConnection | None = None
         workers: list[asyncio.Task[None]] = []
         try:
-            connection = await done_before(stop, connect(self._url, f"consume {self._queue}"))
+            connection = await done_before(
+                stop, connect_to_take(self._url, f"consume {self._queue}", self._inbox.put_nowait)
+            )
             if connection is None:
                 return
             cancel = await done_before(stop, self._subscribe(connection))
@@ -158,7 +162,7 @@ class Consumer:
         await keep_trying(lambda: bounded(channel.set_qos(prefetch_count=prefetch), CALL_SECONDS), "prefetch")
         # get_queue declares passively: only `gateway setup` creates.
         queue = await keep_trying(lambda: bounded(channel.get_queue(self._queue), CALL_SECONDS), self._queue)
-        tag = await keep_trying(lambda: bounded(queue.consume(self._inbox.put), CALL_SECONDS), f"consume {self._queue}")
+        tag = await keep_trying(lambda: bounded(queue.consume(_not_called), CALL_SECONDS), f"consume {self._queue}")
         self._channel = channel
         log.info("consumer.started", queue=self._queue)
 
@@ -174,7 +178,7 @@ class Consumer:
         while batch := await self._next_batch():
             await self._process(batch)
 
-    async def _next_batch(self) -> list[AbstractIncomingMessage]:
+    async def _next_batch(self) -> list[Taken]:
         """Whatever is there, at most a batch; waits for the first; empty at the end."""
         if self._alone:
             return [self._alone.popleft()]
@@ -197,14 +201,15 @@ class Consumer:
             batch.append(message)
         return batch
 
-    async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
+    async def _process(self, batch: list[Taken]) -> None:
         held_since = monotonic_seconds()
-        self._observe_wait(batch)
+        taken = [_delivery(message) for message in batch]
+        self._observe_wait(batch, taken)
         while True:
             try:
                 with self._metrics.handler_seconds.labels(self._queue).time():
                     async with asyncio.timeout(HANDLER_SECONDS):
-                        with in_hand(self._queue, [_delivery(message) for message in batch]) as deliveries:
+                        with in_hand(self._queue, taken) as deliveries:
                             await self._handler(deliveries)
             except Unavailable as error:
                 if not await self._hold(batch, error, monotonic_seconds() - held_since):
@@ -217,7 +222,7 @@ class Consumer:
                 self._count("acked", len(batch))
                 return
 
-    async def _process_failed(self, batch: list[AbstractIncomingMessage], error: Exception) -> None:
+    async def _process_failed(self, batch: list[Taken], error: Exception) -> None:
         if len(batch) > 1:
             for message in batch:
                 await self._process([message])
@@ -225,7 +230,7 @@ class Consumer:
         with bound(**ids_of(_delivery(batch[0]))):
             await self._move_failed(batch[0], error)
 
-    async def _move_failed(self, message: AbstractIncomingMessage, error: Exception) -> None:
+    async def _move_failed(self, message: Taken, error: Exception) -> None:
         if not isinstance(error, Permanent | Retryable):
             log.error("handler.failed", queue=self._queue, exc_info=error)
         copy = self._fate(_delivery(message), error)
@@ -236,7 +241,7 @@ class Consumer:
         else:
             await self._move(message, copy)
 
-    async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
+    async def _hold(self, batch: list[Taken], error: Unavailable, held: float) -> bool:
         """Wait a little before the next try; False when the batch is no longer ours to try."""
         log.warning("handler.waiting", queue=self._queue, reason=str(error), messages=len(batch), held=round(held, 1))
         if held > HOLD_SECONDS:
@@ -259,12 +264,12 @@ class Consumer:
             return _copy(delivery, delay_key(self._stage, delay), attempt)
         return _copy(delivery, f"{self._stage}.retry", attempt)
 
-    async def _move_later(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
+    async def _move_later(self, message: Taken, copy: Outgoing) -> None:
         """For a stage without delay queues: the wait is here, beside the work, so that it holds nobody up."""
         await first_of(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
         await self._move(message, copy)
 
-    async def _move(self, message: AbstractIncomingMessage, copy: Outgoing) -> None:
+    async def _move(self, message: Taken, copy: Outgoing) -> None:
         """Publish the copy, then ack; if it is not confirmed, give the message back after a pause."""
         try:
             await self._publisher.publish(copy)
@@ -276,26 +281,29 @@ class Consumer:
         else:
             log.info("consumer.moved", queue=self._queue, to=copy.routing_key, reason=copy.headers.get("reason"))
             self._count("dead" if copy.routing_key == dead_key(self._stage) else "delayed")
-            await _settle(message.ack())
+            await _settle(ack([message]))
 
     def _count(self, became: str, messages: int = 1) -> None:
         self._metrics.messages.labels(self._queue, became).inc(messages)
 
-    def _observe_wait(self, batch: Sequence[AbstractIncomingMessage]) -> None:
+    def _observe_wait(self, batch: Sequence[Taken], deliveries: Sequence[Delivery]) -> None:
         """For people to look at; nothing is decided by what two hosts' clocks say."""
-        now = utc_now()
-        for message in batch:
-            if message.timestamp is not None and not message.redelivered and not _delivery(message).attempt:
-                waited = int(now.timestamp()) - int(message.timestamp.timestamp())
-                self._metrics.wait_seconds.labels(self._queue).observe(max(0, waited))
+        now, seconds = int(utc_now().timestamp()), self._metrics.wait_seconds.labels(self._queue)
+        for message, delivery in zip(batch, deliveries, strict=True):
+            if message.timestamp is not None and not message.redelivered and not delivery.attempt:
+                seconds.observe(max(0, now - int(message.timestamp.timestamp())))
+
+
+async def _not_called(_: object) -> None:
+    """What is delivered is taken before the library sees it."""
 
 
 async def _open(connection: AbstractRobustConnection) -> Any:
     return await connection.channel(publisher_confirms=False)
 
 
-def _delivery(message: AbstractIncomingMessage) -> Delivery:
-    return Delivery(message.body, message.headers, message.routing_key or "", bool(message.redelivered))
+def _delivery(message: Taken) -> Delivery:
+    return Delivery(message.body, message.headers, message.routing_key, message.redelivered)
 
 
 def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> Outgoing:
@@ -304,17 +312,15 @@ def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> O
     return Outgoing(routing_key, delivery.body, headers={**kept, **headers})
 
 
-async def _ack(batch: Sequence[AbstractIncomingMessage]) -> None:
-    for message in batch:
-        await _settle(message.ack())
+async def _ack(batch: Sequence[Taken]) -> None:
+    """Channel by channel: one that is lost meanwhile takes no other's acks along."""
+    for _, messages in groupby(batch, key=attrgetter("channel")):
+        await _settle(ack(list(messages)))
 
 
-def _is_lost(message: AbstractIncomingMessage) -> bool:
+def _is_lost(message: Taken) -> bool:
     """Whether its channel is closed, so that the broker has given it to somebody else."""
-    try:
-        return message.channel.is_closed
-    except ChannelInvalidStateError:  # what the library raises for a closed channel when it is asked
-        return True
+    return message.channel.is_closed
 
 
 async def _settle(settling: Awaitable[None]) -> None:

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
 from common.broker.consumer import Consumer, Delivery
+from common.broker.deliveries import Taken
 from common.broker.outgoing import outgoing
 from common.broker.retry import RetryPolicy
 from common.broker.topology import WORK, declare, work_queues
@@ -35,11 +35,10 @@ class AcksTwice(Consumer):
 
     acked_twice = False
 
-    async def _process(self, batch: list[AbstractIncomingMessage]) -> None:
+    async def _process(self, batch: list[Taken]) -> None:
         await super()._process(batch)
         if not self.acked_twice:
             self.acked_twice = True
-            assert batch[0].delivery_tag is not None
             await batch[0].channel.basic_ack(batch[0].delivery_tag)
 
 
@@ -74,7 +73,7 @@ async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel
         closed: list[str] = []
 
         class LosesItsChannel(Consumer):
-            async def _hold(self, batch: list[AbstractIncomingMessage], error: Unavailable, held: float) -> bool:
+            async def _hold(self, batch: list[Taken], error: Unavailable, held: float) -> bool:
                 if not closed:
                     closed.append("once")
                     await batch[0].channel.close()
