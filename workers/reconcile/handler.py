@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
@@ -112,8 +113,7 @@ class ReconcileHandler:
 
     async def _tell(self, outcomes: dict[str, Outcome]) -> None:
         told = [outcome for outcome in outcomes.values() if outcome.change or outcome.held]
-        for outcome in told:
-            _log(outcome)
+        _log(told)
         await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
         if told:
             await self._wake_relay()
@@ -134,12 +134,19 @@ class ReconcileHandler:
                 )
 
 
-def _log(outcome: Outcome) -> None:
-    listing = outcome.listing
-    if outcome.held:
-        log.warning("listing.held", **_names(listing))
-    else:
-        log.info("listing.changed", **_names(listing), change=outcome.change, version=listing.version)
+def _log(told: Sequence[Outcome]) -> None:
+    """One that changed by its names; of many how many, as a line for each would cost what reconciling it does: the
+    `event` table tells them."""
+    changed = [outcome for outcome in told if not outcome.held]
+    for outcome in told:
+        if outcome.held:
+            log.warning("listing.held", **_names(outcome.listing))
+    if len(changed) == 1:
+        [one] = changed
+        log.info("listing.changed", **_names(one.listing), change=one.change, version=one.listing.version)
+    elif changed:
+        counts = Counter(str(outcome.change) for outcome in changed)
+        log.info("listings.changed", connection_id=changed[0].listing.connection_id, **counts)
 
 
 def _names(listing: Listing) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -31,8 +32,8 @@ class ReconcileMetrics:
 
     def count(self, outcomes: Iterable[Outcome]) -> None:
         """What one answer made of its listings."""
-        for outcome in outcomes:
-            self.listings.labels(kind_of(outcome)).inc()
+        for kind, count in Tally(map(kind_of, outcomes)).items():
+            self.listings.labels(kind).inc(count)
 
 
 def kind_of(outcome: Outcome) -> str:

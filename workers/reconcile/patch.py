@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.codec import dumps
+import msgspec
+
+from common.codec import decode, dumps
 from schemas.events import PatchOperation
 from schemas.messages import Json
 
@@ -15,9 +17,24 @@ FEW = 1000
 """So many operations are told one by one, however long they are."""
 
 
+def difference(before: Json, after: Json, texts: tuple[str, str]) -> tuple[list[str], list[PatchOperation]]:
+    """`changed_fields` and `shortest_patch` of two values, by their canonical texts: only members whose texts differ
+    are looked into."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return [], shortest_patch(before, after)
+    one, other = (decode(text.encode(), dict[str, msgspec.Raw]) for text in texts)
+    changed = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    earlier = {name: value for name, value in before.items() if name in changed}
+    later = {name: value for name, value in after.items() if name in changed}
+    return sorted(changed), _shorter(patch_between(earlier, later), after)
+
+
 def shortest_patch(before: Json, after: Json) -> list[PatchOperation]:
     """As `patch_between`; when that is longer than the value itself, as when a long list has shifted, the value."""
-    patch = patch_between(before, after)
+    return _shorter(patch_between(before, after), after)
+
+
+def _shorter(patch: list[PatchOperation], after: Json) -> list[PatchOperation]:
     if len(patch) <= FEW:
         return patch
     replaced = [PatchOperation(op="replace", path="", value=after)]

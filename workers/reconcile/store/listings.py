@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select
 
 from common.brake import Suspect
-from common.codec import canonical, decode
+from common.codec import decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
 from common.store.erasing import erased_among
-from common.store.events import append_events
 from common.store.insert import insert
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, collections_below, know, look_again, want
-from schemas.events import EventData
+from schemas.events import ListingChanged
 from schemas.messages import PlatformIds, Source
 from schemas.tables import EventRow, ListingRow, table_of
 from workers.reconcile.metrics import ReconcileMetrics
 from workers.reconcile.rules import Listing, Outcome
+from workers.reconcile.store.bulk import is_one_of_those, those, update_rows
+from workers.reconcile.store.changes import append_changes
 from workers.reconcile.store.suspects import brake, known_suspects, settle, suspect_children
 from workers.reconcile.volatile import IN_A_ROW
 
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
 
+_MEMBERS = tuple(field.name for field in fields(Listing))
+_columns = [_listing.c[name] for name in _MEMBERS]
+_WRITTEN = [name for name in (*_MEMBERS, "deleted") if name not in ("connection_id", "listing_id")]
+
 Decide = Callable[[Listing], Outcome]
-Tell = Callable[[Listing, Outcome], EventData]
+Tell = Callable[[Listing, Outcome], ListingChanged]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class ListingStore:
                 outcomes = await brake(transaction, suspects, known, outcomes, source, self._brake)
             await self._write(transaction, known, outcomes)
             changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
-            await append_events(transaction, [tell(before, outcome) for before, outcome in changed], cause=source)
+            await append_changes(transaction, [tell(before, outcome) for before, outcome in changed], source)
             await settle(transaction, suspects, outcomes)
             if source is not None:
                 await self._follow(transaction, list(outcomes.values()), suspects, source)
@@ -113,7 +119,7 @@ class ListingStore:
         derived = listing_id_of(connection_id, place.scope, place.segment or place.scope.rsplit("/", 1)[-1])
         async with self._store.reading() as transaction:
             rows = await transaction.rows(
-                select(_listing)
+                select(*_columns)
                 .where(_listing.c.connection_id == connection_id)
                 .where(or_(_listing.c.own_path == place.path, _listing.c.listing_id == derived))
             )
@@ -121,18 +127,22 @@ class ListingStore:
 
     async def get(self, connection_id: int, listing_id: str) -> list[Listing]:
         """The listing with this id, if there is one."""
-        query = select(_listing).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
+        query = select(*_columns).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
         async with self._store.reading() as transaction:
             return [_value(row) for row in await transaction.rows(query)]
 
     async def latest_changes(self, listings: Sequence[Listing]) -> list[tuple[Listing, list[list[str]]]]:
         """Beside each listing, the members that its latest versions changed, as far as one alarm looks back."""
+        # The connection in each of them: beside them, SQLite looks through all events of the connection.
         recent = [
-            and_(_event.c.listing_id == one.listing_id, _event.c.version > one.version - IN_A_ROW) for one in listings
+            and_(
+                _event.c.connection_id == one.connection_id,
+                _event.c.listing_id == one.listing_id,
+                _event.c.version > one.version - IN_A_ROW,
+            )
+            for one in listings
         ]
-        query = select(_event.c.listing_id, _event.c.data).where(
-            _event.c.connection_id == listings[0].connection_id, or_(*recent)
-        )
+        query = select(_event.c.listing_id, _event.c.data).where(or_(*recent))
         async with self._store.reading() as transaction:
             rows = await transaction.rows(query)
         told = [(row.listing_id, decode(row.data.encode(), Changed).changed_fields) for row in rows]
@@ -154,33 +164,24 @@ class ListingStore:
         if not listings:
             return {}
         ordered = sorted(listings, key=lambda listing: listing.listing_id)
-        placeholders = insert(transaction, _listing).on_conflict_do_nothing()
-        await transaction.execute(placeholders, [_placeholder(listing) for listing in ordered])
-        rows = await transaction.rows(
-            select(_listing)
-            .where(_listing.c.connection_id == ordered[0].connection_id)
-            .where(_listing.c.listing_id.in_([listing.listing_id for listing in ordered]))
-            .order_by(_listing.c.listing_id)
-            .with_for_update()
-        )
-        return {row.listing_id: _value(row) for row in rows}
+        which = {"connection_id": ordered[0].connection_id, **those(transaction, [one.listing_id for one in ordered])}
+        ids, members = _queries(transaction.postgres)
+        # Without a lock: who held one while it waits to insert could wait for somebody who waits for that one.
+        there = {row.listing_id for row in await transaction.rows(ids, which)}
+        missing = [_placeholder(listing) for listing in ordered if listing.listing_id not in there]
+        if missing:
+            await transaction.execute(insert(transaction, _listing).on_conflict_do_nothing(), missing)
+        known = map(_value, await transaction.rows(members, which))
+        return {listing.listing_id: listing for listing in known}
 
     async def _write(
-        self, transaction: Transaction, known: dict[str, Listing], outcomes: Mapping[str, Outcome]
+        self, transaction: Transaction, known: Mapping[str, Listing], outcomes: Mapping[str, Outcome]
     ) -> None:
-        rows = [_columns(outcome) for one, outcome in outcomes.items() if outcome.listing != known[one]]
-        if not rows:
-            return
-        now = await transaction.now()
-        statement = (
-            update(_listing)
-            .where(
-                _listing.c.connection_id == bindparam("key_connection"), _listing.c.listing_id == bindparam("key_id")
-            )
-            .values({name: bindparam(name) for name in rows[0] if not name.startswith(("key_", "at"))})
-            .values(changed_at=func.coalesce(bindparam("at", type_=_listing.c.changed_at.type), _listing.c.changed_at))
-        )
-        await transaction.execute(statement, [{**row, "at": now if row["at"] else None} for row in rows])
+        changed = [(known[one], outcome.listing) for one, outcome in outcomes.items() if outcome.change]
+        if changed:
+            await _update(transaction, changed, {"changed_at": await transaction.now()})
+        moved = [(known[one], outcome.listing) for one, outcome in outcomes.items() if not outcome.change]
+        await _update(transaction, [(before, after) for before, after in moved if before != after], {})
 
     async def _ask_again(self, transaction: Transaction, doubtful: Sequence[Listing], asked_url: str) -> None:
         """The item's own URL, where it is known to have one; else the list that it was found in."""
@@ -222,48 +223,35 @@ def _placeholder(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _columns(outcome: Outcome) -> dict[str, Any]:
-    listing = outcome.listing
+@cache
+def _queries(postgres: bool) -> tuple[Any, Any]:
+    """For the ids of those of the listings that are there, and for their members, locked in order."""
+    which = (_listing.c.connection_id == bindparam("connection_id"), is_one_of_those(_listing.c.listing_id, postgres))
+    return (
+        select(_listing.c.listing_id).where(*which),
+        select(*_columns).where(*which).order_by(_listing.c.listing_id).with_for_update(),
+    )
+
+
+async def _update(transaction: Transaction, pairs: Sequence[tuple[Listing, Listing]], alike: Mapping[str, Any]) -> None:
+    """Write, of listings before and after, the columns in which any of them differs: an index costs nothing then."""
+    columns = [(_row(before), _row(after)) for before, after in pairs]
+    names = [name for name in _WRITTEN if any(before[name] != after[name] for before, after in columns)]
+    if names:
+        rows = [{"listing_id": after["listing_id"], **{name: after[name] for name in names}} for _, after in columns]
+        key = {"connection_id": pairs[0][0].connection_id}
+        await update_rows(transaction, _listing, rows, alike, key, by="listing_id")
+
+
+def _row(listing: Listing) -> dict[str, Any]:
     return {
-        "key_connection": listing.connection_id,
-        "key_id": listing.listing_id,
-        "at": outcome.change is not None,
-        "own_path": listing.own_path,
-        "own_url": listing.own_url,
-        "attribute_type": listing.attribute_type,
-        "location_id": listing.location_id,
-        "resource_id": listing.resource_id,
-        "resource_type": listing.resource_type,
-        "body": None if listing.body is None else canonical(listing.body),
-        "written_by": listing.written_by,
-        "version": listing.version,
-        "began": listing.began,
-        "ended": listing.ended,
-        "own_began": listing.own_began,
-        "asked": listing.asked,
-        "unmapped": listing.unmapped,
+        **listing.__dict__,
+        "body": None if listing.body is None else listing.text,
         "deleted": listing.version > 0 and listing.body is None,
     }
 
 
 def _value(row: Any) -> Listing:
-    return Listing(
-        connection_id=row.connection_id,
-        listing_id=row.listing_id,
-        scope=row.scope,
-        item_id=row.item_id,
-        own_path=row.own_path,
-        own_url=row.own_url,
-        attribute_type=row.attribute_type,
-        location_id=row.location_id,
-        resource_id=row.resource_id,
-        resource_type=row.resource_type,
-        body=None if row.body is None else decode(row.body.encode(), Any),
-        written_by=row.written_by,
-        version=row.version,
-        began=row.began,
-        ended=row.ended,
-        own_began=row.own_began,
-        asked=row.asked,
-        unmapped=row.unmapped,
-    )
+    members = dict(zip(_MEMBERS, row, strict=True))
+    text = members["body"] or "null"
+    return Listing.stored({**members, "body": decode(text.encode(), Any)}, text)

@@ -13,11 +13,11 @@ from common.store.suspects import drop_suspects, held_back, put_suspects, suspec
 from common.store.targets import Wanted, want
 from common.store.turns import lock_feeds
 from schemas.messages import PlatformIds, Source
-from schemas.tables import ListingRow, table_of
+from schemas.tables import ListingRow, SuspectRow, table_of
 from workers.reconcile.deletion import deletions, is_held, is_settled, undecided
 from workers.reconcile.rules import Listing, Outcome
 
-_listing = table_of(ListingRow)
+_listing, _suspect_row = table_of(ListingRow), table_of(SuspectRow)
 
 Outcomes = Mapping[str, Outcome]
 
@@ -29,9 +29,10 @@ async def known_suspects(
     if not known:
         return {}
     connection_id = next(iter(known.values())).connection_id
-    found = await suspects_of(transaction, connection_id, known)
-    if not found and not deletions(outcomes):
-        return found  # nearly always: then nobody is held up
+    if not deletions(outcomes):  # nearly always: then nobody is held up
+        some = select(_suspect_row.c.listing_id).where(_suspect_row.c.connection_id == connection_id).limit(1)
+        if await transaction.row(some) is None or not await suspects_of(transaction, connection_id, known):
+            return {}
     await lock_feeds(transaction, {connection_id})
     return await suspects_of(transaction, connection_id, known)
 
