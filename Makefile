@@ -10,7 +10,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo up init setup test test-compose bench lint format schemas lock clean
+.PHONY: help .venv demo up init setup test test-compose bench plots lint format schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,8 +33,14 @@ test: .venv/.complete ## all tests (ARGS="-k token" for some)
 test-compose: .venv/.complete ## docker-compose.yml for real, on a Docker engine (RABBITMQ_IMAGE=… for another broker)
 	@$(BIN)/python -m pytest tests/compose --verbose --capture=no $(ARGS)
 
-bench: .venv/.complete .venv-peers/.complete ## what it costs, beside other ways to do it (ARGS="ingress --rounds 3")
+bench: .venv/.complete .venv-peers/.complete ## what it costs, beside other ways to do it (bench-ingress for one of them)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+plots: .venv-peers/.complete ## docs/performance/*.png, of what `make bench` has measured last
+	@.venv-peers/bin/python -m benchmarks.plots $(ARGS)
+
+bench-%: .venv/.complete .venv-peers/.complete
+	@$(BIN)/python -m benchmarks $* $(ARGS)
 
 .venv-peers/.complete: benchmarks/peers.lock
 	@$(BIN)/python -m venv --clear .venv-peers

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import ingress, publish
+from benchmarks import concurrency, drain, fetch, hop, ingress, memory, pipeline, publish, reconcile, scale
 from benchmarks.broker import Bench, bench
 from benchmarks.measure import Goal, Variant, take_turns
 from benchmarks.processes import PEERS, Failed
@@ -22,7 +22,18 @@ from benchmarks.report import figures, table
 from ops.broker import NoBroker, find
 
 Prepare = Callable[[Bench, Path], Awaitable[tuple[Mapping[str, Variant], Sequence[Goal]]]]
-BENCHMARKS: Mapping[str, Prepare] = {"publish": publish.prepare, "ingress": ingress.prepare}
+BENCHMARKS: Mapping[str, Prepare] = {
+    "publish": publish.prepare,
+    "ingress": ingress.prepare,
+    "concurrency": concurrency.prepare,
+    "hop": hop.prepare,
+    "pipeline": pipeline.prepare,
+    "fetch": fetch.prepare,
+    "drain": drain.prepare,
+    "scale": scale.prepare,
+    "reconcile": reconcile.prepare,
+    "memory": memory.prepare,
+}
 """Each gets ready, in a directory of its own, what its variants need."""
 
 

@@ -8,12 +8,13 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.broker import NAME, Bench
-from benchmarks.load import Order
+from benchmarks.load import Done, Order
 from benchmarks.measure import Goal, Sample, Variant
 from benchmarks.processes import PEERS, Failed, load, program, usage
 from common.access_tokens import AccessTokens
@@ -44,10 +45,22 @@ class Target:
     queue: str
 
 
-def bodies(key: str, host: str) -> list[str]:
-    """Webhooks as the guide prints them, each with its hash."""
+@dataclass(frozen=True)
+class Service:
+    """A process that serves a target; `host` is where its webhooks' links may lead."""
+
+    target: Target
+    pid: int
+    host: str = "127.0.0.1:1"
+
+
+Running = Callable[[Bench, Path], AbstractAsyncContextManager[Service]]
+
+
+def bodies(key: str, host: str, first: int = 0, count: int = BODIES) -> list[str]:
+    """So many webhooks as the guide prints them, each about another room and with its hash."""
     made = []
-    for number in range(BODIES):
+    for number in range(first, first + count):
         meta = {
             "resourceId": f"{7000 + number}",
             "attributeType": "rates",
@@ -61,76 +74,87 @@ def bodies(key: str, host: str) -> list[str]:
     return made
 
 
-async def measure(
-    bench: Bench, target: Target, pid: int, seconds: float = SECONDS, host: str = "127.0.0.1:1"
-) -> Sample:
-    """Load for so long; every webhook that was answered with success is in the queue.
+async def measure(bench: Bench, service: Service, connections: int = CONNECTIONS) -> Sample:
+    """Load for so long, after some to warm up; every webhook that was answered with success is in the queue.
 
     Raises:
         Failed: some were refused, or are not there.
     """
+    await _load(bench, service, connections, WARM_SECONDS)
+    before = usage(service.pid)
+    done = await _load(bench, service, connections, SECONDS)
+    after = usage(service.pid)
+    more = {"connections": connections, "median_ms": done.median_ms, "p99_ms": done.p99_ms}
+    return Sample(done.statuses["200"], done.seconds, after.cpu_seconds - before.cpu_seconds, after.rss, more)
+
+
+async def _load(bench: Bench, service: Service, connections: int, seconds: float) -> Done:
+    target = service.target
     headers = {"Authorization": f"Bearer {target.token}", "Content-Type": "application/json"}
-    order = Order(
-        url=target.url, headers=headers, bodies=bodies(target.key, host), connections=CONNECTIONS, seconds=seconds
-    )
+    sent = bodies(target.key, service.host)
     await bench.purge(target.queue)
-    before = usage(pid)
-    done = await load(order)
-    after = usage(pid)
-    taken, stored = done.statuses.get("200", 0), await bench.stored(target.queue)
-    if set(done.statuses) != {"200"} or taken != stored:
+    done = await load(Order(url=target.url, headers=headers, bodies=sent, connections=connections, seconds=seconds))
+    stored = await bench.stored(target.queue)
+    if done.statuses != {"200": stored}:
         raise Failed(f"{target.url}: answers {done.statuses}, {stored} messages stored")
-    more = {"median_ms": done.median_ms, "p99_ms": done.p99_ms}
-    return Sample(taken, done.seconds, after.cpu_seconds - before.cpu_seconds, after.rss, more)
+    return done
 
 
 async def prepare(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
     """Each variant starts its service, warms it up and measures it."""
-    return _variants(bench, directory), GOALS
 
-
-def _variants(bench: Bench, directory: Path) -> Mapping[str, Variant]:
-
-    def other(name: str, command: Callable[[int], list[str]]) -> Variant:
+    def of(running: Running) -> Variant:
         async def run() -> Sample:
-            port, key, token = free_port(), secrets.token_hex(16), secrets.token_hex(16)
-            own = {"BENCH_KEY": key, "BENCH_TOKEN": token, "BENCH_PORT": str(port), "AMQP_URL": bench.url}
-            target = Target(f"http://127.0.0.1:{port}/update", token, key, NAME)
-            log = directory / f"{name}.log".replace(" ", "")
-            async with program(command(port), own, port, log) as pid:
-                await measure(bench, target, pid, WARM_SECONDS)
-                return await measure(bench, target, pid)
+            async with running(bench, directory) as service:
+                return await measure(bench, service)
 
         return run
 
-    async def gateway() -> Sample:
-        database = f"sqlite+aiosqlite:///{directory / 'gateway.db'}"
-        made = environment(amqp_url=bench.url, database_url=database)
-        async with Stack(made, directory / "gateway") as stack:
-            done = await stack.run("-m", "ops", "setup")
-            if done.code:
-                raise Failed(done.output)
-            [name] = await stack.start("ingress")
-            await stack.wait_ready()
-            issuing = AccessTokens([made["SECRET_KEYS"]], seconds=3600)
-            token = issuing.issue(CONNECTION, "benchmark", int(time.time()))  # as an ingress would
-            target = Target(f"{stack.url}/api/update/", token, made["PLATFORM_CLIENT_SECRET"], "syncaroo.fetch")
-            host = made["SYNCAROO_API_HOSTS"]
-            await measure(bench, target, stack.pid(name), WARM_SECONDS, host)
-            sample = await measure(bench, target, stack.pid(name), SECONDS, host)
-        (directory / "gateway.db").unlink()
-        return sample
+    return {name: of(running) for name, running in RUNNING.items()}, GOALS
 
-    python = str(PEERS / "python")
-    return {
-        "gateway": gateway,
-        "floor": other("floor", lambda _: [sys.executable, "-m", "benchmarks.variants.floor_ingress"]),
-        "fastapi + faststream": other("fastapi", lambda _: [python, "-m", "benchmarks.variants.fastapi_ingress"]),
-        "flask + celery": other(
-            "flask",
-            lambda port: [
-                *(str(PEERS / "gunicorn"), "--workers", "1", "--threads", "16", "--bind", f"127.0.0.1:{port}"),
-                *("--log-level", "warning", "benchmarks.variants.flask_ingress:app"),
-            ],
-        ),
-    }
+
+@asynccontextmanager
+async def gateway(bench: Bench, directory: Path) -> AsyncIterator[Service]:
+    """Ours, on SQLite."""
+    database = f"sqlite+aiosqlite:///{directory / 'gateway.db'}"
+    made = environment(amqp_url=bench.url, database_url=database)
+    async with Stack(made, directory / "gateway") as stack:
+        done = await stack.run("-m", "ops", "setup")
+        if done.code:
+            raise Failed(done.output)
+        [name] = await stack.start("ingress")
+        await stack.wait_ready()
+        issuing = AccessTokens([made["SECRET_KEYS"]], seconds=3600)
+        token = issuing.issue(CONNECTION, "benchmark", int(time.time()))  # as an ingress would
+        target = Target(f"{stack.url}/api/update/", token, made["PLATFORM_CLIENT_SECRET"], "syncaroo.fetch")
+        yield Service(target, stack.pid(name), made["SYNCAROO_API_HOSTS"])
+    (directory / "gateway.db").unlink()
+
+
+def other(name: str, command: Callable[[int], list[str]]) -> Running:
+    """Another way to do it: a program that is told its port, broker, key and token."""
+
+    @asynccontextmanager
+    async def running(bench: Bench, directory: Path) -> AsyncIterator[Service]:
+        port, key, token = free_port(), secrets.token_hex(16), secrets.token_hex(16)
+        own = {"BENCH_KEY": key, "BENCH_TOKEN": token, "BENCH_PORT": str(port), "AMQP_URL": bench.url}
+        async with program(command(port), own, port, directory / f"{name}.log") as pid:
+            yield Service(Target(f"http://127.0.0.1:{port}/update", token, key, NAME), pid)
+
+    return running
+
+
+def _flask(port: int) -> list[str]:
+    bound = ["--workers", "1", "--threads", "16", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]
+    return [str(PEERS / "gunicorn"), *bound, "benchmarks.variants.flask_ingress:app"]
+
+
+floor = other("floor", lambda _: [sys.executable, "-m", "benchmarks.variants.floor_ingress"])
+RUNNING: Mapping[str, Running] = {
+    "gateway": gateway,
+    "floor": floor,
+    "fastapi + faststream": other(
+        "fastapi", lambda _: [str(PEERS / "python"), "-m", "benchmarks.variants.fastapi_ingress"]
+    ),
+    "flask + celery": other("flask", _flask),
+}

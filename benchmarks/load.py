@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from itertools import cycle
 from typing import cast
 from urllib.parse import urlsplit
@@ -19,13 +20,14 @@ import uvloop
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send; `bodies` take turns."""
+    """What to send; `bodies` take turns until the time is over, or are sent `once`."""
 
     url: str
     headers: dict[str, str]
     bodies: list[str]
     connections: int
     seconds: float
+    once: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +42,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 class Sender(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, requests: cycle[bytes], until: float) -> None:
+    def __init__(self, requests: Iterator[bytes], until: float) -> None:
         self._requests = requests
         self._until = until
         self._began = 0.0
         self._buffer = b""
+        self._is_through = False
         self.statuses: Counter[str] = Counter()
         self.took: list[float] = []
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,21 +67,23 @@ class Sender(asyncio.Protocol):
         now = time.perf_counter()
         self.took.append(now - self._began)
         self.statuses[head[9:12].decode()] += 1
-        if now < self._until:
-            self._send()
-        else:
-            self._transport.close()
+        self._send()
 
     def connection_lost(self, _: Exception | None) -> None:
         """The end, or a refusal."""
-        if time.perf_counter() < self._until:
+        if not self._is_through:
             self.statuses["lost"] += 1
         if not self.over.done():
             self.over.set_result(None)
 
     def _send(self) -> None:
         self._began = time.perf_counter()
-        self._transport.write(next(self._requests))
+        request = next(self._requests, None) if self._began < self._until else None
+        if request is None:
+            self._is_through = True
+            self._transport.close()
+        else:
+            self._transport.write(request)
 
 
 def _length(head: bytes) -> int:
@@ -94,10 +99,11 @@ async def run(order: Order) -> Done:
     url = urlsplit(order.url)
     host, port = url.hostname or "", url.port or 80
     lines = "".join(f"{name}: {value}\r\n" for name, value in order.headers.items())
-    requests = cycle(
+    made = [
         f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         for body in order.bodies
-    )
+    ]
+    requests = iter(made) if order.once else cycle(made)
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     until = began + order.seconds
     senders: list[Sender] = []

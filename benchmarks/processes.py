@@ -47,8 +47,10 @@ def usage(pid: int) -> Usage:
 
 
 @asynccontextmanager
-async def program(command: Sequence[str], environment: Mapping[str, str], port: int, log: Path) -> AsyncIterator[int]:
-    """A program that listens on the port, until the end of the block → its process id."""
+async def program(
+    command: Sequence[str], environment: Mapping[str, str], port: int | None, log: Path
+) -> AsyncIterator[int]:
+    """A program that listens on the port, if it is one that listens, until the end of the block → its process id."""
     with log.open("ab") as said:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -59,7 +61,8 @@ async def program(command: Sequence[str], environment: Mapping[str, str], port: 
             stderr=said,
         )
     try:
-        await _listens(process, port, log)
+        if port is not None:
+            await _listens(process, port, log)
         yield process.pid
     finally:
         with suppress(ProcessLookupError):

@@ -12,7 +12,8 @@ WORDS: dict[Figure, str] = {"rate": "rate", "cpu": "CPU per operation", "rss": "
 
 def table(outcome: Outcome) -> str:
     """Variants and goals as Markdown: medians, with the least and the most."""
-    return "\n".join([f"\n## {outcome.name}\n", *_variants(outcome), "", *_goals(outcome)])
+    goals = ["", *_goals(outcome)] if outcome.goals else []
+    return "\n".join([f"\n## {outcome.name}\n", *_variants(outcome), *goals])
 
 
 def _variants(outcome: Outcome) -> Iterator[str]:
