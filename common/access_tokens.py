@@ -47,7 +47,7 @@ class AccessTokens:
 
     def read(self, token: str, now: int) -> AccessToken | Expired | None:
         """What the token says at `now`; None: it is not one of ours. Revocation is another question."""
-        found = self._signed(token)
+        found = self._signed(token) if self._texts.may_be(token) else None
         return found if found is None or now < found.expires_at else Expired(found)
 
     def _check(self, token: str) -> AccessToken | None:

@@ -26,9 +26,13 @@ class SignedText:
         message = ".".join(parts)
         return f"{self._prefix}{message}.{_encode(self._signer.sign(message.encode()))}"
 
+    def may_be(self, text: str) -> bool:
+        """Whether it looks like one, whoever signed it."""
+        return text.startswith(self._prefix) and len(text) <= MAX_LENGTH and text.isascii()
+
     def read(self, text: str) -> list[str] | None:
         """The parts, when one of the keys signed them; None for anything else. Constant time in the signature."""
-        if not text.startswith(self._prefix) or len(text) > MAX_LENGTH or not text.isascii():
+        if not self.may_be(text):
             return None
         message, _, signature = text.removeprefix(self._prefix).rpartition(".")
         given = _decode(signature)

@@ -41,8 +41,9 @@ class TidyPaths(web.AbstractResource):
             again[_TIDIED] = True
             found = await self._router.resolve(again)
             if found.http_exception is None:
-                if isinstance(found.route.resource, web.PlainResource) and asked[1] == f"{path}/":
-                    self._with_slash[asked] = found.route
+                resource = found.route.resource
+                if isinstance(resource, web.PlainResource) and asked[1] == f"{resource.canonical}/":
+                    self._with_slash[asked] = found.route  # one for each route: there are endless other spellings
                 return found, allowed
             if isinstance(found.http_exception, web.HTTPMethodNotAllowed):
                 allowed |= found.http_exception.allowed_methods

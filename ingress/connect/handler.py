@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from functools import partial
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -34,7 +35,7 @@ from ingress.connect.sign_in import OperatorSignIn
 from ingress.connect.store import ConnectStore
 from ingress.oauth.rules import origin_of
 from ingress.pages.forms import read_form
-from ingress.pages.render import error_page, page, redirect, render
+from ingress.pages.render import error_page, in_session, page, redirect, render
 from ingress.parameters import BadInput, singles
 from schemas.messages import CodeReceived
 
@@ -89,7 +90,7 @@ class ConnectHandler:
             web.get("/connect", self.connect, allow_head=False),
             web.post("/connect", self.log_in),
             web.get("/confirm", self.confirm, allow_head=False),
-            web.get(STATUS_PATH, self.status, allow_head=False),
+            web.get(STATUS_PATH, partial(in_session, handler=self.status), allow_head=False),
         ]
 
     @page

@@ -148,7 +148,8 @@ class _Found:
                 continue
             if name in values and _comparable(values[name]) != _comparable(value):
                 self._differing.add(name)
-            values[name] = value
+            if spelling == name or name not in values:
+                values[name] = value
         return values
 
     def _get(self, name: str) -> Json:

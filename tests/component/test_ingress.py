@@ -18,6 +18,7 @@ from common.listen import Listener, is_silent
 from ingress.app import Parts, create_app, create_ops_app
 from ingress.forwarded import forwarded_middleware
 from ingress.health.readiness import Readiness
+from ingress.routing import TidyPaths
 from tests.component.served import Served, hang_up
 from tests.ingress_app import FakeBroker, bearer, settings, webhook
 from tests.waiting import until, within
@@ -124,6 +125,16 @@ async def test_unknown_addresses_and_methods_get_problem_documents(served: Serve
         assert (status, body["status"], body["type"]) == (404, 404, "/problems/not-found"), path
     async with served.session.delete(f"{served.url}//healthz//") as response:
         assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
+
+
+async def test_an_address_with_its_slash_is_found_again_and_nothing_else_is_kept(served: Served) -> None:
+    """However a path is escaped, it is the same address; only the one spelling that Syncaroo uses is remembered."""
+    (tidy,) = [one for one in served.app.router.resources() if isinstance(one, TidyPaths)]
+    for path in ("/healthz/", "/healthz/", "/health%7A/", "/%68ealthz/", "//healthz/", "/healthz//"):
+        assert (await served.get(path))[0] == 200, path
+        assert len(tidy._with_slash) == 1
+    async with served.session.delete(f"{served.url}/healthz/") as response:
+        assert response.status == 405, "of another method"
 
 
 async def test_nothing_tells_what_answers(served: Served) -> None:

@@ -200,6 +200,16 @@ def test_a_foreign_host_is_parked_as_what_it_would_be_if_it_were_allowed(url: st
     assert decision.message == replace(accepted(webhook()), url=url)
 
 
+def test_of_two_spellings_that_mean_the_same_the_documented_one_is_taken() -> None:
+    """Whichever comes first; a number is no text where a text is documented."""
+    first, last = {"resourceType": "1", "resource_type": 1}, {"resource_type": 1, "resourceType": "1"}
+    for both in (first, last):
+        body = webhook()
+        del body["metaData"]["resourceType"]
+        body["metaData"] |= both
+        assert accepted(body).mapping.resource_type == "1"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -73,7 +73,7 @@ class ClaimLoop:
                 began = monotonic_seconds()
                 may_be_more = await self._claim_some()
                 # As long as it took: what ends meanwhile is replaced at once, and claiming is never most of the work.
-                await pause(stop, monotonic_seconds() - began)
+                await pause(stop, min(monotonic_seconds() - began, POLL_SECONDS))
                 if not may_be_more:
                     await pause(self._wake, POLL_SECONDS)
             await self._wind_up()

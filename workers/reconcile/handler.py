@@ -29,6 +29,9 @@ from workers.reconcile.rules import (
 from workers.reconcile.store.listings import Decide, ListingStore, SecondLook
 from workers.reconcile.volatile import ignored_for, may_be_volatile, volatile_member
 
+LOOKED_AT = 200
+"""Listings of one page that the look for volatile members takes: a page of one kind has the same member in all."""
+
 log = get_logger(__name__)
 
 
@@ -120,7 +123,7 @@ class ReconcileHandler:
 
     async def _look_for_volatile(self, updated: Sequence[Listing]) -> None:
         """Warn of a member that makes version after version alone: everybody downstream hears of each of them."""
-        round_ones = [listing for listing in updated if may_be_volatile(listing.version)]
+        round_ones = [listing for listing in updated if may_be_volatile(listing.version)][:LOOKED_AT]
         if not round_ones:
             return
         for listing, changes in await self._store.latest_changes(round_ones):
