@@ -65,6 +65,11 @@ class Proxy(Listener):
             _reset(writer)
         self._robbed.clear()
 
+    def hang_up(self) -> None:
+        """End every connection in good order (FIN), as a load balancer does, or a server that is killed."""
+        for writer in list(self._open):
+            writer.close()
+
     def url(self, url: str) -> str:
         """The same address, by way of the proxy."""
         parts = urlsplit(url)

@@ -90,10 +90,10 @@ async def ack(messages: Sequence[Taken]) -> None:
         ChannelInvalidStateError: the channel is closed: the broker gives them to somebody else.
     """
     channel, unsettled = messages[0].channel, messages[0].unsettled
-    written = channel.create_future()  # fails with the channel
     async with unsettled.turn:  # a tag that left with later ones must not leave once more, behind them
         if channel.is_closed or getattr(channel, _CLOSING).is_set():
             raise ChannelInvalidStateError("closed")
+        written = channel.create_future()  # fails with the channel
         frames = ChannelFrame(_acks(channel.number, messages), should_close=False, drain_future=written)
         await channel.connection.write_queue.put(frames)
     await written
@@ -147,8 +147,9 @@ class DeliveryStream(asyncio.StreamReader):
             super().feed_data(ALIVE)
 
     def feed_eof(self) -> None:
-        """The end, perhaps within a frame."""
+        """The end, perhaps within a frame; told once by who ends it and once more by the transport."""
         if self._is_ours:
+            self._is_ours = False
             super().feed_data(self._rest)
         super().feed_eof()
 
@@ -250,13 +251,20 @@ def _moment(data: bytes) -> datetime | None:
 
 
 def _table(data: bytes) -> Mapping[str, Any]:
-    return _known_table(data) if len(data) <= MOST_KNOWN_BYTES else decode.field_table(data)[1]
+    return _known_table(data) if len(data) <= MOST_KNOWN_BYTES else _read_table(data)
 
 
 @lru_cache(maxsize=1024)
 def _known_table(data: bytes) -> Mapping[str, Any]:
     """Most messages of a queue have the same headers as others."""
-    return decode.field_table(data)[1]
+    return _read_table(data)
+
+
+def _read_table(data: bytes) -> Mapping[str, Any]:
+    try:
+        return decode.field_table(data)[1]
+    except RecursionError:  # whoever nests so deep says nothing that we know; else the message would come for ever
+        return {}
 
 
 class _Connection(RobustConnection):

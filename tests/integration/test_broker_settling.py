@@ -14,6 +14,7 @@ from common.broker.outgoing import Outgoing, outgoing
 from ops.broker import Vhost
 from tests.integration.test_broker_reconsume import seen, send
 from tests.integration.test_broker_traps import RETRY, Bench, Recorder, bench, webhook
+from tests.proxy import Proxy
 from tests.waiting import until
 
 QUEUE = "syncaroo.reconcile"
@@ -113,3 +114,39 @@ class Holds(Recorder):
 
 async def _is_waiting(made: Bench, messages: int) -> bool:
     return await made.waiting(QUEUE) == messages
+
+
+async def test_a_connection_that_ends_in_good_order_comes_back(vhost: Vhost) -> None:
+    """FIN, as from a load balancer, or a broker that is killed: no frame says so."""
+    async with Proxy.before(vhost.url) as proxy, bench(vhost.url) as made:
+        handler = Recorder()
+        consumer = stage_consumer(proxy.url(vhost.url), "reconcile", handler, made.publisher, RETRY)
+        made.run(consumer)
+        await send(made, "before")
+        await until(lambda: seen(handler) == ["before"])
+        for number in range(3):
+            proxy.hang_up()
+            await send(made, f"after {number}")
+            await until(lambda: f"after {number}" in seen(handler), 15)  # noqa: B023
+        assert consumer.is_consuming
+
+
+async def test_a_channel_that_ended_before_its_connection_costs_its_messages_and_nothing_else(vhost: Vhost) -> None:
+    """They come again; the consumer goes on."""
+    async with bench(vhost.url) as made:
+        lost: list[Taken] = []
+
+        class LosesBoth(Consumer):
+            async def _process(self, batch: list[Taken]) -> None:
+                if not lost:
+                    lost.extend(batch)
+                    channel: Any = batch[0].channel
+                    await channel.close(ConnectionResetError("first the channel"))
+                    await channel.connection.close(ConnectionResetError("then its connection"))
+                await super()._process(batch)
+
+        handler = Recorder()
+        running = made.run(LosesBoth(made.url, QUEUE, "reconcile", handler, made.publisher, RETRY))
+        await send(made, "twice")
+        await until(lambda: seen(handler) == ["twice", "twice"], 15)
+        assert not running.done()

@@ -238,3 +238,27 @@ async def test_acks_leave_in_the_order_in_which_they_are_reckoned() -> None:
     for one in acking:
         one.cancel()
     await asyncio.gather(*acking, return_exceptions=True)
+
+
+async def test_the_end_is_told_twice_and_heard_once() -> None:
+    """By who ends the connection, and by the transport when it is gone: an error there would leave it half open."""
+    for rest in (b"", QOS[:5]):
+        stream = stream_to([])
+        stream.feed_data(QOS + rest)
+        stream.feed_eof()
+        stream.feed_eof()
+        assert (await stream.read(), stream.at_eof()) == (QOS + rest, True)
+
+
+async def test_headers_that_nobody_can_read_are_none() -> None:
+    """Nested so deep that reading them would end the connection, again and again: the handler parks the message."""
+    taken: list[Taken] = []
+    table = b""
+    for _ in range(5000):
+        table = b"\x01aF" + len(table).to_bytes(4, "big") + table
+    properties = len(table).to_bytes(4, "big") + table
+    header = b"\x00\x3c\x00\x00" + (1).to_bytes(8, "big") + (1 << 13).to_bytes(2, "big") + properties
+    framed = b"\x02\x00\x01" + len(header).to_bytes(4, "big") + header + b"\xce"
+    method, _, body = delivery(1, b"x")
+    stream_to(taken).feed_data(method + framed + body)
+    assert [(one.body, dict(one.headers)) for one in taken] == [(b"x", {})]
