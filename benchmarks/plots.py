@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib import pyplot as plt  # type: ignore[import-not-found, unused-ignore]  # in the peers' environment
 
 Samples = Mapping[str, Sequence[Mapping[str, float]]]
+Lines = dict[str, dict[int, Sequence[Mapping[str, float]]]]
 COLOURS = {"gateway": "tab:blue", "floor": "tab:gray"}
 
 
@@ -44,38 +45,35 @@ def latency(axes: Any, samples: Samples) -> None:
 
 
 def stored(axes: Any, samples: Samples) -> None:
-    """Cost of a changed listing against how many are stored, as `1,000 stored`, perhaps with a database's name."""
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for name, rounds in samples.items():
-        number, _, rest = name.partition(" stored")
-        point = (int(number.replace(",", "")), median(rounds, "cpuMicros"))
-        lines.setdefault(rest.strip(" ,") or "sqlite", []).append(point)
-    for points in lines.values():
-        axes.plot(*zip(*sorted(points), strict=True), "o-")
-    axes.legend(lines)
+    """Cost of a changed listing against how many are stored; variants are `DATABASE, NUMBER stored`."""
+    for database, points in _by(samples, lambda name: name.partition(", ")[::2]).items():
+        axes.plot(list(points), [median(one, "cpuMicros") for one in points.values()], "o-", label=database)
+    axes.legend()
     axes.set(xscale="log", xlabel="listings stored", ylabel="CPU-µs per changed listing", ylim=(0, None))
 
 
 def processes(axes: Any, samples: Samples) -> None:
-    """Throughput against fetch processes, as `4 processes`; the samples are per process."""
-    points = sorted((int(name.split()[0]), median(rounds, "perSecond")) for name, rounds in samples.items())
-    axes.plot([number for number, _ in points], [number * rate for number, rate in points], "o-", label="measured")
-    axes.plot(
-        [number for number, _ in points],
-        [number * points[0][1] for number, _ in points],
-        ":",
-        label="as many times one",
-    )
-    axes.legend()
+    """Throughput against fetch processes; variants are `N processes[, DATABASE]`, their samples per process."""
+    for database, points in _by(samples, lambda name: name.partition(", ")[::-2]).items():
+        rates = [number * median(one, "perSecond") for number, one in points.items()]
+        (line,) = axes.plot(list(points), rates, "o-", label=database or "PostgreSQL")
+        axes.plot(list(points), [number * rates[0] for number in points], ":", color=line.get_color())
+    axes.legend(title="dotted: as many times one")
     axes.set(xlabel="fetch processes", ylabel="answers per second", xlim=(0, None), ylim=(0, None))
 
 
-def _by_connections(samples: Samples) -> dict[str, dict[int, Sequence[Mapping[str, float]]]]:
-    found: dict[str, dict[int, Sequence[Mapping[str, float]]]] = {}
-    for variant, rounds in samples.items():
-        name, _, number = variant.partition(", ")
-        found.setdefault(name, {})[int(number)] = rounds
-    return found
+def _by_connections(samples: Samples) -> Lines:
+    return _by(samples, lambda name: name.partition(", ")[::2])
+
+
+def _by(samples: Samples, split: Callable[[str], Sequence[str]]) -> Lines:
+    """Variants as lines, each with its points by the number that their names hold; `split` gives line and point."""
+    found: Lines = {}
+    for name, rounds in samples.items():
+        line, point = split(name)
+        number = int("".join(filter(str.isdigit, point)))
+        found.setdefault(line, {})[number] = rounds
+    return {line: dict(sorted(points.items())) for line, points in found.items()}
 
 
 PLOTS: Mapping[str, tuple[str, Callable[[Any, Samples], None]]] = {
