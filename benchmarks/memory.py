@@ -1,6 +1,6 @@
 """What a listing costs when many are stored: the same stage, with 1,000 to 1,000,000 listings in the store.
 
-Each store is filled once, in bulk, and kept for all rounds; a variant goes through its pages in steps, so that
+Each store is filled once, in bulk, and every turn has a copy of it; a variant goes through its pages in steps, so that
 neighbours in time are none in the store.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,7 +17,7 @@ from typing import Any
 
 from benchmarks.broker import Bench
 from benchmarks.measure import Goal, Sample, Variant
-from benchmarks.reconcile import check, run
+from benchmarks.reconcile import check, remove, run
 from benchmarks.variants.reconciling import CONNECTION, LISTINGS, first_version, scope, stored_body
 from common.identity import listing_id_of
 from ops.migrating import upgrade
@@ -83,12 +84,15 @@ def _insert(table: str, columns: str) -> str:
     return f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(columns.split(', ')))})"
 
 
-def _variant(directory: Path, url: str, listings: int) -> Variant:
+def _variant(directory: Path, filled: Path, listings: int) -> Variant:
     async def one() -> Sample:
-        pages = listings // LISTINGS
+        pages, copy = listings // LISTINGS, filled.with_suffix(".turn.db")
+        await asyncio.to_thread(shutil.copyfile, filled, copy)
+        url = f"sqlite+aiosqlite:///{copy}"
         before = await asyncio.to_thread(_latest, url)
         sample = await run(directory, "reconcile_gateway", url, pages=pages, stored=True, changing=True)
         await check(url, after=before, listings=listings, changed=sample.operations)
+        remove(directory, f"{copy.name}*")
         return sample
 
     return one
@@ -105,8 +109,7 @@ async def prepare(_: Bench, directory: Path) -> tuple[Mapping[str, Variant], Seq
     variants = {}
     for listings in STORED:
         path = directory / f"{listings}.db"
-        url = f"sqlite+aiosqlite:///{path}"
-        await upgrade(url)
+        await upgrade(f"sqlite+aiosqlite:///{path}")
         await asyncio.to_thread(fill, path, listings)
-        variants[f"sqlite, {listings:,} stored"] = _variant(directory, url, listings)
+        variants[f"sqlite, {listings:,} stored"] = _variant(directory, path, listings)
     return variants, GOALS

@@ -89,7 +89,8 @@ async def check(url: str, *, after: int, listings: int, changed: int) -> None:
         raise Failed(f"reconcile: {changed} changes of {listings} listings were counted, but there are {seen}")
 
 
-def _remove(directory: Path, pattern: str) -> None:
+def remove(directory: Path, pattern: str) -> None:
+    """A database's files."""
     for file in directory.glob(pattern):
         file.unlink()
 
@@ -103,7 +104,7 @@ def _variant(directory: Path, module: str, *, postgres: bool, changing: bool = T
             listings = PAGES * LISTINGS
             changed = listings + (sample.operations if changing else 0)
             await check(url, after=0, listings=listings, changed=changed)
-        _remove(directory, f"{path.name}*")
+        remove(directory, f"{path.name}*")
         return sample
 
     return one
