@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
@@ -116,7 +115,8 @@ class ReconcileHandler:
 
     async def _tell(self, outcomes: dict[str, Outcome]) -> None:
         told = [outcome for outcome in outcomes.values() if outcome.change or outcome.held]
-        _log(told)
+        for outcome in told:
+            _log(outcome)
         await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
         if told:
             await self._wake_relay()
@@ -137,19 +137,12 @@ class ReconcileHandler:
                 )
 
 
-def _log(told: Sequence[Outcome]) -> None:
-    """One that changed by its names; of many how many, as a line for each would cost what reconciling it does: the
-    `event` table tells them."""
-    changed = [outcome for outcome in told if not outcome.held]
-    for outcome in told:
-        if outcome.held:
-            log.warning("listing.held", **_names(outcome.listing))
-    if len(changed) == 1:
-        [one] = changed
-        log.info("listing.changed", **_names(one.listing), change=one.change, version=one.listing.version)
-    elif changed:
-        counts = Counter(str(outcome.change) for outcome in changed)
-        log.info("listings.changed", connection_id=changed[0].listing.connection_id, **counts)
+def _log(outcome: Outcome) -> None:
+    listing = outcome.listing
+    if outcome.held:
+        log.warning("listing.held", **_names(listing))
+    else:
+        log.info("listing.changed", **_names(listing), change=outcome.change, version=listing.version)
 
 
 def _names(listing: Listing) -> dict[str, str]:
