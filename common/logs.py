@@ -55,8 +55,7 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
-    # What libraries say goes the same way.
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _OfLibraries(_Lines(__name__))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -69,12 +68,29 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty.startswith("aio") else logging.WARNING)
 
 
-class _Lines(structlog.PrintLogger):
-    """Of one module, on stdout: the standard library's way from a logger to its stream costs four times as much."""
+class _Lines(structlog.WriteLogger):
+    """Of one module, on stdout: the standard library's way from a logger to its stream costs four times as much.
+
+    A line and its end are one write: libraries log from threads of their own, right between two writes.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(sys.stdout)
         self.name = name
+
+
+class _OfLibraries(logging.Handler):
+    """What libraries say goes the same way, one line after another."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.msg(self.format(record))
+        except Exception:  # noqa: BLE001  # a line that cannot be written costs no work (logging.Handler.emit)
+            self.handleError(record)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -101,3 +102,26 @@ def test_json_lines_show_no_secret_and_no_locals() -> None:
 
 def test_the_terminals_lines_neither() -> None:
     assert any("it.failed" in line for line in _run("console"))
+
+
+_THREADS = """
+import logging, threading
+from common.logs import configure, get_logger
+from common.settings import LogSettings
+
+configure(LogSettings(log_format="json", log_level="debug"))
+
+def say(logger):
+    for number in range(4000):
+        logger.info("said")
+
+threads = [threading.Thread(target=say, args=(one,)) for one in (get_logger("ours"), logging.getLogger("foreign"))]
+for one in threads: one.start()
+for one in threads: one.join()
+"""
+
+
+def test_a_line_stays_a_line_when_a_library_s_thread_logs_meanwhile() -> None:
+    done = subprocess.run([sys.executable, "-c", _THREADS], capture_output=True, timeout=60, check=True)
+    lines = [loads(line) for line in done.stdout.splitlines()]
+    assert Counter(line["logger"] for line in lines) == {"ours": 4000, "foreign": 4000}
