@@ -1,16 +1,20 @@
 """What every child process of ours needs: a free loopback port and an end that comes no later than its parent's."""
 
 import ctypes
+import fcntl
 import os
 import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _FIRST, _BELOW = 20_000, 32_768
+_TAKEN: set[int] = set()
 _DICE = random.SystemRandom()  # a test that seeds `random` must not get the ports of the one before
 
 
@@ -34,30 +38,55 @@ def die_with_parent() -> Callable[[], None] | None:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on and that stays ours over a restart.
+    """A loopback TCP port that nobody listens on and that stays ours over a restart, as long as this process lives.
 
     It lies below the range the kernel hands to outgoing connections: there, a client that keeps knocking on a port
-    without a listener ends up connected to itself, and the restarted server finds its port taken.
+    without a listener ends up connected to itself, and the restarted server finds its port taken. It is given once:
+    its server starts to listen only seconds later, and may be down for a while.
+
+    Raises:
+        OSError: no port is free.
     """
     upper = _ephemeral_start()
     lower = _FIRST if upper > _FIRST + 1000 else 1024
     for _ in range(200):
         port = _DICE.randrange(lower, upper)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port) and _take(port):
             return port
     raise OSError(f"no free port between {lower} and {upper}")
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _take(port: int) -> bool:
+    """False when it has been given, here or by another process of this user: a port is a locked byte of one file."""
+    if port in _TAKEN:
+        return False
+    try:
+        fcntl.lockf(_ports_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
+    _TAKEN.add(port)
+    return True
+
+
+@cache
+def _ports_file() -> int:
+    """Open until the process ends: so long its locks last."""
+    path = Path(tempfile.gettempdir()) / f"syncaroo-gateway-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
 def free_ports(count: int) -> list[int]:
     """`count` different free ports."""
-    ports: dict[int, None] = {}
-    while len(ports) < count:
-        ports[free_port()] = None
-    return list(ports)
+    return [free_port() for _ in range(count)]
 
 
 def _ephemeral_start() -> int:

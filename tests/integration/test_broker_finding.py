@@ -17,7 +17,7 @@ from ops.broker import install as installing
 from ops.broker.broker import on_vhost, without_password
 from ops.broker.node import scripts
 from ops.broker.probe import let_in
-from ops.children import free_port, free_ports
+from ops.children import free_port
 from tests.waiting import until
 
 PLUGINS = ("rabbitmq_management",)
@@ -277,13 +277,6 @@ def test_nothing_is_installed_unless_allowed(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(NotHere, match=r"sudo apt-get install rabbitmq-server.*ALLOW_INSTALL=1"):
         installing.install("rabbitmq-server", {}, print)
-
-
-def test_ports_differ_and_are_not_those_of_outgoing_connections() -> None:
-    ports = free_ports(20)
-
-    assert len(set(ports)) == 20
-    assert max(ports) < 32768
 
 
 def test_addresses() -> None:
