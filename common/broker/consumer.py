@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -57,6 +58,11 @@ class Delivery:
     redelivered: bool = False
     span: tracing.Span | None = field(default=None, compare=False, repr=False)
     """What handling it is called in its trace; None when tracing is off."""
+
+    @cached_property
+    def ids(self) -> dict[str, Any]:
+        """What log lines about it carry."""
+        return ids_of(self)
 
     @property
     def attempt(self) -> int:
@@ -227,7 +233,7 @@ class Consumer:
             for message in batch:
                 await self._process([message])
             return
-        with bound(**ids_of(_delivery(batch[0]))):
+        with bound(**_delivery(batch[0]).ids):
             await self._move_failed(batch[0], error)
 
     async def _move_failed(self, message: Taken, error: Exception) -> None:

@@ -43,7 +43,7 @@ def in_hand(queue: str, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Del
 @contextmanager
 def followed(delivery: Delivery) -> Iterator[None]:
     """Log lines within carry the message's ids; what is published or written within is of its trace."""
-    with bound(**ids_of(delivery)), delivery.span.current() if delivery.span else nullcontext():
+    with bound(**delivery.ids), delivery.span.current() if delivery.span else nullcontext():
         yield
 
 
@@ -70,7 +70,7 @@ def traceparent_of(delivery: Delivery) -> str | None:
 
 
 def _begun(queue: str, delivery: Delivery) -> Any:
-    ids = ids_of(delivery)
+    ids = delivery.ids
     attributes: tracing.Attributes = {
         "messaging.system": "rabbitmq",
         "messaging.operation.name": "process",

@@ -97,6 +97,14 @@ class Transaction:
         last: int = (await self.execute(query, {"count": count})).scalar_one()
         return list(range(last - count + 1, last + 1))
 
+    async def stamps(self, count: int) -> tuple[datetime, list[int]]:
+        """The store's time, and its next `count` numbers (one at least), in one question."""
+        if not self.postgres:
+            return await self.now(), await self.numbers(count)
+        query = text("SELECT clock_timestamp(), nextval('number') FROM generate_series(1, :count)")
+        rows = await self.rows(query, {"count": count})
+        return rows[0][0].astimezone(UTC), [row[1] for row in rows]
+
 
 class Store:
     """A database. Nothing connects before the first transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from common.broker.outgoing import MAX_BODY
 from common.codec import dumps
 from common.errors import Permanent
 from common.ids import new_id
+from common.store.bulk import insert_rows
 from common.store.engine import Transaction
 from schemas.events import EventData, ListingNames
 from schemas.tables import EventRow, table_of
@@ -22,25 +24,40 @@ MAX_EVENT = MAX_BODY - 64 * 1024
 _event = table_of(EventRow)
 
 
+@dataclass(frozen=True)
+class Told:
+    """An event, the JSON of what led to it, and the trace that it is of."""
+
+    event: EventData
+    cause: str | None
+    trace: str | None
+
+
 async def append_events(
     transaction: Transaction, events: Sequence[EventData], *, cause: msgspec.Struct | None = None
 ) -> None:
+    """As `append_told`, of what is current and of one cause."""
+    text, trace = text_of(cause), tracing.current()
+    await append_told(transaction, [Told(event, text, trace) for event in events])
+
+
+async def append_told(transaction: Transaction, told: Sequence[Told]) -> None:
     """Write the events in order; they leave through the relay once the transaction has committed.
 
     Raises:
         Permanent: `too_large`; the relay could never publish it, nor any event behind it.
     """
-    if not events:
+    if not told:
         return
-    now = await transaction.now()
-    positions = await transaction.numbers(len(events))
-    cause_text = None if cause is None else dumps(cause).decode()
-    common = {"cause": cause_text, "traceparent": tracing.current(), "created_at": now}
-    rows = [
-        {**_columns(event), "event_id": new_id(), "position": position, **common}
-        for event, position in zip(events, positions, strict=True)
-    ]
-    await transaction.execute(_event.insert(), rows)
+    rows = [{**_columns(one.event), "cause": one.cause, "traceparent": one.trace} for one in told]
+    now, positions = await transaction.stamps(len(rows))
+    placed = [{**row, "position": position} for row, position in zip(rows, positions, strict=True)]
+    await insert_rows(transaction, _event, placed, {"created_at": now})
+
+
+def text_of(cause: msgspec.Struct | None) -> str | None:
+    """As it is kept."""
+    return None if cause is None else dumps(cause).decode()
 
 
 def subject_of(event: EventData) -> str:
@@ -69,6 +86,7 @@ def _columns(event: EventData) -> dict[str, Any]:
     if len(data) > MAX_EVENT:
         raise Permanent("too_large", f"an event of more than {MAX_EVENT} bytes")
     return {
+        "event_id": new_id(),
         "connection_id": getattr(event, "connection_id", 0),
         "type": type(event).TYPE,
         "schema_version": type(event).SCHEMA_VERSION,
@@ -77,5 +95,4 @@ def _columns(event: EventData) -> dict[str, Any]:
         "version": getattr(event, "version", None),
         "data": data.decode(),
         "headers": dumps(headers_of(event)).decode(),
-        "published_at": None,
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from common.identity import place_of
 from common.store.engine import Store, Transaction
@@ -30,6 +30,12 @@ _BELOW = {"locations": "resources", "resources": "rates"}
 _target = table_of(TargetRow)
 _SET = ("host", "wanted", "asked", "asked_at", "delivery_id", "traceparent", "priority", "turn", "reason")
 _TOLD = PlatformIds.__struct_fields__
+_LOOK_AGAIN = (
+    update(_target)
+    .where(_target.c.connection_id == bindparam("key_connection"), _target.c.url == bindparam("key_url"))
+    .where(_target.c.wanted <= _target.c.started)
+    .values(recheck_at=bindparam("at"))
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,7 @@ async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
     latest = {key: one for key, one in latest.items() if turns.has(one.connection_id)}
     known = await _lock(transaction, sorted(latest))
     # Under the lock: a claim in between would else count as begun after this, and answer without knowing who asked.
-    numbers = await transaction.numbers(len(wanted))
-    now = await transaction.now()
+    now, numbers = await transaction.stamps(len(wanted))
     number = dict(zip(((one.connection_id, one.url) for one in wanted), numbers, strict=True))
     rows = [_marked(latest[key], known.get(key), number[key], turns, now) for key in sorted(latest)]
     if rows:
@@ -104,17 +109,15 @@ async def want_known(store: Store, connection_id: int, reason: Reason, location_
     return len(known)
 
 
-async def look_again(transaction: Transaction, connection_id: int, url: str, at: datetime) -> None:
-    """Ask once more at `at`, unless it is wanted again already.
+async def look_again(transaction: Transaction, looks: Mapping[tuple[int, str], datetime]) -> None:
+    """Ask these targets, by connection and URL, once more at their times, unless they are wanted again already.
 
     The attempt that wants the second look may not have been written down as the answer yet: its page travels faster.
     """
-    await transaction.execute(
-        update(_target)
-        .where(_target.c.connection_id == connection_id, _target.c.url == url)
-        .where(_target.c.wanted <= _target.c.started)
-        .values(recheck_at=at)
-    )
+    if not looks:
+        return
+    rows = [{"key_connection": key[0], "key_url": key[1], "at": looks[key]} for key in sorted(looks)]
+    await transaction.execute(_LOOK_AGAIN, rows)
 
 
 def collections_around(url: str) -> list[str]:

@@ -70,7 +70,7 @@ async def test_a_second_look_is_in_the_trace_of_its_webhook(store: Store, target
     await wish(store, "a")
     await targets.answered(await take(targets), 200)
     async with store.transaction() as transaction:
-        await look_again(transaction, 99, URL, await transaction.now() - HOUR)
+        await look_again(transaction, {(99, URL): await transaction.now() - HOUR})
     claim = await take(targets)
     assert (claim.second_look, claim.traces) == (True, ("a",))
 

@@ -393,7 +393,7 @@ async def test_a_rejected_token_does_not_bring_a_dead_grant_to_life(store: Store
 
 async def look(store: Store, after: timedelta) -> None:
     async with store.transaction() as transaction:
-        await look_again(transaction, 99, URL, await transaction.now() + after)
+        await look_again(transaction, {(99, URL): await transaction.now() + after})
 
 
 async def test_a_second_look_at_its_time_and_once(store: Store) -> None:

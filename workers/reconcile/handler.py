@@ -1,20 +1,24 @@
-"""Reconcile's flow: an answer → one decision per listing → listing and event rows in one transaction."""
+"""Reconcile's flow: answers → one decision per listing → listing and event rows in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from common import tracing
 from common.broker.consumer import Delivery
+from common.broker.following import followed
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
 from common.errors import Permanent
 from common.identity import own_id
 from common.logs import get_logger
 from common.store.parked import Parked
-from schemas.messages import ItemGone, Json, ListingUnmapped, PageFetched
+from schemas.messages import ItemGone, Json, ListingUnmapped, Message, PageFetched
 from workers.reconcile.deletion import gone_answer
+from workers.reconcile.finding import Decide, Finding, Outcomes, SecondLook
 from workers.reconcile.rules import (
     Answer,
     Listing,
@@ -25,13 +29,45 @@ from workers.reconcile.rules import (
     mapping_for,
     unmap,
 )
-from workers.reconcile.store.listings import Decide, ListingStore, SecondLook
+from workers.reconcile.store.listings import ListingStore
 from workers.reconcile.volatile import ignored_for, may_be_volatile, volatile_member
 
 LOOKED_AT = 200
 """Listings of one page that the look for volatile members takes: a page of one kind has the same member in all."""
 
+TOGETHER = 500
+"""Listings of one transaction of several messages at most: one that is much longer holds others up."""
+
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message in hand, and what it says; that of a deletion is read once those before it are applied."""
+
+    delivery: Delivery
+    message: Message
+    finding: Finding | None = None
+
+    @property
+    def listings(self) -> Collection[str]:
+        """Those that are known to be meant."""
+        return self.finding.candidates.keys() if self.finding else ()
+
+
+def grouped(taken: Sequence[Taken]) -> list[list[Taken]]:
+    """Messages that may be applied in one transaction, in order: no listing is in two of a group."""
+    groups: list[list[Taken]] = []
+    listings: set[str] = set()
+    for one in taken:
+        fits = listings.isdisjoint(one.listings) and len(listings) + len(one.listings) <= TOGETHER
+        if listings and one.listings and fits:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+            listings = set()
+        listings.update(one.listings)
+    return groups
 
 
 class ReconcileHandler:
@@ -50,20 +86,38 @@ class ReconcileHandler:
         self._ignored_fields = ignored_fields
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
+        for group in grouped([self._taken(one) for one in deliveries]):
+            outcomes = None
+            if len(group) > 1:
+                outcomes = await self._store.apply_together([one.finding for one in group if one.finding])
+            if outcomes is None:
+                outcomes = [await self._apply(one) for one in group]
+            await self._tell(group, outcomes)
+
+    def _taken(self, delivery: Delivery) -> Taken:
+        with followed(delivery):
             message = delivery.message()
             match message:
                 case PageFetched():
-                    outcomes = await self._page(message)
-                case ItemGone():
-                    outcomes = await self._gone(message)
-                case ListingUnmapped():
-                    outcomes = await self._unmapped(message)
+                    return Taken(delivery, message, self._page(message))
+                case ItemGone() | ListingUnmapped():
+                    return Taken(delivery, message)
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
-            await self._tell(outcomes)
 
-    async def _page(self, page: PageFetched) -> dict[str, Outcome]:
+    async def _apply(self, taken: Taken) -> Outcomes:
+        with followed(taken.delivery):
+            match taken.message:
+                case ItemGone() as gone:
+                    finding = await self._gone(gone)
+                case ListingUnmapped() as unmapped:
+                    finding = await self._unmapped(unmapped)
+                case _:
+                    assert taken.finding is not None
+                    finding = taken.finding
+            return await self._store.apply(finding)
+
+    def _page(self, page: PageFetched) -> Finding:
         good, bad = _sorted_items(page)
         candidates: dict[str, tuple[Listing, Decide]] = {}
         for item in good:
@@ -72,15 +126,16 @@ class ReconcileHandler:
             how = partial(decide, answer=_answer(page, item, listing), ignored=ignored)
             candidates[listing.listing_id] = (listing, how)
         source = page.source
-        return await self._store.apply(
+        return Finding(
             candidates,
             partial(event_of, reason=source.reason, delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
             second_look=self._second_look(page),
             bad=[_parked(page, item) for item in bad],
+            trace=tracing.current(),
         )
 
-    async def _gone(self, gone: ItemGone) -> dict[str, Outcome]:
+    async def _gone(self, gone: ItemGone) -> Finding:
         source, listing_id = gone.source, gone.listing_id
         if listing_id is None:
             known = await self._store.at(gone.connection_id, source.url)
@@ -89,11 +144,23 @@ class ReconcileHandler:
         else:
             known = await self._store.get(gone.connection_id, listing_id)
         answers = {one.listing_id: gone_answer(one, source, itself=listing_id is None) for one in known}
-        return await self._store.apply(
+        return Finding(
             {one.listing_id: (one, partial(decide, answer=answers[one.listing_id])) for one in known},
             partial(event_of, reason="gone", delivery_id=source.delivery_id, fetched_at=source.fetched_at),
             source,
             second_look=self._second_look(gone) if listing_id is None else None,
+            trace=tracing.current(),
+        )
+
+    async def _unmapped(self, unmapped: ListingUnmapped) -> Finding:
+        known = await self._store.at(unmapped.connection_id, unmapped.url)
+        # One that was never seen is remembered too, so that a resync does not bring it in.
+        known = known or [listing_for(unmapped.connection_id, unmapped.url, None, "item", None)]
+        return Finding(
+            {one.listing_id: (one, partial(unmap, number=unmapped.number)) for one in known},
+            partial(event_of, reason="unmapped", delivery_id=unmapped.delivery_id, fetched_at=unmapped.received_at),
+            None,
+            trace=tracing.current(),
         )
 
     def _second_look(self, answer: PageFetched | ItemGone) -> SecondLook | None:
@@ -103,21 +170,15 @@ class ReconcileHandler:
             return None
         return SecondLook(answer.connection_id, source.url, self._recheck_after)
 
-    async def _unmapped(self, unmapped: ListingUnmapped) -> dict[str, Outcome]:
-        known = await self._store.at(unmapped.connection_id, unmapped.url)
-        # One that was never seen is remembered too, so that a resync does not bring it in.
-        known = known or [listing_for(unmapped.connection_id, unmapped.url, None, "item", None)]
-        return await self._store.apply(
-            {one.listing_id: (one, partial(unmap, number=unmapped.number)) for one in known},
-            partial(event_of, reason="unmapped", delivery_id=unmapped.delivery_id, fetched_at=unmapped.received_at),
-            None,
-        )
-
-    async def _tell(self, outcomes: dict[str, Outcome]) -> None:
-        told = [outcome for outcome in outcomes.values() if outcome.change or outcome.held]
-        for outcome in told:
-            _log(outcome)
-        await self._look_for_volatile([outcome.listing for outcome in told if outcome.change == "updated"])
+    async def _tell(self, group: Sequence[Taken], outcomes: Sequence[Outcomes]) -> None:
+        told: list[Outcome] = []
+        for one, became in zip(group, outcomes, strict=True):
+            with followed(one.delivery):
+                mine = [outcome for outcome in became.values() if outcome.change or outcome.held]
+                for outcome in mine:
+                    _log(outcome)
+                await self._look_for_volatile([outcome.listing for outcome in mine if outcome.change == "updated"])
+            told += mine
         if told:
             await self._wake_relay()
 
@@ -193,4 +254,5 @@ def _parked(page: PageFetched, item: Json) -> Parked:
         schema_name=type(alone).__name__,
         body=dumps(alone),
         attempts=0,
+        traceparent=tracing.current(),
     )

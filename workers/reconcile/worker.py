@@ -27,7 +27,9 @@ from workers.reconcile.store.listings import ListingStore
 
 SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 
-CONCURRENCY = 4
+CONCURRENCY = 3
+BATCH = 10
+"""Pages that one transaction takes at most; so many, and as many again, of each of them wait in memory."""
 
 
 def build(
@@ -60,7 +62,14 @@ def build(
             handler = ReconcileHandler(listings, wake_relay, settings.recheck_after, settings.ignored_fields)
             consumers = [
                 stage_consumer(
-                    url, "reconcile", handler, publisher, retry, concurrency=CONCURRENCY, metrics=monitor.broker
+                    url,
+                    "reconcile",
+                    handler,
+                    publisher,
+                    retry,
+                    batch=BATCH,
+                    concurrency=CONCURRENCY,
+                    metrics=monitor.broker,
                 ),
                 parking_consumer(url, "reconcile", store, publisher, retry, monitor.broker),
             ]

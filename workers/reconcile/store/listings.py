@@ -1,59 +1,46 @@
-"""Listings in the store: one transaction per page, rows locked in one order, bulk writes, events beside them."""
+"""Listings in the store: one transaction for an answer, or for several of them, with the events of what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import timedelta
-from functools import cache
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-from sqlalchemy import and_, bindparam, or_, select
+from sqlalchemy import and_, or_, select
 
 from common.brake import Suspect
 from common.codec import decode
 from common.identity import listing_id_of, place_of
 from common.store.engine import Store, Transaction
 from common.store.erasing import erased_among
-from common.store.insert import insert
-from common.store.parked import Parked, park
+from common.store.events import Told, append_told, text_of
+from common.store.parked import park
 from common.store.targets import Wanted, collections_below, know, look_again, want
-from schemas.events import ListingChanged
-from schemas.messages import PlatformIds, Source
+from schemas.messages import PlatformIds
 from schemas.tables import EventRow, ListingRow, table_of
+from workers.reconcile.finding import Candidates, Finding, Outcomes
 from workers.reconcile.metrics import ReconcileMetrics
-from workers.reconcile.rules import Listing, Outcome
-from workers.reconcile.store.bulk import is_one_of_those, those, update_rows
-from workers.reconcile.store.changes import append_changes
-from workers.reconcile.store.suspects import brake, known_suspects, settle, suspect_children
+from workers.reconcile.rules import Listing
+from workers.reconcile.store.rows import COLUMNS, Taken, listing_of, take, update
+from workers.reconcile.store.suspects import any_suspects, brake, known_suspects, settle, suspect_children
 from workers.reconcile.volatile import IN_A_ROW
 
 _listing = table_of(ListingRow)
 _event = table_of(EventRow)
 
-_MEMBERS = tuple(field.name for field in fields(Listing))
-_columns = [_listing.c[name] for name in _MEMBERS]
-_WRITTEN = [name for name in (*_MEMBERS, "deleted") if name not in ("connection_id", "listing_id")]
 
-Decide = Callable[[Listing], Outcome]
-Tell = Callable[[Listing, Outcome], ListingChanged]
-
-
-@dataclass(frozen=True)
-class SecondLook:
-    """A target to ask once more after so long, if its answer changes nothing: the API may lag its own webhook."""
-
-    connection_id: int
-    url: str
-    after: timedelta
+Decided = Sequence[tuple[Finding, Outcomes]]
 
 
 class Changed(msgspec.Struct, frozen=True, rename="camel"):
     """Of an event's data, what it changed."""
 
     changed_fields: list[str]
+
+
+class _NotPlain(Exception):
+    """A finding leads to more than is done for several of them at once."""
 
 
 class ListingStore:
@@ -64,54 +51,63 @@ class ListingStore:
         self._metrics = metrics or ReconcileMetrics()
         self._brake = delete_brake
 
-    async def apply(
-        self,
-        candidates: Mapping[str, tuple[Listing, Decide]],
-        tell: Tell,
-        source: Source | None,
-        *,
-        second_look: SecondLook | None = None,
-        bad: Sequence[Parked] = (),
-    ) -> dict[str, Outcome]:
+    async def apply(self, finding: Finding) -> Outcomes:
         """Decide about each listing under its lock and write what changed, in one transaction.
 
-        `candidates`: by listing id, the listing as it would be if it is new, and the decision. `bad`: items that park
-        themselves. Without a `source` no answer decides but a webhook (`unmapped`): the brake does not hold it.
         Of an erased user's connection nothing is written.
         """
         with self._metrics.transaction_seconds.time():
-            outcomes = await self._apply(candidates, tell, source, second_look, bad)
+            outcomes = await self._apply(finding)
         self._metrics.count(outcomes.values())
         return outcomes
 
-    async def _apply(
-        self,
-        candidates: Mapping[str, tuple[Listing, Decide]],
-        tell: Tell,
-        source: Source | None,
-        second_look: SecondLook | None,
-        bad: Sequence[Parked],
-    ) -> dict[str, Outcome]:
+    async def apply_together(self, findings: Sequence[Finding]) -> list[Outcomes] | None:
+        """As `apply` of each, in one transaction for all; no listing is in two of them.
+
+        None, and nothing is written, when one of them leads to more than its listings and their events: a deletion, a
+        doubt, a suspect that was met, a collection to read. Each is then to be applied by itself.
+        """
+        try:
+            with self._metrics.transaction_seconds.time():
+                decided = await self._apply_plain(findings)
+        except _NotPlain:
+            return None
+        for outcomes in decided:
+            self._metrics.count(outcomes.values())
+        return decided
+
+    async def _apply(self, finding: Finding) -> Outcomes:
+        source = finding.source
         async with self._store.transaction() as transaction:
-            if await erased_among(transaction, {listing.connection_id for listing, _ in candidates.values()}):
+            if await erased_among(transaction, _connections(finding.candidates)):
                 return {}
-            known = await self._lock(transaction, [listing for listing, _ in candidates.values()])
-            outcomes = {one: candidates[one][1](known[one]) for one in sorted(candidates)}
-            suspects = await known_suspects(transaction, known, outcomes)
+            at = await transaction.now()
+            taken = await take(transaction, finding.candidates, at)
+            suspects = await known_suspects(transaction, taken.known, taken.outcomes)
+            outcomes = taken.outcomes
             if source is not None:
-                outcomes = await brake(transaction, suspects, known, outcomes, source, self._brake)
-            await self._write(transaction, known, outcomes)
-            changed = [(known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
-            await append_changes(transaction, [tell(before, outcome) for before, outcome in changed], source)
+                outcomes = await brake(transaction, suspects, taken.known, outcomes, source, self._brake)
+            await _write(transaction, taken, [(finding, outcomes)], at)
             await settle(transaction, suspects, outcomes)
-            if source is not None:
-                await self._follow(transaction, list(outcomes.values()), suspects, source)
-            if second_look and not changed:
-                at = await transaction.now() + second_look.after
-                await look_again(transaction, second_look.connection_id, second_look.url, at)
-            if bad:
-                await park(transaction, bad)
+            await self._follow(transaction, finding, outcomes, suspects)
+            await _look_again(transaction, [(finding, outcomes)], at)
         return outcomes
+
+    async def _apply_plain(self, findings: Sequence[Finding]) -> list[Outcomes]:
+        candidates = {key: one for finding in findings for key, one in finding.candidates.items()}
+        async with self._store.transaction() as transaction:
+            if await erased_among(transaction, _connections(candidates)):
+                raise _NotPlain
+            at = await transaction.now()
+            taken = await take(transaction, candidates, at)
+            decided = [(one, {key: taken.outcomes[key] for key in sorted(one.candidates)}) for one in findings]
+            if not all(_is_plain(*one) for one in decided) or await any_suspects(transaction, taken.known):
+                raise _NotPlain
+            await _write(transaction, taken, decided, at)
+            await _look_again(transaction, decided, at)
+            # After the second looks: whoever inserts one of these meanwhile waits for none of those any more.
+            await know(transaction, [one for finding, outcomes in decided for one in _below(finding, outcomes)])
+        return [outcomes for _, outcomes in decided]
 
     async def at(self, connection_id: int, url: str) -> list[Listing]:
         """The listings whose own URL this is."""
@@ -119,17 +115,17 @@ class ListingStore:
         derived = listing_id_of(connection_id, place.scope, place.segment or place.scope.rsplit("/", 1)[-1])
         async with self._store.reading() as transaction:
             rows = await transaction.rows(
-                select(*_columns)
+                select(*COLUMNS)
                 .where(_listing.c.connection_id == connection_id)
                 .where(or_(_listing.c.own_path == place.path, _listing.c.listing_id == derived))
             )
-        return [_value(row) for row in rows]
+        return [listing_of(row) for row in rows]
 
     async def get(self, connection_id: int, listing_id: str) -> list[Listing]:
         """The listing with this id, if there is one."""
-        query = select(*_columns).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
+        query = select(*COLUMNS).where(_listing.c.connection_id == connection_id, _listing.c.listing_id == listing_id)
         async with self._store.reading() as transaction:
-            return [_value(row) for row in await transaction.rows(query)]
+            return [listing_of(row) for row in await transaction.rows(query)]
 
     async def latest_changes(self, listings: Sequence[Listing]) -> list[tuple[Listing, list[list[str]]]]:
         """Beside each listing, the members that its latest versions changed, as far as one alarm looks back."""
@@ -149,109 +145,76 @@ class ListingStore:
         return [(one, [fields for key, fields in told if key == one.listing_id]) for one in listings]
 
     async def _follow(
-        self, transaction: Transaction, outcomes: Sequence[Outcome], suspects: Mapping[str, Suspect], source: Source
+        self, transaction: Transaction, finding: Finding, outcomes: Outcomes, suspects: Mapping[str, Suspect]
     ) -> None:
         """What an answer leads to: doubts are asked again, and what lies under a new or a deleted listing is read."""
-        doubtful = [outcome.listing for outcome in outcomes if outcome.doubt]
-        await self._ask_again(transaction, doubtful, source.url)
-        gone = [outcome.listing for outcome in outcomes if outcome.change == "deleted"]
-        await suspect_children(transaction, gone, suspects, source, self._brake)
-        found = [outcome.listing for outcome in outcomes if outcome.change == "created"]
-        await self._read_below(transaction, found, source)
-
-    async def _lock(self, transaction: Transaction, listings: Sequence[Listing]) -> dict[str, Listing]:
-        """The rows as they are, locked in the order of their ids; missing ones are inserted first, empty."""
-        if not listings:
-            return {}
-        ordered = sorted(listings, key=lambda listing: listing.listing_id)
-        which = {"connection_id": ordered[0].connection_id, **those(transaction, [one.listing_id for one in ordered])}
-        ids, members = _queries(transaction.postgres)
-        # Without a lock: who held one while it waits to insert could wait for somebody who waits for that one.
-        there = {row.listing_id for row in await transaction.rows(ids, which)}
-        missing = [_placeholder(listing) for listing in ordered if listing.listing_id not in there]
-        if missing:
-            await transaction.execute(insert(transaction, _listing).on_conflict_do_nothing(), missing)
-        known = map(_value, await transaction.rows(members, which))
-        return {listing.listing_id: listing for listing in known}
-
-    async def _write(
-        self, transaction: Transaction, known: Mapping[str, Listing], outcomes: Mapping[str, Outcome]
-    ) -> None:
-        changed = [(known[one], outcome.listing) for one, outcome in outcomes.items() if outcome.change]
-        if changed:
-            await _update(transaction, changed, {"changed_at": await transaction.now()})
-        moved = [(known[one], outcome.listing) for one, outcome in outcomes.items() if not outcome.change]
-        await _update(transaction, [(before, after) for before, after in moved if before != after], {})
-
-    async def _ask_again(self, transaction: Transaction, doubtful: Sequence[Listing], asked_url: str) -> None:
-        """The item's own URL, where it is known to have one; else the list that it was found in."""
-        urls = {(one.connection_id, one.own_url or asked_url) for one in doubtful}
-        await want(transaction, [Wanted(*key, PlatformIds(), "resync") for key in sorted(urls)])
-
-    async def _read_below(self, transaction: Transaction, found: Sequence[Listing], source: Source) -> None:
-        """What lies under a listing that only its list told of, no webhook may have told of either: a resync reads it
-        along with the list, a webhook leaves it to the next resync."""
-        host = urlsplit(source.url)[:2]
-        below = [
-            Wanted(one.connection_id, url, PlatformIds(location_id=one.location_id), "resync")
-            for one in found
-            if one.written_by == "list"
-            for url in collections_below(urlunsplit((*host, one.own_path, "", "")))
-        ]
-        if source.reason == "webhook":
-            await know(transaction, below)
-        else:
-            await want(transaction, below)
+        if finding.source is None:
+            return
+        doubtful = [outcome.listing for outcome in outcomes.values() if outcome.doubt]
+        await _ask_again(transaction, doubtful, finding.source.url)
+        gone = [outcome.listing for outcome in outcomes.values() if outcome.change == "deleted"]
+        await suspect_children(transaction, gone, suspects, finding.source, self._brake)
+        below = _below(finding, outcomes)
+        await (know(transaction, below) if _is_of_webhook(finding) else want(transaction, below))
 
 
-def _placeholder(listing: Listing) -> dict[str, Any]:
-    return {
-        "connection_id": listing.connection_id,
-        "listing_id": listing.listing_id,
-        "scope": listing.scope,
-        "item_id": listing.item_id,
-        "own_path": listing.own_path,
-        "own_url": listing.own_url,
-        "attribute_type": listing.attribute_type,
-        "version": 0,
-        "began": 0,
-        "ended": 0,
-        "own_began": 0,
-        "asked": 0,
-        "unmapped": 0,
-        "deleted": False,
-    }
+async def _write(transaction: Transaction, taken: Taken, decided: Decided, at: datetime) -> None:
+    """What has changed, with its events; and what bad items there were."""
+    every = [(one, taken.known[one], outcome) for _, outcomes in decided for one, outcome in outcomes.items()]
+    old = [(before, outcome) for one, before, outcome in every if one not in taken.new]
+    await update(transaction, [(before, now.listing) for before, now in old if now.change], {"changed_at": at})
+    await update(transaction, [(before, now.listing) for before, now in old if not now.change], {})
+    await append_told(transaction, [told for finding, outcomes in decided for told in _told(finding, taken, outcomes)])
+    if bad := [one for finding, _ in decided for one in finding.bad]:
+        await park(transaction, bad)
 
 
-@cache
-def _queries(postgres: bool) -> tuple[Any, Any]:
-    """For the ids of those of the listings that are there, and for their members, locked in order."""
-    which = (_listing.c.connection_id == bindparam("connection_id"), is_one_of_those(_listing.c.listing_id, postgres))
-    return (
-        select(_listing.c.listing_id).where(*which),
-        select(*_columns).where(*which).order_by(_listing.c.listing_id).with_for_update(),
-    )
+def _told(finding: Finding, taken: Taken, outcomes: Outcomes) -> list[Told]:
+    cause = text_of(finding.source)
+    changed = [(taken.known[one], outcome) for one, outcome in outcomes.items() if outcome.change]
+    return [Told(finding.tell(before, outcome), cause, finding.trace) for before, outcome in changed]
 
 
-async def _update(transaction: Transaction, pairs: Sequence[tuple[Listing, Listing]], alike: Mapping[str, Any]) -> None:
-    """Write, of listings before and after, the columns in which any of them differs: an index costs nothing then."""
-    columns = [(_row(before), _row(after)) for before, after in pairs]
-    names = [name for name in _WRITTEN if any(before[name] != after[name] for before, after in columns)]
-    if names:
-        rows = [{"listing_id": after["listing_id"], **{name: after[name] for name in names}} for _, after in columns]
-        key = {"connection_id": pairs[0][0].connection_id}
-        await update_rows(transaction, _listing, rows, alike, key, by="listing_id")
+async def _look_again(transaction: Transaction, decided: Decided, at: datetime) -> None:
+    """Of the answers that changed nothing."""
+    looks = [
+        finding.second_look
+        for finding, outcomes in decided
+        if finding.second_look and not any(outcome.change for outcome in outcomes.values())
+    ]
+    await look_again(transaction, {(one.connection_id, one.url): at + one.after for one in looks})
 
 
-def _row(listing: Listing) -> dict[str, Any]:
-    return {
-        **listing.__dict__,
-        "body": None if listing.body is None else listing.text,
-        "deleted": listing.version > 0 and listing.body is None,
-    }
+def _is_plain(finding: Finding, outcomes: Outcomes) -> bool:
+    """Whether nobody's feed is locked for what it leads to: that would have to come before the second looks."""
+    leads_on = any(one.doubt or one.held or one.change == "deleted" for one in outcomes.values())
+    return not leads_on and (_is_of_webhook(finding) or not _below(finding, outcomes))
 
 
-def _value(row: Any) -> Listing:
-    members = dict(zip(_MEMBERS, row, strict=True))
-    text = members["body"] or "null"
-    return Listing.stored({**members, "body": decode(text.encode(), Any)}, text)
+def _is_of_webhook(finding: Finding) -> bool:
+    return finding.source is not None and finding.source.reason == "webhook"
+
+
+def _connections(candidates: Candidates) -> set[int]:
+    return {listing.connection_id for listing, _ in candidates.values()}
+
+
+async def _ask_again(transaction: Transaction, doubtful: Sequence[Listing], asked_url: str) -> None:
+    """The item's own URL, where it is known to have one; else the list that it was found in."""
+    urls = {(one.connection_id, one.own_url or asked_url) for one in doubtful}
+    await want(transaction, [Wanted(*key, PlatformIds(), "resync") for key in sorted(urls)])
+
+
+def _below(finding: Finding, outcomes: Outcomes) -> list[Wanted]:
+    """What lies under a listing that only its list told of, no webhook may have told of either: a resync reads it along
+    with the list, a webhook leaves it to the next resync."""
+    if finding.source is None:
+        return []
+    host = urlsplit(finding.source.url)[:2]
+    found = [outcome.listing for outcome in outcomes.values() if outcome.change == "created"]
+    return [
+        Wanted(one.connection_id, url, PlatformIds(location_id=one.location_id), "resync")
+        for one in found
+        if one.written_by == "list"
+        for url in collections_below(urlunsplit((*host, one.own_path, "", "")))
+    ]

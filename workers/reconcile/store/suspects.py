@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 from sqlalchemy import false, select
 
 from common.brake import NO_BRAKE, Suspect, Vanished
 from common.identity import item_url
+from common.store.bulk import given, is_one_of
 from common.store.engine import Transaction
 from common.store.suspects import drop_suspects, held_back, put_suspects, suspects_of
 from common.store.targets import Wanted, want
@@ -15,11 +18,10 @@ from common.store.turns import lock_feeds
 from schemas.messages import PlatformIds, Source
 from schemas.tables import ListingRow, SuspectRow, table_of
 from workers.reconcile.deletion import deletions, is_held, is_settled, undecided
+from workers.reconcile.finding import Outcomes
 from workers.reconcile.rules import Listing, Outcome
 
 _listing, _suspect_row = table_of(ListingRow), table_of(SuspectRow)
-
-Outcomes = Mapping[str, Outcome]
 
 
 async def known_suspects(
@@ -29,12 +31,17 @@ async def known_suspects(
     if not known:
         return {}
     connection_id = next(iter(known.values())).connection_id
-    if not deletions(outcomes):  # nearly always: then nobody is held up
-        some = select(_suspect_row.c.listing_id).where(_suspect_row.c.connection_id == connection_id).limit(1)
-        if await transaction.row(some) is None or not await suspects_of(transaction, connection_id, known):
-            return {}
+    if not deletions(outcomes) and not await any_suspects(transaction, known):  # nearly always: nobody is held up
+        return {}
     await lock_feeds(transaction, {connection_id})
     return await suspects_of(transaction, connection_id, known)
+
+
+async def any_suspects(transaction: Transaction, known: Mapping[str, Listing]) -> bool:
+    """Whether anything is noted of any of these listings, whose rows are locked."""
+    connections = {listing.connection_id for listing in known.values()}
+    which = {"connection_id": given(transaction, connections), "listing_id": given(transaction, known.keys())}
+    return await transaction.row(_some_of(transaction.postgres), which) is not None
 
 
 async def brake(
@@ -74,6 +81,12 @@ async def suspect_children(
         children = await _children(transaction, parent, source)
         if children:
             await _suspect(transaction, parent.connection_id, children, source.began, NO_BRAKE if approved else share)
+
+
+@cache
+def _some_of(postgres: bool) -> Any:
+    columns = (_suspect_row.c.connection_id, _suspect_row.c.listing_id)
+    return select(columns[0]).where(*(is_one_of(one, one.name, postgres) for one in columns)).limit(1)
 
 
 async def _suspect(

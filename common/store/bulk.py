@@ -1,4 +1,4 @@
-"""Many rows of a page in one statement, without SQLAlchemy's work for each value of each row: two thirds of a write.
+"""Many rows in one statement, without SQLAlchemy's work for each value of each row: two thirds of a write.
 
 PostgreSQL takes each column as an array, SQLite's driver takes the rows. What is alike in all rows is given once.
 Statements are put together from names of our own tables and columns alone (S608).
@@ -6,12 +6,12 @@ Statements are put together from names of our own tables and columns alone (S608
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, Text, any_, bindparam, text
+from sqlalchemy import ColumnElement, Connection, Table, any_, bindparam, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from common.codec import dumps
@@ -33,62 +33,70 @@ async def insert_rows(transaction: Transaction, table: Table, rows: Sequence[Val
     names, common = tuple(rows[0]), tuple(alike)
     if transaction.postgres:
         await transaction.execute(_postgres_insert(table, names, common), {**alike, **_arrays(names, rows)})
-        return
-    statement = f"INSERT INTO {table.name} ({', '.join(names + common)}) VALUES ({_marks(names + common)})"  # noqa: S608
-    shared = tuple(_sqlite_values(table, alike))
-    await _many(transaction, statement, [(*row.values(), *shared) for row in rows])
+    else:
+        await _sqlite_insert(transaction, table, rows, alike)
+
+
+async def insert_missing(
+    transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values, *, key: str
+) -> set[str]:
+    """As `insert_rows`, of rows that somebody else may have inserted since the caller looked: by this column, those
+    that were not. On SQLite nobody can have, within one transaction."""
+    if not transaction.postgres:
+        await _sqlite_insert(transaction, table, rows, alike)
+        return {row[key] for row in rows}
+    names = tuple(rows[0])
+    statement = _postgres_insert(table, names, tuple(alike), f"ON CONFLICT DO NOTHING RETURNING {key}")
+    return {row[0] for row in await transaction.rows(statement, {**alike, **_arrays(names, rows)})}
 
 
 async def update_rows(
-    transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values, key: Values, *, by: str
+    transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values, *, by: Sequence[str]
 ) -> None:
-    """Set the other columns, and those that are `alike`, of the rows with this `key` by their column `by`; each row has
-    the same columns. The caller has locked them.
+    """Set the other columns, and those that are `alike`, of the rows with these values in the columns `by`; each row
+    has the same columns. The caller has locked them.
 
     Raises:
         Permanent: `unstorable`, as `Transaction.execute` has it.
     """
-    names = tuple(name for name in rows[0] if name != by)
+    names = tuple(name for name in rows[0] if name not in by)
     if transaction.postgres:
-        statement = _postgres_update(table, names, tuple(alike), tuple(key), by)
-        await transaction.execute(statement, {**key, **alike, **_arrays((by, *names), rows)})
+        statement = _postgres_update(table, names, tuple(alike), tuple(by))
+        await transaction.execute(statement, {**alike, **_arrays((*by, *names), rows)})
         return
     set_ = ", ".join(f"{name} = ?" for name in (*names, *alike))
-    where = " AND ".join(f"{name} = ?" for name in (by, *key))
+    where = " AND ".join(f"{name} = ?" for name in by)
     shared = _sqlite_values(table, alike)
-    values = [(*(row[name] for name in names), *shared, row[by], *key.values()) for row in rows]
+    values = [(*(row[name] for name in names), *shared, *(row[name] for name in by)) for row in rows]
     statement = f"UPDATE {table.name} SET {set_} WHERE {where}"  # noqa: S608
     await _many(transaction, statement, values)
 
 
-def is_one_of_those(column: ColumnElement[str], postgres: bool) -> ColumnElement[bool]:
-    """A condition with one value, which `those` gives: the same statement however many there are."""
+def is_one_of(column: ColumnElement[Any], name: str, postgres: bool) -> ColumnElement[bool]:
+    """A condition with one value of this name, which `given` makes: the same statement however many there are."""
     if postgres:
-        return column == any_(bindparam("those", type_=postgresql.ARRAY(Text)))
-    return column.in_(text("SELECT value FROM json_each(:those)"))
+        return column == any_(bindparam(name, type_=postgresql.ARRAY(column.type)))
+    return column.in_(text(f"SELECT value FROM json_each(:{name})"))  # noqa: S608
 
 
-def those(transaction: Transaction, texts: Sequence[str]) -> dict[str, Any]:
-    """The value of `is_one_of_those`."""
-    return {"those": list(texts) if transaction.postgres else dumps(texts).decode()}
+def given(transaction: Transaction, values: Collection[str] | Collection[int]) -> Any:
+    """The value of `is_one_of`."""
+    return list(values) if transaction.postgres else dumps(list(values)).decode()
 
 
 @lru_cache(maxsize=256)
-def _postgres_insert(table: Table, names: tuple[str, ...], common: tuple[str, ...]) -> Any:
+def _postgres_insert(table: Table, names: tuple[str, ...], common: tuple[str, ...], more: str = "") -> Any:
     chosen = [*(f"given.{name}" for name in names), *(_cast(table, name) for name in common)]
     # In order of the arrays: positions in the table follow positions in the page.
     into = f"INSERT INTO {table.name} ({', '.join(names + common)})"
-    return text(f"{into} SELECT {', '.join(chosen)} FROM {_given(table, names)}")  # noqa: S608
+    return text(f"{into} SELECT {', '.join(chosen)} FROM {_given(table, names)} {more}")  # noqa: S608
 
 
 @lru_cache(maxsize=256)
-def _postgres_update(
-    table: Table, names: tuple[str, ...], alike: tuple[str, ...], key: tuple[str, ...], by: str
-) -> Any:
+def _postgres_update(table: Table, names: tuple[str, ...], alike: tuple[str, ...], by: tuple[str, ...]) -> Any:
     set_ = [*(f"{name} = given.{name}" for name in names), *(f"{name} = {_cast(table, name)}" for name in alike)]
-    where = [f"{table.name}.{by} = given.{by}", *(f"{table.name}.{name} = {_cast(table, name)}" for name in key)]
-    given = _given(table, (by, *names))
-    return text(f"UPDATE {table.name} SET {', '.join(set_)} FROM {given} WHERE {' AND '.join(where)}")  # noqa: S608
+    where = " AND ".join(f"{table.name}.{name} = given.{name}" for name in by)
+    return text(f"UPDATE {table.name} SET {', '.join(set_)} FROM {_given(table, (*by, *names))} WHERE {where}")  # noqa: S608
 
 
 def _given(table: Table, names: Sequence[str]) -> str:
@@ -102,6 +110,13 @@ def _cast(table: Table, name: str, array: str = "") -> str:
 
 def _arrays(names: Sequence[str], rows: Sequence[Values]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in names}
+
+
+async def _sqlite_insert(transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values) -> None:
+    names = (*rows[0], *alike)
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({_marks(names)})"  # noqa: S608
+    shared = tuple(_sqlite_values(table, alike))
+    await _many(transaction, statement, [(*_sqlite_values(table, row), *shared) for row in rows])
 
 
 def _marks(names: Sequence[str]) -> str:
