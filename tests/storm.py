@@ -129,8 +129,8 @@ class Gateway(Protocol):
     def end(self, call: Any) -> None:
         """The answer of the GET is here; the walk goes on or ends."""
 
-    def deliver(self, message: Any) -> None:
-        """A message reaches reconcile."""
+    def deliver(self, *messages: Any) -> None:
+        """Messages reach reconcile, together and in this order."""
 
     def approve(self) -> bool:
         """A person lets held deletions pass; whether there were any."""
@@ -304,10 +304,11 @@ class Storm(RuleBasedStateMachine):
     # --- delivery ------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.unheard)
-    @rule(which=st.integers(0, 20))
-    def deliver(self, which: int) -> None:
-        """A message reaches reconcile, whichever of those that wait."""
-        self.gateway.deliver(self.gateway.queue[self.unheard.pop(which % len(self.unheard))])
+    @rule(which=st.lists(st.integers(0, 20), min_size=1, max_size=4))
+    def deliver(self, which: list[int]) -> None:
+        """Some messages reach reconcile at once, whichever of those that wait."""
+        heard = [self.unheard.pop(one % len(self.unheard)) for one in which if self.unheard]
+        self.gateway.deliver(*(self.gateway.queue[place] for place in heard))
 
     @precondition(lambda self: self.gateway.queue)
     @rule(which=st.integers(0, 50))
@@ -329,8 +330,7 @@ class Storm(RuleBasedStateMachine):
         check_events(self.gateway.listings(), self.gateway.events())
         assert self.found() == self.expected()
         before = self.gateway.listings()
-        for message in self.gateway.queue:
-            self.gateway.deliver(message)
+        self.gateway.deliver(*self.gateway.queue)
         self.settle()
         assert self.gateway.listings() == before, "everything once more changes nothing"
 

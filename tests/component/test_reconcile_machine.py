@@ -141,8 +141,8 @@ class StoreGateway:
         call.answered.set_result(call.response)
         self._run(self._until_it_waits(call.task))
 
-    def deliver(self, message: Delivery) -> None:
-        self._run(self._reconcile([message]))
+    def deliver(self, *messages: Delivery) -> None:
+        self._run(self._reconcile(messages))
 
     def approve(self) -> bool:
         held, _done = self._run(HeldStore(self._store).decide(CONNECTION, "approve", None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -82,17 +81,17 @@ async def test_a_connection_whose_calls_hang_keeps_no_other_waiting(vhost: Vhost
 async def test_a_resync_of_five_thousand_targets_does_not_delay_another_connections_webhook(
     vhost: Vhost, database_url: str
 ) -> None:
-    """T-FAIR: neither while they are marked nor while they are read; less than 3 s in all."""
+    """T-FAIR: neither while they are marked nor while they are read."""
     async with pipeline(vhost.url, database_url) as run:
         await know(run, A, 5000)
         await run.send(ResyncWanted(connection_id=A), A)
         for number in range(3):
             path = f"{OURS}/{number}"
             run.api.pages[path] = {"ID": number}
-            sent = time.monotonic()
+            before = len(run.api.calls)
             await run.webhook(path, connection_id=B)
             await until(lambda: told_of(run, B) == number + 1, pace=0.02)  # noqa: B023  # awaited in the same round
-            assert time.monotonic() - sent < 3
+            assert len(run.api.calls) - before < 500, "a tenth of them at most was read before it"
             await until(lambda: len(run.api.calls) > 50 * number, timeout=30, what="the resync goes on")  # noqa: B023
         due = [row for row in await run.rows(TargetRow) if row.wanted > row.answered]
         assert len(due) > 2000, "it is far from its end"

@@ -161,7 +161,11 @@ class RulesGateway:
 
     # --- reconcile ---
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, *messages: Message) -> None:
+        for message in messages:
+            self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
         match message:
             case PageFetched(shape="whole"):
                 self._answered(message, [message.items])
