@@ -138,9 +138,13 @@ class Store:
 
     async def number(self) -> int:
         """The next number of the store's sequence, for good: no transaction takes it back."""
+        return (await self.numbers(1))[0]
+
+    async def numbers(self, count: int) -> list[int]:
+        """The next `count` numbers, as well."""
         begun = self._begun({"isolation_level": "AUTOCOMMIT"}) if self.postgres else self.transaction()
         async with begun as transaction:
-            return await transaction.number()
+            return await transaction.numbers(count)
 
     async def session(self) -> AsyncConnection:
         """A connection for what lasts longer than a transaction (advisory locks); autocommits, the caller closes it."""

@@ -23,6 +23,7 @@ class Process(MarkStore, ClaimStore, OutcomeStore, GrantStore):
 
     def __init__(self, store: Store, *, rate: float, interval: timedelta) -> None:
         ClaimStore.__init__(self, store, new_id(), rate=rate, interval=interval)
+        OutcomeStore.__init__(self, store, self._owner, rate=rate)
 
 
 def process(store: Store, *, rate: float = 1000.0, interval: timedelta = NOW) -> Process:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds, Reason
 from schemas.tables import AttemptRow, TargetRow, table_of
 from tests.component.target_parts import authorise
+from tests.waiting import within
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.outcomes import OutcomeStore
@@ -126,3 +129,58 @@ async def test_who_lost_the_lease_tells_nothing(fetching: Fetching) -> None:
     await fetching.outcomes.gave_up(late, "refused", 403)
     await fetching.outcomes.park(late, "refused", status=403)
     assert await fetching.attempts() == []
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+async def _claimed(fetching: Fetching, count: int) -> list[Claim]:
+    async with fetching.store.transaction() as transaction:
+        wanted = [Wanted(99, f"{ROOMS}/{number}", PlatformIds(), "webhook", f"d{number}") for number in range(count)]
+        await want(transaction, wanted)
+    claims, _ = await fetching.claims.claim(count)
+    return claims
+
+
+async def test_answers_that_end_at_once_are_settled_each_as_it_ended(fetching: Fetching) -> None:
+    """Among them one whose lease was lost to another process, and one that was a second look."""
+    claims = await _claimed(fetching, 8)
+    target = table_of(TargetRow)
+    async with fetching.store.transaction() as transaction:
+        looking = {"recheck_at": await transaction.now()}
+        looked = target.c.url.in_([claims[1].url, claims[2].url])
+        await transaction.execute(target.update().where(target.c.url == claims[0].url).values(lease_owner="another"))
+        await transaction.execute(target.update().where(looked).values(looking))
+    ended = [claims[0], replace(claims[1], second_look=True), *claims[2:]]
+    await asyncio.gather(*(fetching.outcomes.answered(one, 200 + at, pages=at) for at, one in enumerate(ended)))
+    async with fetching.store.reading() as transaction:
+        rows = {row.url: row for row in await transaction.rows(target.select())}
+    assert (rows[claims[0].url].lease_owner, rows[claims[0].url].answered) == ("another", 0)
+    settled = [rows[one.url] for one in claims[1:]]
+    assert [(row.answered, row.last_status, row.lease_owner, row.lease_until) for row in settled] == [
+        (one.started, 200 + at, None, None) for at, one in enumerate(claims[1:], 1)
+    ]
+    assert [row.recheck_at is None for row in settled] == [True, False, *[True] * 5], "only a second look ends one"
+    attempts = await fetching.attempts()
+    assert [(row.url, row.status, row.pages) for row in attempts] == [
+        (one.url, 200 + at, at) for at, one in enumerate(claims[1:], 1)
+    ]
+    assert len({row.ended for row in attempts}) == 7
+
+
+async def test_who_settles_marks_and_renews_at_once_never_waits_in_a_circle(fetching: Fetching, other: Store) -> None:
+    claims = await _claimed(fetching, 16)
+    wanted = [Wanted(99, claim.url, PlatformIds(), "webhook", "later") for claim in reversed(claims)]
+
+    async def mark() -> None:
+        for _ in range(5):
+            async with other.transaction() as transaction:
+                await want(transaction, wanted)
+
+    async def renew() -> None:
+        for _ in range(5):
+            await fetching.claims.renew(claims[::-1])
+
+    async with within(30):
+        await asyncio.gather(mark(), renew(), *(fetching.outcomes.answered(one, 200) for one in claims[::-1]))
+    assert len(await fetching.attempts()) == 16

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import delete
 
 from common.identity import place_of
+from common.store.bulk import insert_rows
 from common.store.engine import Transaction
 from schemas.tables import AttemptRow, table_of
 from workers.fetch.claim import Claim
@@ -28,27 +30,38 @@ class Ending:
     passing: bool = False
 
 
-async def write_attempt(transaction: Transaction, claim: Claim, ending: Ending) -> None:
-    """Add the attempt, in the transaction of its outcome. Of passing ones that say the same the latest is kept."""
-    detail = ending.detail[:MAX_DETAIL] if ending.detail else None
-    row = {
+async def write_attempts(transaction: Transaction, ended: Sequence[tuple[Claim, Ending]]) -> None:
+    """Add the attempts, in the transaction of their outcomes. Of passing ones that say the same the latest is kept."""
+    if not ended:
+        return
+    for claim, ending in ended:
+        if ending.passing:
+            alike = _of_kind(claim, ending)
+            await transaction.execute(delete(_attempt).where(*(_attempt.c[name] == alike[name] for name in alike)))
+    now, numbers = await transaction.stamps(len(ended))
+    rows = [_row(*one) | {"ended": number} for one, number in zip(ended, numbers, strict=True)]
+    await insert_rows(transaction, _attempt, rows, {"at": now})
+
+
+def _row(claim: Claim, ending: Ending) -> dict[str, Any]:
+    return {
+        **_of_kind(claim, ending),
+        "path": place_of(claim.url).path,
+        "started": claim.started,
+        "delivery_id": claim.delivery_id,
+        "status": ending.status or None,
+        "pages": ending.pages,
+    }
+
+
+def _of_kind(claim: Claim, ending: Ending) -> dict[str, Any]:
+    """What is alike in attempts that say the same."""
+    return {
         "connection_id": claim.connection_id,
         "url": claim.url,
         "asked": claim.asked,
         "attempt": claim.attempts,
         "reason": "second_look" if claim.second_look else claim.reason,
         "outcome": ending.outcome,
-        "detail": detail,
+        "detail": ending.detail[:MAX_DETAIL] if ending.detail else None,
     }
-    if ending.passing:
-        await transaction.execute(delete(_attempt).where(*(_attempt.c[name] == value for name, value in row.items())))
-    more = {
-        "path": place_of(claim.url).path,
-        "started": claim.started,
-        "ended": await transaction.number(),
-        "delivery_id": claim.delivery_id,
-        "status": ending.status or None,
-        "pages": ending.pages,
-        "at": await transaction.now(),
-    }
-    await transaction.execute(_attempt.insert().values(**row, **more))

@@ -6,23 +6,28 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Update, select, update
+from sqlalchemy import Update, select, tuple_, update
 
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
 from common.identity import place_of
 from common.ids import new_id
+from common.store.bulk import update_rows
 from common.store.engine import Store, Transaction
 from common.store.parked import Parked, park
 from common.store.turns import PUT_OFF
 from schemas.messages import WebhookReceived
 from schemas.tables import ListingRow, TargetRow, table_of
 from workers.fetch.claim import Claim
-from workers.fetch.store.attempts import MAX_DETAIL, Ending, write_attempt
+from workers.fetch.store.attempts import MAX_DETAIL, Ending, write_attempts
 from workers.fetch.store.budget import block, debit_host
+from workers.fetch.store.together import Together
 
 _target = table_of(TargetRow)
 _listing = table_of(ListingRow)
+_FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+_ANSWERED: dict[str, Any] = {**_FREE, "walk": None, "walk_at": None, "attempts": 0, "last_error": None}
+"""What every target that was answered becomes."""
 
 
 class OutcomeStore:
@@ -32,10 +37,12 @@ class OutcomeStore:
         self._store = store
         self._owner = owner
         self._rate = rate
+        self._numbers = Together(self._take_numbers)
+        self._answers = Together(self._settle_answers)
 
     async def number(self) -> int:
         """A number of the store's sequence."""
-        return await self._store.number()
+        return await self._numbers.ask(None)
 
     async def next_call(self, claim: Claim, walk: str | None = None) -> int | None:
         """A number for one more GET to the claim's host; None when its budget is used up for now.
@@ -54,14 +61,11 @@ class OutcomeStore:
 
         `pages` and `odd`, what was wrong with them, are for its history.
         """
-        ending = Ending(_good(status), status, pages, "; ".join(odd))
-        async with self._store.transaction() as transaction:
-            await self._settle(transaction, claim, _answered(claim, status), ending)
+        await self._answers.ask((claim, Ending(_good(status), status, pages, "; ".join(odd))))
 
     async def gave_up(self, claim: Claim, reason: str, status: int = 0) -> None:
         """As `answered`, when nobody waits for the answer that did not come."""
-        async with self._store.transaction() as transaction:
-            await self._settle(transaction, claim, _answered(claim, status), Ending("gave_up", status, detail=reason))
+        await self._answers.ask((claim, Ending("gave_up", status, detail=reason)))
 
     async def put_off(
         self,
@@ -121,7 +125,8 @@ class OutcomeStore:
             attempts=claim.attempts + 1,
         )
         async with self._store.transaction() as transaction:
-            values = _answered(claim, status) | {"recheck_at": None, "last_error": reason}
+            answered = {"answered": claim.first, "last_status": status, "recheck_at": None}
+            values = _ANSWERED | answered | {"last_error": reason}
             if await self._settle(transaction, claim, values, Ending("parked", status, detail=reason)):
                 await park(transaction, [parked])
 
@@ -149,11 +154,36 @@ class OutcomeStore:
 
     async def _settle(self, transaction: Transaction, claim: Claim, values: dict[str, Any], ending: Ending) -> bool:
         """Write the claim's outcome and give the lease back; False when the lease was lost to somebody else."""
-        result = await transaction.execute(self._own_lease(claim).values(lease_owner=None, lease_until=None, **values))
+        result = await transaction.execute(self._own_lease(claim).values({**_FREE, **values}))
         if not result.rowcount:
             return False
-        await write_attempt(transaction, claim, ending)
+        await write_attempts(transaction, [(claim, ending)])
         return True
+
+    async def _take_numbers(self, asked: Sequence[None]) -> Sequence[int]:
+        return await self._store.numbers(len(asked))
+
+    async def _settle_answers(self, ended: Sequence[tuple[Claim, Ending]]) -> Sequence[None]:
+        """As `_settle`, of answers, which most attempts end with."""
+        async with self._store.transaction() as transaction:
+            held = await self._lock(transaction, [claim for claim, _ in ended])
+            kept = [(claim, ending) for claim, ending in ended if (*_key_of(claim), claim.started) in held]
+            for looked, alike in ((False, _ANSWERED), (True, _ANSWERED | {"recheck_at": None})):
+                rows = [_row(*one) for one in kept if one[0].second_look == looked]
+                if rows:
+                    await update_rows(transaction, _target, rows, alike, by=("connection_id", "url"))
+            await write_attempts(transaction, kept)
+        return [None] * len(ended)
+
+    async def _lock(self, transaction: Transaction, claims: Sequence[Claim]) -> set[tuple[int, str, int]]:
+        """Those whose leases are this process's still, locked in the order in which all lock them."""
+        by_url = _target.c.url.collate("C") if transaction.postgres else _target.c.url
+        query = select(_target.c.connection_id, _target.c.url, _target.c.started).where(
+            tuple_(_target.c.connection_id, _target.c.url).in_([_key_of(claim) for claim in claims]),
+            _target.c.lease_owner == self._owner,
+        )
+        rows = await transaction.rows(query.order_by(_target.c.connection_id, by_url).with_for_update())
+        return {tuple(row) for row in rows}
 
     def _own_lease(self, claim: Claim) -> Update:
         """A change of the claim's row that counts only as long as the lease is this process's."""
@@ -168,14 +198,14 @@ def _good(status: int) -> Literal["answered", "gone"]:
     return "gone" if status in (404, 410) else "answered"
 
 
-def _answered(claim: Claim, status: int) -> dict[str, Any]:
-    looked = {"recheck_at": None} if claim.second_look else {}
+def _key_of(claim: Claim) -> tuple[int, str]:
+    return claim.connection_id, claim.url
+
+
+def _row(claim: Claim, ending: Ending) -> dict[str, Any]:
     return {
-        **looked,
+        "connection_id": claim.connection_id,
+        "url": claim.url,
         "answered": claim.first,
-        "walk": None,
-        "walk_at": None,
-        "attempts": 0,
-        "last_status": status,
-        "last_error": None,
+        "last_status": ending.status,
     }
