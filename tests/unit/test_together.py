@@ -74,7 +74,7 @@ async def test_who_is_cancelled_takes_nobody_along() -> None:
     await work.called.wait()
     first.cancel()
     asyncio.get_running_loop().call_soon(work.free.set)
-    assert await asyncio.gather(together.ask(5), second, third) == [10, 4, 8]
+    assert [*await asyncio.gather(together.ask(5), second, third)] == [10, 4, 8]
     assert work.calls == [[1, 2, 4], [5]]
     with pytest.raises(asyncio.CancelledError):
         await first
