@@ -12,7 +12,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from threading import Thread
@@ -35,6 +35,8 @@ CLOSE_SECONDS = 2.0
 POOL_SIZE = 10
 RESTED_SECONDS = 10.0
 """After so long in the pool a connection is asked whether it still leads anywhere: a network may have dropped it."""
+
+_AUTOCOMMIT: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 
 _PASSING_STATES = ("08", "25006", "40", "53", "55", "57", "58")
 """SQLSTATE classes that pass by themselves: connection, read-only, rollback, resources, locks, shutdown, system."""
@@ -130,10 +132,13 @@ class Store:
     async def reading(self) -> AsyncIterator[Transaction]:
         """A transaction that only reads: on SQLite it waits for no writer.
 
+        On PostgreSQL each statement sees what is committed by then, as it would in any transaction here; so it is
+        spared the two calls that begin and end one.
+
         Raises:
             StoreUnavailable: as above.
         """
-        async with self._begun({"gateway_reading": True}) as transaction:
+        async with self._begun(_AUTOCOMMIT if self.postgres else {"gateway_reading": True}) as transaction:
             yield transaction
 
     async def number(self) -> int:
@@ -142,14 +147,14 @@ class Store:
 
     async def numbers(self, count: int) -> list[int]:
         """The next `count` numbers, as well."""
-        begun = self._begun({"isolation_level": "AUTOCOMMIT"}) if self.postgres else self.transaction()
+        begun = self._begun(_AUTOCOMMIT) if self.postgres else self.transaction()
         async with begun as transaction:
             return await transaction.numbers(count)
 
     async def session(self) -> AsyncConnection:
         """A connection for what lasts longer than a transaction (advisory locks); autocommits, the caller closes it."""
         connection = await self._engine.connect()
-        return await connection.execution_options(isolation_level="AUTOCOMMIT")
+        return await connection.execution_options(**_AUTOCOMMIT)
 
     async def close(self) -> None:
         """Close all connections, also those that were given up in the middle of a statement.
@@ -169,7 +174,7 @@ class Store:
             yield
 
     @asynccontextmanager
-    async def _begun(self, options: dict[str, Any]) -> AsyncIterator[Transaction]:
+    async def _begun(self, options: Mapping[str, Any]) -> AsyncIterator[Transaction]:
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(**options)

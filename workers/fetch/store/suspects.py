@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, false, select
+from sqlalchemy import bindparam, false, select
 
 from common.brake import Vanished
 from common.identity import place_of
@@ -21,6 +21,15 @@ from workers.fetch.claim import Claim
 
 _listing = table_of(ListingRow)
 _target = table_of(TargetRow)
+
+_OLDER = (
+    select(_listing.c.listing_id, _listing.c.item_id, _listing.c.own_url, _listing.c.own_path)
+    .where(_listing.c.connection_id == bindparam("connection_id"), _listing.c.scope == bindparam("scope"))
+    .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < bindparam("first"))
+    .order_by(_listing.c.listing_id)
+)
+"""The collection's living listings that nothing answered since the walk began, in the order of their locks."""
+_OLDER_LOCKED = _OLDER.with_for_update()
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,11 @@ class SuspectStore:
         if not is_whole_collection(claim.url):
             return Judged()
         async with self._store.reading() as transaction:  # nearly always nothing is absent: then nobody is held up
-            rows = await transaction.rows(_older(claim))
+            rows = await transaction.rows(_OLDER, _of(claim))
         if all(row.item_id in seen_ids for row in rows):
             return Judged()
         async with self._store.transaction() as transaction:
-            rows = await transaction.rows(_older(claim).with_for_update())
+            rows = await transaction.rows(_OLDER_LOCKED, _of(claim))
             absent = [_vanished(row, claim) for row in rows if row.item_id not in seen_ids]
             return await self._judge(transaction, claim, absent)
 
@@ -63,7 +72,7 @@ class SuspectStore:
             return Judged()
         place = place_of(claim.url)
         async with self._store.transaction() as transaction:
-            rows = await transaction.rows(_older(claim).with_for_update())
+            rows = await transaction.rows(_OLDER_LOCKED, _of(claim))
             gone = tuple(row.listing_id for row in rows if is_itself(row.own_url, row.own_path, place))
             others = [one for one in (_vanished(row, claim) for row in rows) if one.url is not None]
             judged = await self._judge(transaction, claim, others)
@@ -96,14 +105,8 @@ class SuspectStore:
         return await transaction.row(query) is not None
 
 
-def _older(claim: Claim) -> Select[Any]:
-    """The collection's living listings that nothing answered since the walk began, in the order of their locks."""
-    return (
-        select(_listing.c.listing_id, _listing.c.item_id, _listing.c.own_url, _listing.c.own_path)
-        .where(_listing.c.connection_id == claim.connection_id, _listing.c.scope == place_of(claim.url).scope)
-        .where(_listing.c.deleted == false(), _listing.c.version > 0, _listing.c.began < claim.first)
-        .order_by(_listing.c.listing_id)
-    )
+def _of(claim: Claim) -> dict[str, Any]:
+    return {"connection_id": claim.connection_id, "scope": place_of(claim.url).scope, "first": claim.first}
 
 
 def _vanished(row: Any, claim: Claim) -> Vanished:
