@@ -26,6 +26,8 @@ LOCK_CHUNK = 10_000
 """How many targets one statement locks: both databases take some 32,000 values."""
 
 _BELOW = {"locations": "resources", "resources": "rates"}
+HAVE_BELOW = _BELOW.keys()
+"""The kinds of items that have a collection below them."""
 
 _target = table_of(TargetRow)
 _SET = ("host", "wanted", "asked", "asked_at", "delivery_id", "traceparent", "priority", "turn", "reason")

@@ -16,7 +16,7 @@ from common.store.engine import Store, Transaction
 from common.store.erasing import erased_among
 from common.store.events import Told, append_told, text_of
 from common.store.parked import park
-from common.store.targets import Wanted, collections_below, know, look_again, want
+from common.store.targets import HAVE_BELOW, Wanted, collections_below, know, look_again, want
 from schemas.messages import PlatformIds
 from schemas.tables import EventRow, ListingRow, table_of
 from workers.reconcile.finding import Candidates, Finding, Outcomes
@@ -211,10 +211,10 @@ def _below(finding: Finding, outcomes: Outcomes) -> list[Wanted]:
     if finding.source is None:
         return []
     host = urlsplit(finding.source.url)[:2]
-    found = [outcome.listing for outcome in outcomes.values() if outcome.change == "created"]
+    found = [one.listing for one in outcomes.values() if one.change == "created"]
     return [
         Wanted(one.connection_id, url, PlatformIds(location_id=one.location_id), "resync")
         for one in found
-        if one.written_by == "list"
+        if one.written_by == "list" and one.attribute_type in HAVE_BELOW
         for url in collections_below(urlunsplit((*host, one.own_path, "", "")))
     ]
