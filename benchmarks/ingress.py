@@ -144,7 +144,8 @@ def other(name: str, command: Callable[[int], list[str]]) -> Running:
     return running
 
 
-def _flask(port: int) -> list[str]:
+def flask(port: int) -> list[str]:
+    """As it is run: one worker of sixteen threads."""
     bound = ["--workers", "1", "--threads", "16", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]
     return [str(PEERS / "gunicorn"), *bound, "benchmarks.variants.flask_ingress:app"]
 
@@ -156,5 +157,6 @@ RUNNING: Mapping[str, Running] = {
     "fastapi + faststream": other(
         "fastapi", lambda _: [str(PEERS / "python"), "-m", "benchmarks.variants.fastapi_ingress"]
     ),
-    "flask + celery": other("flask", _flask),
+    "aiohttp + taskiq": other("taskiq", lambda _: [str(PEERS / "python"), "-m", "benchmarks.variants.taskiq_ingress"]),
+    "flask + celery": other("flask", flask),
 }

@@ -13,29 +13,12 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from faststream.rabbit import RabbitBroker, RabbitExchange
 from pydantic import BaseModel
 
+from benchmarks.variants.webhook import Webhook
+
 KEY = os.environ["BENCH_KEY"].encode()
 TOKEN = os.environ["BENCH_TOKEN"]
 broker = RabbitBroker(os.environ["AMQP_URL"])
 exchange = RabbitExchange("bench", declare=False)
-
-
-class MetaData(BaseModel):
-    """Of a webhook."""
-
-    resourceId: str | None = None
-    attributeType: str | None = None
-    resourceType: str | None = None
-    apiUrl: str
-
-
-class Webhook(BaseModel):
-    """As the guide has it."""
-
-    connectionId: int
-    webhookType: str
-    locationId: str | None = None
-    metaData: MetaData
-    hash: str
 
 
 class Wanted(BaseModel):
