@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,10 @@ import aio_pika
 
 from benchmarks.broker import Bench
 from benchmarks.databases import database
-from benchmarks.ingress import CONNECTION, CONNECTIONS, Target, bodies
+from benchmarks.ingress import CONNECTION, CONNECTIONS, Target, bodies, flask
 from benchmarks.load import Order
 from benchmarks.measure import Goal, Sample, Variant
-from benchmarks.processes import Failed, load, program, usage
+from benchmarks.processes import PEERS, Failed, load, program, usage
 from benchmarks.scale import authorise
 from common.access_tokens import AccessTokens
 from common.broker.topology import EVENTS
@@ -32,7 +32,12 @@ WARM, COUNTED = 5, 60
 LISTINGS = 100
 END_SECONDS = 120.0
 PROCESSES = ("ingress", "fetch", "reconcile", "relay")
-GOALS = (Goal("gateway", "floor", "rate", must=1.8, aim=2.4),)
+CELERYS = 2
+"""Processes of the Celery worker."""
+GOALS = (
+    Goal("gateway", "floor", "rate", must=1.8, aim=2.4),
+    Goal("gateway", f"flask + celery prefork-{CELERYS}", "rate", must=7, aim=10),
+)
 
 
 @dataclass(frozen=True)
@@ -44,23 +49,31 @@ class Running:
     events: str
 
 
+Start = Callable[[Bench, Path, str], AbstractAsyncContextManager[Running]]
+"""Its third argument is the API's host."""
+
+
 async def prepare(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
     """Each variant starts its processes and a database of its own."""
 
-    def of(running: Callable[[Bench, Path, str], AsyncIterator[Running]]) -> Variant:
+    def of(start: Start) -> Variant:
         async def run() -> Sample:
             async with AsyncExitStack() as stack:
                 api = f"127.0.0.1:{(port := free_port())}"
                 serving = [sys.executable, "-m", "benchmarks.variants.pages", str(port), str(LISTINGS), "0"]
                 await stack.enter_async_context(program(serving, {}, port, directory / "api.log"))
-                found = await stack.enter_async_context(asynccontextmanager(running)(bench, directory, api))
+                found = await stack.enter_async_context(start(bench, directory, api))
                 await _send(found, api, 0, WARM)
                 await _arrived(bench, found.events, WARM * LISTINGS)
                 return await _measure(bench, found, api)
 
         return run
 
-    return {"gateway": of(_gateway), "floor": of(_floor)}, GOALS
+    return {
+        "gateway": of(gateway),
+        "floor": of(other(_floor)),
+        f"flask + celery prefork-{CELERYS}": of(other(_celery)),
+    }, GOALS
 
 
 async def _measure(bench: Bench, running: Running, api: str) -> Sample:
@@ -99,7 +112,8 @@ async def _arrived(bench: Bench, queue: str, count: int) -> None:
         raise Failed(f"{stored} events for {count} listings")
 
 
-async def _gateway(bench: Bench, directory: Path, api: str) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def gateway(bench: Bench, directory: Path, api: str) -> AsyncIterator[Running]:
     """One process of each stage; the grant is good for longer than this takes."""
     async with database() as url:
         settings = {"SYNCAROO_API_HOSTS": api, "API_RATE_PER_SECOND": "100000"}  # nobody's patience is measured
@@ -127,20 +141,42 @@ async def connect(key: str, url: str) -> None:
     await store.close()
 
 
-async def _floor(bench: Bench, directory: Path, api: str) -> AsyncIterator[Running]:
-    """The floor's ingress, and one worker that does all the rest."""
-    async with database() as url, AsyncExitStack() as stack:
-        await bench.channel.declare_exchange("events", aio_pika.ExchangeType.TOPIC, durable=True)
-        events = await _subscribed(bench, "events")
-        await bench.purge()
-        port, key, token = free_port(), secrets.token_hex(16), secrets.token_hex(16)
-        own = {"BENCH_KEY": key, "BENCH_TOKEN": token, "BENCH_PORT": str(port), "AMQP_URL": bench.url}
-        ingress = [sys.executable, "-m", "benchmarks.variants.floor_ingress"]
-        pid = await stack.enter_async_context(program(ingress, own, port, directory / "floor.log"))
-        worker = [sys.executable, "-m", "benchmarks.variants.floor_worker"]
-        working = {**own, "DATABASE_URL": url}
-        second = await stack.enter_async_context(program(worker, working, None, directory / "floor_worker.log"))
-        yield Running(Target(f"http://127.0.0.1:{port}/update", token, key, "bench"), [pid, second], events)
+Commands = Callable[[int], tuple[list[str], list[str]]]
+"""How to run the ingress that listens on this port, and the worker that does all the rest."""
+
+
+def other(commands: Commands) -> Start:
+    """Another way to do it: two programs that are told their broker, database, port, key and token."""
+
+    @asynccontextmanager
+    async def running(bench: Bench, directory: Path, _: str) -> AsyncIterator[Running]:
+        async with database() as url, AsyncExitStack() as stack:
+            await bench.channel.declare_exchange("events", aio_pika.ExchangeType.TOPIC, durable=True)
+            events = await _subscribed(bench, "events")
+            await bench.purge()
+            port, key, token = free_port(), secrets.token_hex(16), secrets.token_hex(16)
+            own = {"BENCH_KEY": key, "BENCH_TOKEN": token, "BENCH_PORT": str(port), "AMQP_URL": bench.url}
+            ingress, worker = commands(port)
+            working = {**own, "DATABASE_URL": url}
+            pids = [
+                await stack.enter_async_context(program(ingress, own, port, directory / "other_ingress.log")),
+                await stack.enter_async_context(program(worker, working, None, directory / "other_worker.log")),
+            ]
+            yield Running(Target(f"http://127.0.0.1:{port}/update", token, key, "bench"), pids, events)
+
+    return running
+
+
+def _floor(_: int) -> tuple[list[str], list[str]]:
+    ingress, worker = ([sys.executable, "-m", f"benchmarks.variants.floor_{one}"] for one in ("ingress", "worker"))
+    return ingress, worker
+
+
+def _celery(port: int) -> tuple[list[str], list[str]]:
+    """The worker takes four tasks ahead for each process, as by default."""
+    worker = ["worker", "--loglevel", "warning", "--pool", "prefork", "--concurrency", str(CELERYS)]
+    alone = ["--prefetch-multiplier", "4", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    return flask(port), [str(PEERS / "celery"), "--app", "benchmarks.variants.celery_worker", *worker, *alone]
 
 
 async def _subscribed(bench: Bench, exchange: str) -> str:

@@ -12,23 +12,9 @@ from typing import Any
 import aio_pika
 import aiohttp
 import uvloop
-from sqlalchemy import JSON, BigInteger, Text, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-
-class Base(DeclarativeBase):
-    """Of the tables."""
-
-
-class Listing(Base):
-    """What is known."""
-
-    __tablename__ = "floor_listing"
-
-    url: Mapped[str] = mapped_column(Text, primary_key=True)
-    body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    version: Mapped[int] = mapped_column(BigInteger)
+from benchmarks.variants.floor_rows import Base, change, items_of, known
 
 
 async def main() -> None:
@@ -54,19 +40,9 @@ async def main() -> None:
             url = json.loads(message.body)["url"]
             async with session.get(url) as answer:
                 answer.raise_for_status()
-                items = {f"{url}/{item['ID']}": item for item in (await answer.json())["data"]}
-            changes = []
+                items = items_of(url, await answer.json())
             async with begin() as writing:
-                known = await writing.scalars(select(Listing).where(Listing.url.in_(items)).with_for_update())
-                rows = {row.url: row for row in known}
-                for key, body in items.items():
-                    row = rows.get(key)
-                    if row is None:
-                        changes.append({"url": key, "version": 1, "previous": None, "current": body})
-                        writing.add(Listing(url=key, body=body, version=1))
-                    elif row.body != body:
-                        changes.append({"url": key, "version": row.version + 1, "previous": row.body, "current": body})
-                        row.body, row.version = body, row.version + 1
+                changes = change(await writing.scalars(known(items)), items, writing.add)
             await asyncio.gather(*map(told, changes))
             await message.ack()
 
