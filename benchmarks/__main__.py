@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import concurrency, drain, fetch, hop, ingress, memory, pipeline, publish, reconcile, scale
+from benchmarks import concurrency, drain, fetch, hop, ingress, latency, memory, pipeline, publish, reconcile, scale
 from benchmarks.broker import Bench, bench
 from benchmarks.measure import Goal, Variant, take_turns
 from benchmarks.processes import PEERS, Failed
@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, Prepare] = {
     "concurrency": concurrency.prepare,
     "hop": hop.prepare,
     "pipeline": pipeline.prepare,
+    "latency": latency.prepare,
     "fetch": fetch.prepare,
     "drain": drain.prepare,
     "scale": scale.prepare,

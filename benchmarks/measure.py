@@ -30,18 +30,23 @@ class Sample:
         """CPU-µs per operation."""
         return self.cpu_seconds / self.operations * 1e6
 
+    @property
+    def median_ms(self) -> float:
+        """How long one operation took, by its median; 0: not measured."""
+        return self.more.get("median_ms", 0.0)
+
     def figure(self, name: Figure) -> float:
         """The figure that is compared."""
-        return {"rate": self.rate, "cpu": self.cpu_micros, "rss": float(self.rss)}[name]
+        return {"rate": self.rate, "cpu": self.cpu_micros, "rss": float(self.rss), "latency": self.median_ms}[name]
 
 
-Figure = Literal["rate", "cpu", "rss"]
+Figure = Literal["rate", "cpu", "rss", "latency"]
 Variant = Callable[[], Awaitable[Sample]]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of a ratio: ours by another's, of one figure; `must` is a least (rate) or a most (cpu, rss)."""
+    """What is asked of a ratio: ours by another's, of one figure; `must` is a least (rate) or a most (others)."""
 
     ours: str
     other: str

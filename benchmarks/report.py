@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from benchmarks.measure import Figure, Goal, Outcome, Spread
 
-WORDS: dict[Figure, str] = {"rate": "rate", "cpu": "CPU per operation", "rss": "memory"}
+WORDS: dict[Figure, str] = {"rate": "rate", "cpu": "CPU per operation", "rss": "memory", "latency": "median time"}
 
 
 def table(outcome: Outcome) -> str:
@@ -17,11 +17,12 @@ def table(outcome: Outcome) -> str:
 
 
 def _variants(outcome: Outcome) -> Iterator[str]:
-    yield "| | per second | CPU-µs each | MiB |"
-    yield "|---|---:|---:|---:|"
+    yield "| | per second | CPU-µs each | MiB | ms, median |"
+    yield "|---|---:|---:|---:|---:|"
     for name in outcome.samples:
-        rate, cpu, rss = (outcome.of(name, figure) for figure in WORDS)
-        yield f"| {name} | {_spread(rate, 0)} | {_spread(cpu, 0)} | {_mebibytes(rss)} |"
+        rate, cpu, rss, latency = (outcome.of(name, figure) for figure in WORDS)
+        taken = _spread(latency, 1) if latency.median else ""
+        yield f"| {name} | {_spread(rate, 0)} | {_spread(cpu, 0)} | {_mebibytes(rss)} | {taken} |"
 
 
 def _goals(outcome: Outcome) -> Iterator[str]:

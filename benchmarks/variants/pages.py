@@ -1,7 +1,8 @@
 """Syncaroo's API, as fast as it can be had: every GET is answered with the same page, made beforehand.
 
-`python -m benchmarks.variants.pages PORT LISTINGS SECONDS`: a page of so many listings, each answer after so many
-seconds. `GET /served` says how many pages were sent; nothing else is told apart, and nobody's token is looked at.
+`python -m benchmarks.variants.pages PORT LISTINGS SECONDS [changing]`: a page of so many listings, each answer after so
+many seconds; `changing`: a member of each listing is another one in each answer. `GET /served` says how many pages were
+sent; nothing else is told apart, and nobody's token is looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import cast
 import uvloop
 
 ASKED = b"GET /served "
+REVISION = "0000000000"
+"""Where the number of the answer goes."""
 
 
 def listing(number: int) -> dict[str, object]:
@@ -43,10 +46,11 @@ def answer(body: bytes) -> bytes:
     return head.encode() + body
 
 
-def page(listings: int) -> bytes:
+def page(listings: int, *, changing: bool) -> bytes:
     """The one and only page."""
+    more = {"revision": REVISION} if changing else {}
     pages = {"count": 1, "current": 1, "first": None, "next": None, "prev": None, "last": None}
-    data = [listing(number) for number in range(listings)]
+    data = [listing(number) | more for number in range(listings)]
     return json.dumps({"data": data, "pages": pages}, ensure_ascii=False).encode()
 
 
@@ -56,7 +60,13 @@ class Api:
 
     answer: bytes
     seconds: float
+    changing: bool
     served: int = 0
+
+    def next(self) -> bytes:
+        """One more answer."""
+        self.served += 1
+        return self.answer.replace(REVISION.encode(), b"%010d" % self.served) if self.changing else self.answer
 
 
 class Connection(asyncio.Protocol):
@@ -84,16 +94,15 @@ class Connection(asyncio.Protocol):
             self._send()
 
     def _send(self) -> None:
-        self._api.served += 1
-        self._transport.write(self._api.answer)
+        self._transport.write(self._api.next())
 
 
-async def main(port: int, listings: int, seconds: float) -> None:
+async def main(port: int, listings: int, seconds: float, *, changing: bool) -> None:
     """Serve until the process is ended."""
-    api = Api(answer(page(listings)), seconds)
+    api = Api(answer(page(listings, changing=changing)), seconds, changing)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(api), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), changing=sys.argv[4:] == ["changing"]))
