@@ -55,7 +55,7 @@ def wanted(_: int, url: str) -> None:
 
 
 def tell(changes: list[dict[str, Any]]) -> None:
-    """Every change is persistent and confirmed."""
+    """Every change is persistent and confirmed; kombu waits for one confirm before it publishes the next."""
     with app.producer_pool.acquire(block=True) as producer:
         for one in changes:
             producer.publish(
