@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, or_, select, update
 from common.identity import place_of
 from common.store.engine import Store, Transaction
 from common.store.insert import insert
-from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK, Turns, keep_turns, take_turns
+from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK, Turns, keep_turns, lock_feeds, take_turns
 from schemas.messages import PlatformIds, Reason
 from schemas.tables import TargetRow, table_of
 
@@ -53,19 +53,18 @@ class Wanted:
     """The traces that wait for it, the latest first."""
 
 
-async def want(transaction: Transaction, wanted: Sequence[Wanted]) -> list[int]:
+async def want(transaction: Transaction, wanted: Sequence[Wanted], feeds: Sequence[Any] | None = None) -> list[int]:
     """Make targets wanted; a known target keeps its back-off. Gives each one's number, in order.
 
-    Those of erased users' connections are passed over.
-
-    Locks the connections' feeds first, then targets: whoever holds a target must not begin to want others.
+    Those of erased users' connections are passed over. `feeds` are those of their connections (`lock_feeds`), where the
+    caller has locked them: whoever holds a target must not begin to want others.
     """
     if not wanted:
         return []
     latest = _by_target(wanted)
-    turns = await take_turns(
-        transaction, {connection_id for connection_id, _ in latest}, {_host(url) for _, url in latest}
-    )
+    if feeds is None:
+        feeds = await lock_feeds(transaction, {connection_id for connection_id, _ in latest})
+    turns = await take_turns(transaction, feeds, {_host(url) for _, url in latest})
     latest = {key: one for key, one in latest.items() if turns.has(one.connection_id)}
     known = await _lock(transaction, sorted(latest))
     # Under the lock: a claim in between would else count as begun after this, and answer without knowing who asked.

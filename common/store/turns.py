@@ -78,18 +78,24 @@ async def lock_feeds(transaction: Transaction, connections: Collection[int]) -> 
     kept = sorted(set(connections) - await erased_among(transaction, connections))
     if not kept:
         return []
-    ordered = [{"connection_id": one, "first_read": False} for one in kept]
-    await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), ordered)
-    query = select(_feed).where(_feed.c.connection_id.in_(kept))
+    rows = await _locked(transaction, kept)
+    if missing := sorted(set(kept) - {row.connection_id for row in rows}):
+        ordered = [{"connection_id": one, "first_read": False} for one in missing]
+        await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), ordered)
+        rows = [*rows, *await _locked(transaction, missing)]
+    return rows
+
+
+async def _locked(transaction: Transaction, connections: Sequence[int]) -> Sequence[Any]:
+    query = select(_feed).where(_feed.c.connection_id.in_(connections))
     return await transaction.rows(query.order_by(_feed.c.connection_id).with_for_update())
 
 
-async def take_turns(transaction: Transaction, connections: Collection[int], hosts: Collection[str] = ()) -> Turns:
-    """The turns of these connections, their feeds being locked.
+async def take_turns(transaction: Transaction, feeds: Sequence[Any], hosts: Collection[str] = ()) -> Turns:
+    """The turns of the connections whose feeds these are (`lock_feeds`).
 
     `hosts` are those of the targets: each has a budget before a claim meets it.
     """
-    feeds = await lock_feeds(transaction, connections)
     budgets = await transaction.rows(select(_budget.c.host, _budget.c.turn, _budget.c.resync_turn))
     await _know_hosts(transaction, set(hosts) - {row.host for row in budgets})
     return Turns(claimed_of(budgets), {row.connection_id: Latest(row.turn, row.resync_turn) for row in feeds})

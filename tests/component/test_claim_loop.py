@@ -52,7 +52,7 @@ async def leases(store: Store) -> list[Any]:
 
 async def test_a_stop_gives_back_what_does_not_finish(store: Store) -> None:
     stop, fetcher = asyncio.Event(), HangingFetcher()
-    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 16, wind_up_seconds=0.1)
+    loop = ClaimLoop(targets(store), fetcher, 16, wind_up_seconds=0.1)
     running = asyncio.create_task(loop.run(stop))
     await until(lambda: len(fetcher.claims) == 3)
     assert all(await leases(store))
@@ -70,7 +70,7 @@ async def test_nothing_is_claimed_while_reconcile_is_deep(store: Store) -> None:
         asked[0] += 1
         return deep[0]
 
-    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 16, held=held, wind_up_seconds=0.1)
+    loop = ClaimLoop(targets(store), fetcher, 16, held=held, wind_up_seconds=0.1)
     running = asyncio.create_task(loop.run(stop))
     await until(lambda: asked[0] >= 2)
     assert fetcher.claims == []
@@ -85,7 +85,7 @@ async def test_part_of_the_calls_is_kept_for_other_connections(store: Store) -> 
     stop, fetcher = asyncio.Event(), HangingFetcher()
     async with store.transaction() as transaction:
         await want(transaction, [Wanted(99, f"{url}/resources", PlatformIds(), "webhook") for url in URLS])
-    loop = ClaimLoop(targets(store), fetcher, asyncio.Event(), 4, wind_up_seconds=0.1)
+    loop = ClaimLoop(targets(store), fetcher, 4, wind_up_seconds=0.1)
     running = asyncio.create_task(loop.run(stop))
     await until(lambda: len(fetcher.claims) == 3)
     async with store.transaction() as transaction:

@@ -45,7 +45,6 @@ class ClaimLoop:
         self,
         targets: ClaimStore,
         fetcher: Fetches,
-        wake: asyncio.Event,
         concurrency: int,
         *,
         held: Callable[[], Awaitable[bool]] = _never,
@@ -54,14 +53,21 @@ class ClaimLoop:
     ) -> None:
         self._targets = targets
         self._fetcher = fetcher
-        self._wake = wake
+        self._wake = asyncio.Event()
         self._concurrency = concurrency
         self._held = held
         self._wind_up_seconds = wind_up_seconds
         self._metrics = metrics or FetchMetrics()
         self._running: dict[asyncio.Task[None], Claim] = {}
-        self._found = False
-        """Whether the last claim found something."""
+        self._cap = cap_of(concurrency)
+        self._likely = True
+        """There is something to claim: it need not be asked before."""
+        self._rest_until = 0.0
+
+    def wake(self) -> None:
+        """Targets were made wanted: they are claimed at once."""
+        self._likely = True
+        self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then what is in hand is finished, or given back after 8 s."""
@@ -69,12 +75,9 @@ class ClaimLoop:
         stopping = asyncio.create_task(self._wake_at(stop))
         try:
             while not stop.is_set():
+                await self._rest(stop)
                 self._wake.clear()
-                began = monotonic_seconds()
-                may_be_more = await self._claim_some()
-                # As long as it took: what ends meanwhile is replaced at once, and claiming is never most of the work.
-                await pause(stop, min(monotonic_seconds() - began, POLL_SECONDS))
-                if not may_be_more:
+                if not await self._claim_some():
                     await pause(self._wake, POLL_SECONDS)
             await self._wind_up()
         finally:
@@ -101,25 +104,38 @@ class ClaimLoop:
         except StoreUnavailable as error:
             log.warning("fetch.not_given_back", reason=str(error), claims=len(claims))  # the leases run out
 
+    async def _rest(self, stop: asyncio.Event) -> None:
+        """As long as the claim before took: what ends meanwhile is replaced at once, and claiming is never most of the
+        work."""
+        left = self._rest_until - monotonic_seconds()
+        if left > 0:
+            await pause(stop, left)
+
     async def _claim_some(self) -> bool:
         """Start what can be started; whether there may be more at once."""
-        free = self._concurrency - len(self._running)
+        began, free = monotonic_seconds(), self._concurrency - len(self._running)
         try:
             if free == 0 or await self._held():
                 return False
-            # Where there was something there may be more: the claim itself finds out.
-            if not self._found and not await self._targets.anything_due():
+            likely, self._likely = self._likely, False
+            if not likely and not await self._targets.anything_due():
                 return False
-            running = Counter(claim.connection_id for claim in self._running.values())
-            claims, grant = await self._targets.claim(free, running=running, cap=cap_of(self._concurrency))
+            claims, grant = await self._targets.claim(free, running=self._by_connection(), cap=self._cap)
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
             return False
-        self._found = bool(claims)
         for claim in claims:
             assert grant is not None
             self._start(claim, grant)
-        return bool(claims)
+        # Where there was no room for more, there may be more.
+        full = len(claims) == free or max(self._by_connection().values(), default=0) >= self._cap
+        self._likely |= full
+        ended = monotonic_seconds()
+        self._rest_until = ended + min(ended - began, POLL_SECONDS)
+        return full and bool(claims)
+
+    def _by_connection(self) -> Counter[int]:
+        return Counter(claim.connection_id for claim in self._running.values())
 
     def _start(self, claim: Claim, grant: Grant) -> None:
         task = asyncio.create_task(self._fetch(claim, grant))
@@ -131,7 +147,7 @@ class ClaimLoop:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self._metrics.fetching.set(len(self._running))
-        self._wake.set()
+        self._wake.set()  # there is room, and it may be wanted again
 
     async def _fetch(self, claim: Claim, grant: Grant) -> None:
         try:

@@ -28,7 +28,7 @@ from common.store.engine import Store
 from common.store.schema import facts_of, wait_for_store
 from common.urls import AllowedHosts
 from workers.fetch.backlog import Backlog
-from workers.fetch.claim_loop import ClaimLoop
+from workers.fetch.claim_loop import POLL_SECONDS, ClaimLoop
 from workers.fetch.client import SyncarooApi
 from workers.fetch.fetching import Fetcher
 from workers.fetch.handler import MarkHandler
@@ -82,7 +82,6 @@ def build(
         store = Store(store_settings.database_url.get_secret_value())
         publisher = Publisher(url, "fetch publishes", monitor.broker)
         owner = new_id()
-        wake = asyncio.Event()
         api = _api(allowed, syncaroo, fetch, egress, metrics)
         publisher.start()
         try:
@@ -90,16 +89,20 @@ def build(
                 cipher = TokenCipher(keys.clear())
                 if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo), cipher)):
                     return
-                claims = ClaimStore(store, owner, rate=fetch.api_rate_per_second, interval=fetch.target_interval)
+                claims = ClaimStore(
+                    store,
+                    owner,
+                    rate=fetch.api_rate_per_second,
+                    interval=fetch.target_interval,
+                    line_up_every=POLL_SECONDS,
+                )
                 outcomes = OutcomeStore(store, owner, rate=fetch.api_rate_per_second)
                 suspects = SuspectStore(store, owner, brake=reconcile.delete_brake)
                 fetcher = Fetcher(outcomes, suspects, GrantStore(store), api, publisher, cipher, retry, metrics)
                 backlog = Backlog(lambda: publisher.depth(queue_name("reconcile")), fetch.reconcile_backlog)
-                rereading = Rereading(ResyncStore(store), resync, wake.set)
-                mark = MarkHandler(MarkStore(store), publisher, allowed, wake.set, rereading.look)
-                claiming = ClaimLoop(
-                    claims, fetcher, wake, fetch.fetch_concurrency, held=backlog.pausing, metrics=metrics
-                )
+                claiming = ClaimLoop(claims, fetcher, fetch.fetch_concurrency, held=backlog.pausing, metrics=metrics)
+                rereading = Rereading(ResyncStore(store), resync, claiming.wake)
+                mark = MarkHandler(MarkStore(store), publisher, allowed, claiming.wake, rereading.look)
                 consumers = [
                     stage_consumer(url, "fetch", mark, publisher, retry, batch=MARK_BATCH, metrics=monitor.broker),
                     parking_consumer(url, "fetch", store, publisher, retry, monitor.broker),

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, update
 
+from common.clock import monotonic_seconds
 from common.store.engine import Store, Transaction
 from common.store.turns import Latest
 from schemas.messages import PlatformIds
@@ -16,7 +17,7 @@ from schemas.tables import TargetRow, table_of
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.pacing import Purse, Room, interleaved
 from workers.fetch.store.budget import open_purse, read_purse, shut_purse
-from workers.fetch.store.due import COME_BACK, LINES, Line, at
+from workers.fetch.store.due import ANYTHING, BEHIND, LINES, Line, at
 from workers.fetch.store.grants import valid_grant
 from workers.fetch.store.lining_up import line_up
 from workers.fetch.walk import Walk, resumed
@@ -29,7 +30,6 @@ AHEAD = 1000
 """How many turns ahead the others are looked for: their next ones are not far, and a scan has an end."""
 
 _target = table_of(TargetRow)
-_ANYTHING = [query.limit(1) for query in (*(line.query for line in LINES), COME_BACK)]
 
 
 @dataclass
@@ -54,24 +54,31 @@ class _Claiming:
 
 
 class ClaimStore:
-    """Targets that this process (`owner`) may ask for; `rate` is calls per second of all processes together."""
+    """Targets that this process (`owner`) may ask for; `rate` is calls per second of all processes together.
 
-    def __init__(self, store: Store, owner: str, *, rate: float, interval: timedelta) -> None:
+    What was put off comes back to its line at most `line_up_every` seconds late.
+    """
+
+    def __init__(
+        self, store: Store, owner: str, *, rate: float, interval: timedelta, line_up_every: float = 0.0
+    ) -> None:
         self._store = store
         self._owner = owner
         self._rate = rate
         self._interval = interval
         self._late_first = False
+        self._line_up_every = line_up_every
+        self._line_up_at = 0.0
 
     async def anything_due(self) -> bool:
         """Whether a claim may find something; cheap, and waits for no writer."""
         async with self._store.reading() as transaction:
             now = await transaction.now()
+            if await transaction.row(ANYTHING, at(now)) is None:
+                return False
             if await valid_grant(transaction, now) is None:
                 return False
-            if (await read_purse(transaction, self._rate, now)).empty():
-                return False
-            return any([await transaction.row(query, at(now)) for query in _ANYTHING])
+            return not (await read_purse(transaction, self._rate, now)).empty()
 
     async def claim(
         self, limit: int, *, running: Mapping[int, int] | None = None, cap: int | None = None
@@ -80,7 +87,7 @@ class ClaimStore:
 
         Of one connection no more than `cap` are fetched at once here, of which so many (`running`) are already.
         """
-        await line_up(self._store)
+        await self._line_up()
         self._late_first = not self._late_first
         async with self._store.transaction() as transaction:
             now = await transaction.now()
@@ -89,10 +96,18 @@ class ClaimStore:
                 return [], None
             purse, claimed = await open_purse(transaction, self._rate, now)
             claiming = _Claiming(now, Room(limit, cap, running), purse, claimed, self._late_first)
-            for line in LINES:
-                await self._take(transaction, claiming, line)
+            first, *behind = LINES
+            await self._take(transaction, claiming, first)
+            if claiming.room.free and await transaction.row(BEHIND, at(now)):
+                for line in behind:
+                    await self._take(transaction, claiming, line)
             await shut_purse(transaction, purse, {claim.host for claim in claiming.claims}, claimed)
             return claiming.claims, grant
+
+    async def _line_up(self) -> None:
+        if monotonic_seconds() >= self._line_up_at:
+            await line_up(self._store)
+            self._line_up_at = monotonic_seconds() + self._line_up_every
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         """Keep the leases of these claims, as far as they have not run out."""

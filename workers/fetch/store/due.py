@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select
+from sqlalchemy import bindparam, exists, literal, or_, select, union_all
 
 from common.store.turns import PUT_OFF, RESYNC, RESYNC_ITEM, WEBHOOK
 from schemas.tables import ConnectionRow, TargetRow, table_of
@@ -74,3 +75,14 @@ COME_BACK = _free().where(
     _target.c.not_before <= _NOW,  # not null, and found by the index alone, however many wait
 )
 """The targets that were put off and whose time has come; they have no turn yet."""
+
+
+def any_of(queries: Sequence[Any]) -> Any:
+    """Whether one of the queries finds anything, asked one after another until one does."""
+    looks = [select(literal(1)).select_from(query.limit(1).subquery()) for query in queries]
+    return union_all(*looks).limit(1)
+
+
+ANYTHING = any_of([*(line.query for line in LINES), COME_BACK])
+BEHIND = any_of([line.query for line in LINES[1:]])
+"""All that is due behind the webhooks: nearly always nothing."""

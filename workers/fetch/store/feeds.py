@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,15 +17,16 @@ _feed = table_of(FeedRow)
 _HEARD = ("heard_at", "bursts", "usual_quiet", "silent_since")
 
 
-async def hear(transaction: Transaction, connections: Collection[int]) -> None:
-    """Each of these connections was heard now."""
+async def hear(transaction: Transaction, connections: Collection[int]) -> Sequence[Any]:
+    """Each of these connections was heard now. Gives their feeds, locked."""
     rows = await lock_feeds(transaction, connections)
     if not rows:
-        return
+        return rows
     now = await transaction.now()
     values = [_values(row.connection_id, heard(feed_of(row), now)) for row in rows]
     statement = update(_feed).where(_feed.c.connection_id == bindparam("key"))
     await transaction.execute(statement.values({name: bindparam(name) for name in _HEARD}), values)
+    return rows
 
 
 async def miss(transaction: Transaction, connections: Collection[int]) -> None:

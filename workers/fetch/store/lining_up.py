@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, update
 
 from common.store.engine import Store
-from common.store.turns import keep_turns, take_turns
+from common.store.turns import keep_turns, lock_feeds, take_turns
 from schemas.tables import TargetRow, table_of
 from workers.fetch.store.due import COME_BACK, at
 
@@ -24,7 +24,7 @@ async def line_up(store: Store) -> int:
         return 0
     connections = {row.connection_id for row in seen}
     async with store.transaction() as transaction:
-        turns = await take_turns(transaction, connections)
+        turns = await take_turns(transaction, await lock_feeds(transaction, connections))
         query = COME_BACK.where(_target.c.connection_id.in_(connections)).limit(LINE_UP)
         locked = query.with_for_update(skip_locked=True, of=_target)
         rows = await transaction.rows(locked, at(await transaction.now()))

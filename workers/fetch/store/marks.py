@@ -20,8 +20,8 @@ class MarkStore:
         """Make the targets of a batch of webhooks wanted, in one transaction; `traces`: theirs, by `delivery_id`."""
         wanted = [_wanted(one, (traces or {}).get(one.delivery_id)) for one in webhooks]
         async with self._store.transaction() as transaction:
-            await hear(transaction, {one.connection_id for one in webhooks})
-            await want(transaction, wanted)
+            feeds = await hear(transaction, {one.connection_id for one in webhooks})
+            await want(transaction, wanted, feeds)
 
     async def miss(self, connections: Collection[int]) -> None:
         """Have everything known of these connections read again, soon."""
