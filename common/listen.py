@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from common.errors import SettingsError
 from common.logs import get_logger
 from common.process import pause
+from common.straight import STRAIGHT, past
 
 KEEPALIVE_SECONDS = 15.0
 LINGER_SECONDS = 5.0
@@ -39,6 +40,7 @@ class Listener:
 
     def __init__(self, app: web.Application, host: str, port: int, setting: str) -> None:
         """`setting` is the name of the setting that holds the port."""
+        self._app = app
         self._host = host
         self._port = port
         self._setting = setting
@@ -61,6 +63,9 @@ class Listener:
             SettingsError: somebody else listens there, or we may not.
         """
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        server.request_handler = past(server.request_handler, self._app.get(STRAIGHT, {}))
         try:
             await web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG).start()
         except OSError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 
 from common.access_tokens import AccessTokens
@@ -32,6 +34,7 @@ from common.settings import (
 )
 from common.store.engine import Store
 from common.store.schema import facts_of
+from common.straight import STRAIGHT
 from common.urls import AllowedHosts
 from ingress.account.handler import AccountHandler
 from ingress.admin.handler import AdminHandler
@@ -166,7 +169,10 @@ def create_app(settings: Settings, parts: Parts) -> web.Application:
     app.add_routes(oauth.routes(settings.site.prefix))
     app.add_routes(AccountHandler(parts.store, oauth.visitors, oauth.sign_in).routes())
     app.add_routes(connect.routes())
-    app.add_routes(_webhook_handler(settings, parts).routes())
+    webhooks = _webhook_handler(settings, parts)
+    app.add_routes(webhooks.routes())
+    if settings.webhook.webhook_success_status != 204:  # which has no body
+        app[STRAIGHT] = {route.path + end: _guarded(route.handler) for route in webhooks.routes() for end in ("", "/")}
     app.add_routes(DocumentsHandler(place_of(settings.site, settings.webhook)).routes())
     app.add_routes(_health_handler(parts).routes())
     if settings.listen.ops_port is None:
@@ -190,6 +196,11 @@ def _application(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[forwarded, problem_middleware, limits_middleware], client_max_size=MAX_BODY)
     app.on_response_prepare.append(drop_server_header)
     return app
+
+
+def _guarded(handler: Handler) -> Handler:
+    """With those of the middlewares around it that webhooks need; whom they come from is nothing to them."""
+    return partial(problem_middleware, handler=partial(limits_middleware, handler=handler))
 
 
 def _add_ops_routes(app: web.Application, settings: Settings, parts: Parts) -> None:

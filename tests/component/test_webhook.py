@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse, ClientSession
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from common.access_tokens import AccessToken
+from common.listen import Listener
 from ingress import limits
 from ingress.app import Parts, create_app
 from schemas.messages import PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
@@ -34,14 +34,16 @@ class Ingress:
         self.broker = FakeBroker()
         self._settings = settings(**changes)
         self.parts = Parts(self._settings, self.broker)
-        self.client = TestClient(TestServer(create_app(self._settings, self.parts)))
+        self._listener = Listener(create_app(self._settings, self.parts), "127.0.0.1", 0, "HTTP_PORT")
 
     async def __aenter__(self) -> "Ingress":
-        await self.client.start_server()
+        self._port = await self._listener.start()
+        self.client = ClientSession(f"http://127.0.0.1:{self._port}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.client.close()
+        await self._listener.close()
         await self.parts.store.close()
 
     async def send(
@@ -50,6 +52,9 @@ class Ingress:
         data = json.dumps(webhook() if body is None else body).encode() if raw is None else raw
         headers = bearer() if headers is None else headers
         return await self.client.post(path, data=data, headers=headers, allow_redirects=False)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
     def counted(self, outcome: str) -> float:
         return count(self.parts.registry, outcome)
@@ -92,8 +97,7 @@ async def test_the_guides_webhook_is_accepted_and_published(ingress: Ingress) ->
     "path", ["/api/update", "/api/update/", "/update", "/update/", "//update//", "/api//update/", "//api///update"]
 )
 async def test_every_spelling_of_the_path_is_answered_directly(ingress: Ingress, path: str) -> None:
-    server = ingress.client.server
-    reader, writer = await asyncio.open_connection(server.host, server.port)
+    reader, writer = await ingress.connect()
     body = json.dumps(webhook()).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
@@ -389,8 +393,7 @@ async def test_encoded_bodies_get_415(ingress: Ingress, encoding: str) -> None:
 
 async def test_a_body_that_comes_too_slowly_gets_408(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
-    server = ingress.client.server
-    reader, writer = await asyncio.open_connection(server.host, server.port)
+    reader, writer = await ingress.connect()
     head = f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
     writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
@@ -459,8 +462,7 @@ async def test_too_many_at_once_are_refused_at_once(ingress: Ingress, monkeypatc
 
 async def test_a_client_that_hangs_up_does_not_undo_its_webhook(ingress: Ingress) -> None:
     ingress.broker.confirm.clear()
-    server = ingress.client.server
-    _, writer = await asyncio.open_connection(server.host, server.port)
+    _, writer = await ingress.connect()
     body = json.dumps(webhook()).encode()
     head = f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
