@@ -49,7 +49,8 @@ def loads(raw: bytes) -> Json:
         value = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadJson(_without_input(error)) from None
-    _refuse_depth(raw)
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:  # of fewer none can be that deep
+        _refuse_depth(raw)
     # Written again, the value has every colon that was read, but for those of members whose name came again.
     if _count_colons(raw) != dumps(value).count(b":"):
         raise BadJson("a member occurs twice")

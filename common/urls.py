@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from yarl import URL
 
@@ -51,12 +52,18 @@ def _place(url: str) -> tuple[str, str, int] | None:
     plain = _AUTHORITY.match(url)
     if not _PRINTABLE.fullmatch(url) or plain is None:
         return None
+    return _read(plain[0], plain[1])
+
+
+@lru_cache(maxsize=1024)
+def _read(beginning: str, host: str) -> tuple[str, str, int] | None:
+    """As `_place`, of all that stands before the path; what follows is plain and has no say in it."""
     try:
-        parsed = URL(url, encoded=True)
+        parsed = URL(beginning, encoded=True)
         port = parsed.port
     except ValueError:
         return None
-    host = (parsed.raw_host or "").lower()
-    if host != plain[1].strip("[]").lower() or port is None or parsed.raw_user is not None:
+    read = (parsed.raw_host or "").lower()
+    if read != host.strip("[]").lower() or port is None or parsed.raw_user is not None:
         return None
-    return parsed.scheme, host, port
+    return parsed.scheme, read, port
