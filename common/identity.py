@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from schemas.messages import Json
@@ -93,6 +94,7 @@ def listing_id_of(connection_id: int, scope: str, item_id: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{connection_id}\n{scope}\n{item_id}"))
 
 
+@lru_cache(maxsize=256)
 def plural(attribute_type: str | None) -> str | None:
     """Syncaroo's attribute types come in singular or plural and in any case; ours are plural and lower case."""
     name = (attribute_type or "").strip().lower()

@@ -33,19 +33,25 @@ async def limits_middleware(request: web.Request, handler: Handler) -> web.Strea
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body, at most 256 KiB within 5 s.
+    """The body, at most 256 KiB within 5 s; to be asked for once.
 
     Raises:
         aiohttp.web.HTTPRequestTimeout: it comes too slowly.
         aiohttp.web.HTTPRequestEntityTooLarge: it is too large; the application has `client_max_size=MAX_BODY`.
     """
     if request.content.is_eof():  # it is here already
-        return await request.read()
+        return _whole(request.content.read_nowait())
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
+
+
+def _whole(body: bytes) -> bytes:
+    if len(body) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY)
+    return body
 
 
 async def drop_server_header(_request: web.Request, response: web.StreamResponse) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 from aio_pika import ExchangeType
@@ -56,6 +57,7 @@ class Queue:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=4096)
 def shard_key(stage: Stage, connection_id: int) -> str:
     """The routing key of a connection's messages, such as `fetch.17`."""
     return f"{stage}.{zlib.crc32(str(connection_id).encode()) % SHARDS}"

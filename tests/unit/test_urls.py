@@ -1,6 +1,9 @@
 """Where a Syncaroo token may go: every way of smuggling another host past the list."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
 
 from common.errors import ForbiddenHost, SettingsError
 from common.urls import AllowedHosts
@@ -106,3 +109,11 @@ def test_http_passes_only_where_it_is_allowed() -> None:
 def test_an_entry_that_is_no_host_is_a_wrong_setting(entry: str) -> None:
     with pytest.raises(SettingsError, match="SYNCAROO_API_HOSTS"):
         AllowedHosts([entry], allow_http=False)
+
+
+@given(st.sampled_from("/?#"), st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\")))
+def test_whatever_follows_a_listed_host_it_is_still_the_host_that_would_be_asked(mark: str, rest: str) -> None:
+    url = f"https://api.syncaroo.com{mark}{rest}"
+    HTTPS.check(url)
+    sent = URL(url, encoded=True)
+    assert (sent.scheme, sent.raw_host, sent.port, sent.raw_user) == ("https", "api.syncaroo.com", 443, None)
