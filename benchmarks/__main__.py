@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, Prepare] = {
     "concurrency": concurrency.prepare,
     "hop": hop.prepare,
     "pipeline": pipeline.prepare,
+    "singles": pipeline.prepare_singles,
     "latency": latency.prepare,
     "fetch": fetch.prepare,
     "drain": drain.prepare,
@@ -36,7 +37,7 @@ BENCHMARKS: Mapping[str, Prepare] = {
     "memory": memory.prepare,
 }
 """Each gets ready, in a directory of its own, what its variants need."""
-ONCE = ("concurrency", "drain")
+ONCE = ("concurrency", "singles", "drain")
 """What is looked at and has no goal needs no more than one round."""
 
 

@@ -1,4 +1,7 @@
-"""Webhook to event through all processes: a burst of webhooks, each about a page of a hundred unknown listings."""
+"""Webhook to event through all processes: a burst of webhooks, each about a page of a hundred unknown listings.
+
+`singles`: each about one.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,6 @@ from ops.children import free_port
 from ops.stack import Stack, environment
 from schemas.tables import ConnectionRow, table_of
 
-WARM, COUNTED = 5, 60
-LISTINGS = 100
 END_SECONDS = 120.0
 PROCESSES = ("ingress", "fetch", "reconcile", "relay")
 CELERYS = 2
@@ -38,6 +39,18 @@ GOALS = (
     Goal("gateway", "floor", "rate", must=1.8, aim=2.4),
     Goal("gateway", f"flask + celery prefork-{CELERYS}", "rate", must=7, aim=10),
 )
+
+
+@dataclass(frozen=True)
+class Burst:
+    """So many webhooks are counted, after some to warm up, each about so many listings."""
+
+    listings: int
+    warm: int
+    counted: int
+
+
+PAGES, SINGLES = Burst(listings=100, warm=5, counted=60), Burst(listings=1, warm=20, counted=600)
 
 
 @dataclass(frozen=True)
@@ -55,34 +68,38 @@ Start = Callable[[Bench, Path, str], AbstractAsyncContextManager[Running]]
 
 async def prepare(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
     """Each variant starts its processes and a database of its own."""
-
-    def of(start: Start) -> Variant:
-        async def run() -> Sample:
-            async with AsyncExitStack() as stack:
-                api = f"127.0.0.1:{(port := free_port())}"
-                serving = [sys.executable, "-m", "benchmarks.variants.pages", str(port), str(LISTINGS), "0"]
-                await stack.enter_async_context(program(serving, {}, port, directory / "api.log"))
-                found = await stack.enter_async_context(start(bench, directory, api))
-                await _send(found, api, 0, WARM)
-                await _arrived(bench, found.events, WARM * LISTINGS)
-                return await _measure(bench, found, api)
-
-        return run
-
-    return {
-        "gateway": of(gateway),
-        "floor": of(other(_floor)),
-        f"flask + celery prefork-{CELERYS}": of(other(_celery)),
-    }, GOALS
+    starts = {"gateway": gateway, "floor": other(_floor), f"flask + celery prefork-{CELERYS}": other(_celery)}
+    return {name: _variant(bench, directory, start, PAGES) for name, start in starts.items()}, GOALS
 
 
-async def _measure(bench: Bench, running: Running, api: str) -> Sample:
+async def prepare_singles(bench: Bench, directory: Path) -> tuple[Mapping[str, Variant], Sequence[Goal]]:
+    """As above, one listing each."""
+    starts = {"gateway": gateway, "floor": other(_floor)}
+    return {name: _variant(bench, directory, start, SINGLES) for name, start in starts.items()}, ()
+
+
+def _variant(bench: Bench, directory: Path, start: Start, burst: Burst) -> Variant:
+    async def run() -> Sample:
+        async with AsyncExitStack() as stack:
+            api = f"127.0.0.1:{(port := free_port())}"
+            serving = [sys.executable, "-m", "benchmarks.variants.pages", str(port), str(burst.listings), "0"]
+            await stack.enter_async_context(program(serving, {}, port, directory / "api.log"))
+            running = await stack.enter_async_context(start(bench, directory, api))
+            await _send(running, api, 0, burst.warm)
+            await _arrived(bench, running.events, burst.warm * burst.listings)
+            return await _measure(bench, running, api, burst)
+
+    return run
+
+
+async def _measure(bench: Bench, running: Running, api: str, burst: Burst) -> Sample:
     before, began = [usage(pid) for pid in running.pids], time.perf_counter()
-    sending = asyncio.create_task(_send(running, api, WARM, COUNTED))
-    await asyncio.gather(sending, _arrived(bench, running.events, (WARM + COUNTED) * LISTINGS))
+    sending = asyncio.create_task(_send(running, api, burst.warm, burst.counted))
+    events = (burst.warm + burst.counted) * burst.listings
+    await asyncio.gather(sending, _arrived(bench, running.events, events))
     seconds, after = time.perf_counter() - began, [usage(pid) for pid in running.pids]
     cpu = sum(now.cpu_seconds - then.cpu_seconds for now, then in zip(after, before, strict=True))
-    return Sample(COUNTED, seconds, cpu, sum(now.rss for now in after))
+    return Sample(burst.counted, seconds, cpu, sum(now.rss for now in after))
 
 
 async def _send(running: Running, api: str, first: int, count: int) -> None:
