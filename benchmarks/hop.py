@@ -108,7 +108,7 @@ async def prepare(bench: Bench, _: Path) -> tuple[Mapping[str, Variant], Sequenc
 
     peers = PEERS / "python"
     return {
-        "gateway": variant(sys.executable, "hop_gateway", OURS, 90_000),
+        "gateway": variant(sys.executable, "hop_gateway", OURS, 180_000),
         "aio-pika": variant(sys.executable, "hop_floor", OURS, 30_000),
         "faststream": variant(peers, "hop_faststream", OURS, 20_000),
         "celery prefork-2": variant(peers, "hop_celery", CELERYS, 10_000),

@@ -43,6 +43,8 @@ from schemas.messages import REGISTRY, Message
 HOLD_SECONDS = 300.0
 """How long a message is kept while something is away; far below the broker's limit of 30 min for an ack."""
 HANDLER_SECONDS = 120.0
+BATCH_BYTES = 1024 * 1024
+"""Of the bodies of a batch, or one message: what is made of a body takes many times its place."""
 CALL_SECONDS = 10.0
 
 log = get_logger(__name__)
@@ -199,9 +201,11 @@ class Consumer:
             batch = [getting.result()]
         else:
             batch = [self._inbox.get_nowait()]
+        size = len(batch[0].body)
         while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].redelivered:
             message = self._inbox.get_nowait()
-            if message.redelivered:
+            size += len(message.body)
+            if message.redelivered or size > BATCH_BYTES:
                 self._alone.append(message)
                 break
             batch.append(message)

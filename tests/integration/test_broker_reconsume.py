@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from common.broker.consumer import Consumer, Delivery
+from common.broker.consumer import BATCH_BYTES, Consumer, Delivery
 from common.broker.deliveries import Taken
-from common.broker.outgoing import outgoing
+from common.broker.outgoing import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
 from common.broker.topology import WORK, declare, work_queues
 from common.errors import StoreUnavailable, Unavailable
@@ -140,6 +140,28 @@ async def test_what_was_delivered_before_runs_alone(vhost: Vhost) -> None:
         go_on.set()
         await until(lambda: sum(map(len, batches)) == 4)
         assert ["crasher"] in batches
+
+
+async def test_a_batch_has_its_limit_in_bytes_too(vhost: Vhost) -> None:
+    """What is made of a body takes many times its place: large ones are handled one by one."""
+    async with bench(vhost.url) as run:
+        batches: list[list[int]] = []
+        go_on = asyncio.Event()
+
+        async def wait_once(deliveries: Sequence[Delivery]) -> None:
+            batches.append([len(delivery.body) for delivery in deliveries])
+            await go_on.wait()
+
+        run.consume(wait_once, batch=10)
+        large, small = BATCH_BYTES * 2 // 3, 100
+        await run.publisher.publish(Outgoing("reconcile.1", b"0"))
+        await until(lambda: batches == [[1]])
+        for size in (small, small, large, large, small, large):
+            await run.publisher.publish(Outgoing("reconcile.1", bytes(size)))
+        await until(lambda: _all_delivered(run))
+        go_on.set()
+        await until(lambda: sum(map(len, batches)) == 7)
+        assert batches[1:] == [[small, small, large], [large], [small, large]]
 
 
 async def _all_delivered(run: Bench) -> bool:

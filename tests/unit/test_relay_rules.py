@@ -229,6 +229,23 @@ def test_the_window_is_bounded_in_events_and_bytes_and_takes_one_at_least() -> N
         assert [*full, window.is_full] == [False, True, True, False], "what cannot be marked is held, too"
 
 
+@pytest.mark.parametrize("limit", [{"events": 2}, {"size": 25}])
+def test_what_was_left_for_want_of_room_is_remembered_though_there_is_room_by_now(limit: dict[str, int]) -> None:
+    """Events that have left are marked while others are read: without this the rest waited for the next second."""
+    window = Window(**limit)
+    first = pending(listing_changed(listing_id="a"), "0")
+    window.choose(waiting("a"))
+    told = [window.left_some]
+    window.add([first])
+    window.has_left(window.take())
+    assert window.choose(waiting("b", "c", "d"))
+    window.marked([first])
+    assert not window.is_full
+    told.append(window.left_some)
+    window.choose(waiting("d"))
+    assert [*told, window.left_some] == [False, True, False]
+
+
 def test_a_lane_that_cannot_go_on_takes_no_room() -> None:
     window = Window(events=3)
     window.add([held("a", 0), held("a", 1), held("b", 2)])

@@ -27,9 +27,9 @@ from workers.reconcile.store.listings import ListingStore
 
 SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 
-CONCURRENCY = 3
-BATCH = 10
-"""Pages that one transaction takes at most; so many, and as many again, of each of them wait in memory."""
+CONCURRENCY = 2
+BATCH = 5
+"""Pages of one transaction at most; twice as many as both of them hold wait in memory, of 16 MiB each at worst."""
 
 
 def build(

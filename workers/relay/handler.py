@@ -190,7 +190,8 @@ class Shift:
         if chosen := self._window.choose(waiting):
             self._window.add(await self._parts.store.events_at(chosen))
         self._look_at = monotonic_seconds() + POLL_SECONDS
-        more = len(waiting) == limit or self._window.is_full
+        # Not whether it is full now: what has left meanwhile has been marked, and makes room.
+        more = len(waiting) == limit or self._window.left_some
         self._look_below = len(self._window) // 2 if more else -1
 
     def _is_look_due(self) -> bool:

@@ -85,6 +85,8 @@ class Window:
         """Ids of all that are held."""
         self.left: list[PendingEvent] = []
         """Those that have left and are to be marked."""
+        self.left_some = False
+        """At the last look there was no room for all."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ class Window:
 
     def choose(self, waiting: Sequence[Waiting]) -> list[int]:
         """The positions of those to be read, the oldest first; at least one, when there is one that is new."""
-        self._capped = self._full_lanes()
+        self._capped, self.left_some = self._full_lanes(), False
         chosen, most = list[int](), self._most_events - len(self.known)
         sizes, held = self._bytes, {key: len(lane) for key, lane in self._lanes.items()}
         for one in waiting:
@@ -123,6 +125,7 @@ class Window:
                 self._capped.add(one.lane)
                 continue
             if chosen and (len(chosen) >= most or sizes + one.size > self._most_bytes):
+                self.left_some = True
                 break
             chosen.append(one.position)
             sizes += one.size
