@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from common.ids import new_id
 from common.store.engine import Store
@@ -184,3 +185,22 @@ async def test_who_settles_marks_and_renews_at_once_never_waits_in_a_circle(fetc
     async with within(30):
         await asyncio.gather(mark(), renew(), *(fetching.outcomes.answered(one, 200) for one in claims[::-1]))
     assert len(await fetching.attempts()) == 16
+
+
+async def test_a_row_that_somebody_holds_holds_up_its_own_answer_alone(fetching: Fetching, other: Store) -> None:
+    """Nor does who settles hold others meanwhile: reconcile may hold that one and want one of these."""
+    if not other.postgres:
+        pytest.skip("one writer at a time")
+    held, wanted, third = await _claimed(fetching, 3)
+    target = table_of(TargetRow)
+    async with other.transaction() as transaction:
+        query = select(target.c.url).where(target.c.url == held.url)
+        assert await transaction.row(query.with_for_update())
+        waiting = asyncio.create_task(fetching.outcomes.answered(held, 200))
+        async with within(5):
+            await asyncio.gather(*(fetching.outcomes.answered(one, 200) for one in (wanted, third)))
+        assert {row.url for row in await fetching.attempts()} == {wanted.url, third.url}
+        assert not waiting.done()
+        await transaction.execute(target.update().where(target.c.url == wanted.url).values(recheck_at=None))
+    await waiting
+    assert len(await fetching.attempts()) == 3

@@ -62,6 +62,8 @@ class ClaimLoop:
         self._cap = cap_of(concurrency)
         self._likely = True
         """There is something to claim: it need not be asked before."""
+        self._in_vain = False
+        """The last claim found nothing: there may be no token, or no budget, whatever was made wanted."""
         self._rest_until = 0.0
 
     def wake(self) -> None:
@@ -117,21 +119,23 @@ class ClaimLoop:
         try:
             if free == 0 or await self._held():
                 return False
-            likely, self._likely = self._likely, False
+            likely, self._likely = self._likely and not self._in_vain, False
             if not likely and not await self._targets.anything_due():
                 return False
             claims, grant = await self._targets.claim(free, running=self._by_connection(), cap=self._cap)
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
             return False
+        finally:
+            ended = monotonic_seconds()
+            self._rest_until = ended + min(ended - began, POLL_SECONDS)
+        self._in_vain = not claims
         for claim in claims:
             assert grant is not None
             self._start(claim, grant)
         # Where there was no room for more, there may be more.
         full = len(claims) == free or max(self._by_connection().values(), default=0) >= self._cap
         self._likely |= full
-        ended = monotonic_seconds()
-        self._rest_until = ended + min(ended - began, POLL_SECONDS)
         return full and bool(claims)
 
     def _by_connection(self) -> Counter[int]:

@@ -61,11 +61,11 @@ class OutcomeStore:
 
         `pages` and `odd`, what was wrong with them, are for its history.
         """
-        await self._answers.ask((claim, Ending(_good(status), status, pages, "; ".join(odd))))
+        await self._answer(claim, Ending(_good(status), status, pages, "; ".join(odd)))
 
     async def gave_up(self, claim: Claim, reason: str, status: int = 0) -> None:
         """As `answered`, when nobody waits for the answer that did not come."""
-        await self._answers.ask((claim, Ending("gave_up", status, detail=reason)))
+        await self._answer(claim, Ending("gave_up", status, detail=reason))
 
     async def put_off(
         self,
@@ -163,26 +163,34 @@ class OutcomeStore:
     async def _take_numbers(self, asked: Sequence[None]) -> Sequence[int]:
         return await self._store.numbers(len(asked))
 
-    async def _settle_answers(self, ended: Sequence[tuple[Claim, Ending]]) -> Sequence[None]:
-        """As `_settle`, of answers, which most attempts end with."""
+    async def _answer(self, claim: Claim, ending: Ending) -> None:
+        """Settle it with those that end at the same time; one whose row somebody holds waits for it by itself."""
+        if not await self._answers.ask((claim, ending)):
+            async with self._store.transaction() as transaction:
+                answered = {"answered": claim.first, "last_status": ending.status}
+                looked = {"recheck_at": None} if claim.second_look else {}
+                await self._settle(transaction, claim, _ANSWERED | answered | looked, ending)
+
+    async def _settle_answers(self, ended: Sequence[tuple[Claim, Ending]]) -> list[bool]:
+        """Whether each was settled; nobody is waited for while others are held."""
         async with self._store.transaction() as transaction:
             held = await self._lock(transaction, [claim for claim, _ in ended])
-            kept = [(claim, ending) for claim, ending in ended if (*_key_of(claim), claim.started) in held]
+            settled = [(*_key_of(claim), claim.started) in held for claim, _ in ended]
+            kept = [one for one, is_held in zip(ended, settled, strict=True) if is_held]
             for looked, alike in ((False, _ANSWERED), (True, _ANSWERED | {"recheck_at": None})):
                 rows = [_row(*one) for one in kept if one[0].second_look == looked]
                 if rows:
                     await update_rows(transaction, _target, rows, alike, by=("connection_id", "url"))
             await write_attempts(transaction, kept)
-        return [None] * len(ended)
+        return settled
 
     async def _lock(self, transaction: Transaction, claims: Sequence[Claim]) -> set[tuple[int, str, int]]:
-        """Those whose leases are this process's still, locked in the order in which all lock them."""
-        by_url = _target.c.url.collate("C") if transaction.postgres else _target.c.url
+        """Those whose leases are this process's still, and whose rows nobody holds."""
         query = select(_target.c.connection_id, _target.c.url, _target.c.started).where(
             tuple_(_target.c.connection_id, _target.c.url).in_([_key_of(claim) for claim in claims]),
             _target.c.lease_owner == self._owner,
         )
-        rows = await transaction.rows(query.order_by(_target.c.connection_id, by_url).with_for_update())
+        rows = await transaction.rows(query.with_for_update(skip_locked=True))
         return {tuple(row) for row in rows}
 
     def _own_lease(self, claim: Claim) -> Update:
