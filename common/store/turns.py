@@ -78,16 +78,10 @@ async def lock_feeds(transaction: Transaction, connections: Collection[int]) -> 
     kept = sorted(set(connections) - await erased_among(transaction, connections))
     if not kept:
         return []
-    rows = await _locked(transaction, kept)
-    if missing := sorted(set(kept) - {row.connection_id for row in rows}):
-        ordered = [{"connection_id": one, "first_read": False} for one in missing]
-        await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), ordered)
-        rows = [*rows, *await _locked(transaction, missing)]
-    return rows
-
-
-async def _locked(transaction: Transaction, connections: Sequence[int]) -> Sequence[Any]:
-    query = select(_feed).where(_feed.c.connection_id.in_(connections))
+    ordered = [{"connection_id": one, "first_read": False} for one in kept]
+    # Before any is locked: who holds one while it waits for another that is new could wait in a circle.
+    await transaction.execute(insert(transaction, _feed).on_conflict_do_nothing(), ordered)
+    query = select(_feed).where(_feed.c.connection_id.in_(kept))
     return await transaction.rows(query.order_by(_feed.c.connection_id).with_for_update())
 
 

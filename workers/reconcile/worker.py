@@ -27,9 +27,10 @@ from workers.reconcile.store.listings import ListingStore
 
 SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 
-CONCURRENCY = 2
-BATCH = 5
-"""Pages of one transaction at most; twice as many as both of them hold wait in memory, of 16 MiB each at worst."""
+CONCURRENCY = 4
+BATCH = 1
+"""Messages of one batch. Of several, those that are applied would be applied again when the store goes away before the
+last one: harmless to listings and events, not to what is parked."""
 
 
 def build(
