@@ -49,11 +49,25 @@ def config_of(arguments: list[str] | None = None) -> SandboxConfig:
 
 def main(arguments: list[str] | None = None) -> None:
     config = config_of(arguments)
-    listening = socket.create_server((config.host, config.port))
+    bound = _bound(config.host, config.port)
     if config.port == 0:
-        config = msgspec.structs.replace(config, port=listening.getsockname()[1])
-    print(f"stand-in Syncaroo at {config.url}, for the platform at {config.platform_url}", flush=True)
-    web.run_app(create_app(config), sock=listening, print=None, access_log=None, handle_signals=True)
+        config = msgspec.structs.replace(config, port=bound.getsockname()[1])
+    said = f"stand-in Syncaroo at {config.url}, for the platform at {config.platform_url}"
+    web.run_app(
+        create_app(config),
+        sock=bound,
+        print=lambda _: print(said, flush=True),  # called once it listens
+        access_log=None,
+        handle_signals=True,
+    )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Not listening yet: whoever gets through to us may also end us properly, and signals are handled only later."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound
 
 
 if __name__ == "__main__":
