@@ -14,7 +14,6 @@ Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitM
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,7 +40,7 @@ from common.process import done_before, first_of
 from schemas.messages import REGISTRY, Message
 
 HOLD_SECONDS = 300.0
-"""How long a message is kept while something is away; far below the broker's limit of 30 min for an ack."""
+"""How long after its arrival a message is kept while something is away; the broker's limit for an ack is 30 min."""
 HANDLER_SECONDS = 120.0
 BATCH_BYTES = 1024 * 1024
 """Of the bodies of a batch, or one message: what is made of a body takes many times its place."""
@@ -88,14 +87,15 @@ class Delivery:
             raise Permanent("unreadable_message", error.detail) from error
 
 
-Handler = Callable[[Sequence[Delivery]], Awaitable[None]]
+Handler = Callable[[Sequence[Delivery]], Awaitable[int | None]]
+"""Handles a batch, or begins with it: the result is how many, from the first, it has handled. None: all of them."""
 
 
 class Consumer:
     """Reads one queue, hands deliveries to the handler in batches, and settles them.
 
-    A batch that fails is handed on again one by one, so that one bad message parks itself and not its neighbours.
-    Redelivered messages run alone from the start.
+    Of a batch that fails, each message is handed on again by itself: one bad message parks itself and not its
+    neighbours, one that waits for a row waits alone. Redelivered messages run alone from the start.
     """
 
     def __init__(
@@ -120,7 +120,6 @@ class Consumer:
         self._batch = batch
         self._concurrency = concurrency
         self._inbox: asyncio.Queue[Taken] = asyncio.Queue()
-        self._alone: deque[Taken] = deque()
         self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._metrics = metrics or BrokerMetrics()
@@ -188,8 +187,6 @@ class Consumer:
 
     async def _next_batch(self) -> list[Taken]:
         """Whatever is there, at most a batch; waits for the first; empty at the end."""
-        if self._alone:
-            return [self._alone.popleft()]
         if self._inbox.empty():
             if self._stopping.is_set():
                 return []
@@ -202,43 +199,75 @@ class Consumer:
         else:
             batch = [self._inbox.get_nowait()]
         size = len(batch[0].body)
-        while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].redelivered:
+        while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].is_apart:
             message = self._inbox.get_nowait()
             size += len(message.body)
-            if message.redelivered or size > BATCH_BYTES:
-                self._alone.append(message)
+            if message.is_apart or size > BATCH_BYTES:
+                self._take_apart([message])
                 break
             batch.append(message)
         return batch
 
-    async def _process(self, batch: list[Taken]) -> None:
-        held_since = monotonic_seconds()
-        taken = [_delivery(message) for message in batch]
-        self._observe_wait(batch, taken)
-        while True:
-            try:
-                with self._metrics.handler_seconds.labels(self._queue).time():
-                    async with asyncio.timeout(HANDLER_SECONDS):
-                        with in_hand(self._queue, taken) as deliveries:
-                            await self._handler(deliveries)
-            except Unavailable as error:
-                if not await self._hold(batch, error, monotonic_seconds() - held_since):
-                    return
-            except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
-                await self._process_failed(batch, error)
-                return
-            else:
-                await _ack(batch)
-                self._count("acked", len(batch))
-                return
+    def _take_apart(self, batch: Sequence[Taken]) -> None:
+        """Each by itself, by whoever is free: one that is held up must not hold up its neighbours."""
+        for message in batch:
+            message.is_apart = True
+            self._inbox.put_nowait(message)
 
-    async def _process_failed(self, batch: list[Taken], error: Exception) -> None:
-        if len(batch) > 1:
-            for message in batch:
-                await self._process([message])
+    async def _process(self, batch: list[Taken]) -> None:
+        self._observe_wait(batch)
+        if batch[0].is_apart and _age(batch[0]) > HOLD_SECONDS:
+            await self._send_again(batch[0])
             return
-        with bound(**_delivery(batch[0]).ids):
-            await self._move_failed(batch[0], error)
+        try:
+            await self._handle(batch)
+        except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
+            if len(batch) > 1:
+                self._take_apart(batch)
+                return
+            with bound(**_delivery(batch[0]).ids):
+                await self._process_failed(batch[0], error)
+
+    async def _handle(self, batch: list[Taken]) -> None:
+        """What the handler has done is acked, and no longer in the batch, at once: what fails is the rest."""
+        with (
+            self._metrics.handler_seconds.labels(self._queue).time(),
+            in_hand(self._queue, [_delivery(message) for message in batch]) as deliveries,
+        ):
+            while batch:
+                async with asyncio.timeout(HANDLER_SECONDS):
+                    done = await self._handler(deliveries[-len(batch) :])
+                count = len(batch) if done is None else done
+                await _ack(batch[:count])
+                self._count("acked", count)
+                del batch[:count]
+
+    async def _process_failed(self, message: Taken, error: Exception) -> None:
+        begun = monotonic_seconds()
+        while isinstance(error, Unavailable):
+            if not await self._hold(message, error, monotonic_seconds() - begun):
+                return
+            try:
+                await self._handle([message])
+            except Exception as again:  # noqa: BLE001  # as the first time
+                error = again
+            else:
+                return
+        await self._move_failed(message, error)
+
+    async def _hold(self, message: Taken, error: Unavailable, held: float) -> bool:
+        """Wait a little before the next try; False when the message is no longer ours to try."""
+        log.warning("handler.waiting", queue=self._queue, reason=str(error), held=round(held, 1))
+        if _age(message) > HOLD_SECONDS:
+            await self._send_again(message)
+            return False
+        await first_of(asyncio.sleep(min(5.0, 0.2 + held / 4)), self._stopping.wait())
+        return not self._stopping.is_set() and not _is_lost(message)
+
+    async def _send_again(self, message: Taken) -> None:
+        """To the end of its queue: it has been in hand for too long."""
+        delivery = _delivery(message)
+        await self._move(message, _copy(delivery, delivery.routing_key, {}))
 
     async def _move_failed(self, message: Taken, error: Exception) -> None:
         if not isinstance(error, Permanent | Retryable):
@@ -250,17 +279,6 @@ class Consumer:
             later.add_done_callback(self._waiting.discard)
         else:
             await self._move(message, copy)
-
-    async def _hold(self, batch: list[Taken], error: Unavailable, held: float) -> bool:
-        """Wait a little before the next try; False when the batch is no longer ours to try."""
-        log.warning("handler.waiting", queue=self._queue, reason=str(error), messages=len(batch), held=round(held, 1))
-        if held > HOLD_SECONDS:
-            for message in batch:
-                await self._move(message, _copy(_delivery(message), _delivery(message).routing_key, {}))
-            return False
-        pause = min(5.0, 0.2 + held / 4)
-        await first_of(asyncio.sleep(pause), self._stopping.wait())
-        return not self._stopping.is_set() and not _is_lost(batch[0])
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
         if isinstance(error, Permanent):
@@ -296,11 +314,11 @@ class Consumer:
     def _count(self, became: str, messages: int = 1) -> None:
         self._metrics.messages.labels(self._queue, became).inc(messages)
 
-    def _observe_wait(self, batch: Sequence[Taken], deliveries: Sequence[Delivery]) -> None:
+    def _observe_wait(self, batch: Sequence[Taken]) -> None:
         """For people to look at; nothing is decided by what two hosts' clocks say."""
         now, seconds = int(utc_now().timestamp()), self._metrics.wait_seconds.labels(self._queue)
-        for message, delivery in zip(batch, deliveries, strict=True):
-            if message.timestamp is not None and not message.redelivered and not delivery.attempt:
+        for message in batch:
+            if message.timestamp is not None and not message.is_apart and not message.headers.get("attempt"):
                 seconds.observe(max(0, now - int(message.timestamp.timestamp())))
 
 
@@ -314,6 +332,11 @@ async def _open(connection: AbstractRobustConnection) -> Any:
 
 def _delivery(message: Taken) -> Delivery:
     return Delivery(message.body, message.headers, message.routing_key, message.redelivered)
+
+
+def _age(message: Taken) -> float:
+    """Seconds since it came."""
+    return monotonic_seconds() - message.came
 
 
 def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> Outgoing:

@@ -27,6 +27,7 @@ from pamqp import decode
 from yarl import URL
 
 from common.broker.connection import connect
+from common.clock import monotonic_seconds
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 KINDS = (METHOD, HEADER, BODY, HEARTBEAT)
@@ -68,6 +69,12 @@ class Taken:
     headers: Mapping[str, Any] = field(default_factory=dict)
     timestamp: datetime | None = None
     body: bytes = b""
+    came: float = field(default_factory=monotonic_seconds)
+    is_apart: bool = False
+    """To be handled by itself, as what is delivered once more is from the start."""
+
+    def __post_init__(self) -> None:
+        self.is_apart = self.is_apart or self.redelivered
 
     async def reject(self, *, requeue: bool) -> None:
         """Give it back, or have the broker drop it."""

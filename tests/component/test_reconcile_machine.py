@@ -142,7 +142,9 @@ class StoreGateway:
         self._run(self._until_it_waits(call.task))
 
     def deliver(self, *messages: Delivery) -> None:
-        self._run(self._reconcile(messages))
+        waiting = list(messages)
+        while waiting:
+            del waiting[: self._run(self._reconcile(waiting))]
 
     def approve(self) -> bool:
         held, _done = self._run(HeldStore(self._store).decide(CONNECTION, "approve", None))

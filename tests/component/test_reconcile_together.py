@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import select
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
+from common import tracing
 from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
+from common.broker.following import in_hand
 from common.broker.outgoing import outgoing
+from common.errors import StoreUnavailable
+from common.settings import TraceSettings
 from common.store.engine import Store
 from common.store.targets import Wanted, want
 from schemas.messages import ItemGone, ListingUnmapped, Message, PageFetched, PlatformIds
-from schemas.tables import EventRow, ListingRow, SuspectRow, TargetRow, table_of
+from schemas.tables import (
+    NOBODY,
+    ConnectionRow,
+    EventRow,
+    ListingRow,
+    ParkedRow,
+    SuspectRow,
+    TargetRow,
+    table_of,
+)
 from tests.answers import ROOM, ROOMS, page, source
 from tests.waiting import within
-from workers.reconcile.handler import TOGETHER, ReconcileHandler, Taken, grouped
+from workers.reconcile.finding import Finding, Outcomes
+from workers.reconcile.handler import TOGETHER, ReconcileHandler, Taken, first_group
 from workers.reconcile.store.listings import ListingStore
 
 _event, _listing = table_of(EventRow), table_of(ListingRow)
 _suspect, _target = table_of(SuspectRow), table_of(TargetRow)
+_connection, _parked = table_of(ConnectionRow), table_of(ParkedRow)
 
 
 def delivery(message: Message) -> Delivery:
@@ -30,16 +52,20 @@ def delivery(message: Message) -> Delivery:
     return Delivery(sent.body, sent.headers, sent.routing_key)
 
 
-def handler(store: Store, recheck_after: timedelta = timedelta(0)) -> ReconcileHandler:
+def handler(
+    store: Store, recheck_after: timedelta = timedelta(0), listings: ListingStore | None = None
+) -> ReconcileHandler:
     async def nobody() -> None:
         """No relay is there to be woken."""
 
-    return ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), nobody, recheck_after)
+    return ReconcileHandler(listings or ListingStore(store, delete_brake=NO_BRAKE), nobody, recheck_after)
 
 
 async def deliver(store: Store, *messages: Message, recheck_after: timedelta = timedelta(0)) -> None:
     """At once, as the worker takes what waits."""
-    await handler(store, recheck_after)([delivery(one) for one in messages])
+    waiting = [delivery(one) for one in messages]
+    while waiting:
+        del waiting[: await handler(store, recheck_after)(waiting)]
 
 
 def room(number: int, began: int, **members: Any) -> PageFetched:
@@ -71,7 +97,12 @@ def groups(*messages: Message) -> list[list[int]]:
     handled = handler(Store("sqlite+aiosqlite:///unused"))
     taken = [handled._taken(delivery(one)) for one in messages]
     place = {id(one): number for number, one in enumerate(taken)}
-    return [[place[id(one)] for one in group] for group in grouped(taken)]
+    found: list[list[int]] = []
+    while taken:
+        group = first_group(taken)
+        found.append([place[id(one)] for one in group])
+        del taken[: len(group)]
+    return found
 
 
 def gone(number: int, began: int) -> ItemGone:
@@ -103,8 +134,15 @@ def test_a_group_has_its_limit() -> None:
 
 
 def test_of_a_message_without_listings_nothing_is_asked() -> None:
-    assert grouped([]) == []
-    assert grouped([Taken(delivery(gone(1, 1)), gone(1, 1))])[0][0].listings == ()
+    assert first_group([]) == []
+    assert first_group([Taken(delivery(gone(1, 1)), gone(1, 1))])[0].listings == ()
+
+
+def test_what_is_behind_a_group_is_not_looked_at() -> None:
+    """The first that does not fit is."""
+    behind = iter([Taken(delivery(gone(one, one)), gone(one, one)) for one in (1, 2, 3)])
+    assert len(first_group(behind)) == 1
+    assert len(list(behind)) == 1
 
 
 # --- what comes of it -------------------------------------------------------------------------------------------------
@@ -201,6 +239,70 @@ async def test_what_is_unmapped_in_between_keeps_its_place(store: Store) -> None
         ("7", 3, "deleted"),
         ("8", 1, "created"),
     ]
+
+
+class FailsFor(ListingStore):
+    """Of what is applied by itself, one message fails: the store says that it is locked."""
+
+    def __init__(self, store: Store, began: int) -> None:
+        super().__init__(store, delete_brake=NO_BRAKE)
+        self.began = began
+
+    async def apply(self, finding: Finding) -> Outcomes:
+        if finding.source and finding.source.began == self.began:
+            raise StoreUnavailable("locked")
+        return await super().apply(finding)
+
+
+async def test_what_was_applied_before_one_that_fails_is_not_applied_again(store: Store) -> None:
+    """What parks itself is parked once, whatever becomes of those behind it."""
+    await deliver(store, room(8, 1), room(9, 1))
+    messages = [page(2, {"ID": "7"}, {}, url=ROOMS, shape="list"), room(8, 3, deleted=True), room(9, 4, name="x")]
+    made = handler(store, listings=FailsFor(store, began=3))
+    assert await made([delivery(one) for one in messages]) == 1
+    with pytest.raises(StoreUnavailable):
+        await made([delivery(one) for one in messages[1:]])
+    assert await handler(store)([delivery(one) for one in messages[1:]]) == 2
+    async with store.reading() as transaction:
+        assert [row.reason for row in await transaction.rows(select(_parked))] == ["bad_item"]
+    assert (await told(store))[2:] == [("7", 1, "created"), ("8", 2, "deleted"), ("9", 2, "updated")]
+
+
+async def test_of_an_erased_user_s_connection_nothing_is_written_and_of_its_neighbours_all(store: Store) -> None:
+    theirs = msgspec.structs.replace(room(2, 2), connection_id=98)
+    async with store.transaction() as transaction:
+        of_nobody = {"connection_id": 98, "user_id": NOBODY, "state": "revoked", "created_at": await transaction.now()}
+        await transaction.execute(_connection.insert().values(of_nobody))
+    await deliver(store, room(1, 1), theirs, room(3, 3))
+    assert [item for item, _, _ in await told(store)] == ["1", "3"]
+    async with store.reading() as transaction:
+        assert {row.connection_id for row in await transaction.rows(select(_listing.c.connection_id))} == {99}
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    settings = TraceSettings(otel_exporter_otlp_endpoint="http://127.0.0.1:1")
+    tracing.start_with(SimpleSpanProcessor(InMemorySpanExporter()), settings, "test")
+    yield
+    tracing.stop()
+
+
+@pytest.mark.usefixtures("traced")
+async def test_each_answer_of_a_group_has_its_own_trace_and_its_own_names_in_the_log(store: Store) -> None:
+    traces = [f"00-{letter * 32}-{letter * 16}-01" for letter in "ab"]
+    messages = [room(number, number, name="new") for number in (1, 2)]
+    sent = [
+        replace(one, headers={**one.headers, tracing.HEADER: trace})
+        for one, trace in zip(map(delivery, messages), traces, strict=True)
+    ]
+    with capture_logs([merge_contextvars]) as logs, in_hand("syncaroo.reconcile", sent) as deliveries:
+        assert await handler(store)(deliveries) == 2
+    async with store.reading() as transaction:
+        rows = await transaction.rows(select(_event.c.traceparent).order_by(_event.c.position))
+    ids = [tracing.trace_id_of(one) for one in traces]
+    assert [tracing.trace_id_of(row.traceparent) for row in rows] == ids
+    told = [(one["listing"], one["trace_id"]) for one in logs if one["event"] == "listing.changed"]
+    assert told == [("99/resources/1", ids[0]), ("99/resources/2", ids[1])]
 
 
 async def test_groups_that_share_listings_never_wait_for_each_other_in_a_circle(store: Store, other: Store) -> None:

@@ -36,10 +36,11 @@ class AcksTwice(Consumer):
     acked_twice = False
 
     async def _process(self, batch: list[Taken]) -> None:
+        first = batch[0]
         await super()._process(batch)
         if not self.acked_twice:
             self.acked_twice = True
-            await batch[0].channel.basic_ack(batch[0].delivery_tag)
+            await first.channel.basic_ack(first.delivery_tag)
 
 
 async def test_consuming_resumes_after_the_broker_closed_the_channel(vhost: Vhost) -> None:
@@ -73,11 +74,11 @@ async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel
         closed: list[str] = []
 
         class LosesItsChannel(Consumer):
-            async def _hold(self, batch: list[Taken], error: Unavailable, held: float) -> bool:
+            async def _hold(self, message: Taken, error: Unavailable, held: float) -> bool:
                 if not closed:
                     closed.append("once")
-                    await batch[0].channel.close()
-                return await super()._hold(batch, error, held)
+                    await message.channel.close()
+                return await super()._hold(message, error, held)
 
         recorder = Recorder(StoreUnavailable("store: away"))
         consuming = run.run(
@@ -114,6 +115,75 @@ async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
         (copy,) = [await (await run.channel.get_queue("syncaroo.fetch")).get(no_ack=True)]
         assert copy is not None
         assert (copy.routing_key, copy.headers["attempt"], copy.exchange) == ("fetch.retry", 1, WORK)
+
+
+async def test_who_waits_for_the_store_waits_alone(vhost: Vhost) -> None:
+    """A row that somebody holds: what else was in the batch goes on, though nothing is behind it to wake a worker."""
+    async with bench(vhost.url) as run:
+        done: list[str] = []
+        batches: list[list[str]] = []
+        go_on = asyncio.Event()
+
+        async def wait_for_one(deliveries: Sequence[Delivery]) -> None:
+            names = [getattr(delivery.message(), "delivery_id", "") for delivery in deliveries]
+            batches.append(names)
+            await go_on.wait()
+            if "held" in names and len(done) < 4:
+                raise StoreUnavailable("store: locked")
+            done.extend(names)
+
+        run.consume(wait_for_one, batch=5, concurrency=2)
+        await send(run, "first")
+        await until(lambda: len(batches) == 1)
+        await send(run, "second")
+        await until(lambda: len(batches) == 2)
+        for name in ("held", "neighbour 1", "neighbour 2"):
+            await send(run, name)
+        await until(lambda: _all_delivered(run))
+        go_on.set()
+        await until(lambda: len(done) == 5)
+        assert batches[2] == ["held", "neighbour 1", "neighbour 2"]
+        assert done[-1] == "held"
+
+
+async def test_what_is_done_of_a_batch_is_acked_and_not_handed_on_again(vhost: Vhost) -> None:
+    """A handler may do part of a batch at a time; the rest fails, and is taken apart."""
+    async with bench(vhost.url) as run:
+        calls: list[list[str]] = []
+        go_on = asyncio.Event()
+
+        async def one_at_a_time(deliveries: Sequence[Delivery]) -> int:
+            await go_on.wait()
+            calls.append([getattr(delivery.message(), "delivery_id", "") for delivery in deliveries])
+            if calls[-1][0] == "b" and len(calls[-1]) > 1:
+                raise RuntimeError("a bug")
+            return 1
+
+        run.consume(one_at_a_time, batch=3)
+        await send(run, "first")
+        await until(lambda: _all_delivered(run))
+        for name in "abc":
+            await send(run, name)
+        await until(lambda: _all_delivered(run))
+        go_on.set()
+        await until(lambda: len(calls) == 5)
+        assert calls == [["first"], ["a", "b", "c"], ["b", "c"], ["b"], ["c"]]
+    async with bench(vhost.url) as again:
+        assert await again.waiting("syncaroo.reconcile") == 0, "all were acked"
+
+
+async def test_what_has_been_kept_for_too_long_goes_to_the_end_of_its_queue(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far below the broker's limit for an ack; counted from its arrival, also for what waited behind another."""
+    monkeypatch.setattr("common.broker.consumer.HOLD_SECONDS", 0.0)
+    async with bench(vhost.url) as run:
+        recorder = Recorder(*[StoreUnavailable("away")] * 3)
+        run.consume(recorder)
+        await send(run, "kept")
+        await until(lambda: len(recorder.batches) == 4)
+        assert [batch[0].redelivered for batch in recorder.batches] == [False] * 4, "each time a copy"
+        assert recorder.attempts == [0] * 4, "no try of its own is counted"
 
 
 async def test_what_was_delivered_before_runs_alone(vhost: Vhost) -> None:
@@ -161,7 +231,7 @@ async def test_a_batch_has_its_limit_in_bytes_too(vhost: Vhost) -> None:
         await until(lambda: _all_delivered(run))
         go_on.set()
         await until(lambda: sum(map(len, batches)) == 7)
-        assert batches[1:] == [[small, small, large], [large], [small, large]]
+        assert batches[1:] == [[small, small, large], [small, large], [large]]
 
 
 async def _all_delivered(run: Bench) -> bool:

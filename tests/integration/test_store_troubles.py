@@ -32,9 +32,9 @@ class CountedHandler:
         self._handler = ReconcileHandler(ListingStore(store, delete_brake=NO_BRAKE), self._nobody, timedelta(0))
         self.attempts: list[int] = []
 
-    async def __call__(self, deliveries: Sequence[Delivery]) -> None:
+    async def __call__(self, deliveries: Sequence[Delivery]) -> int:
         self.attempts += [delivery.attempt for delivery in deliveries]
-        await self._handler(deliveries)
+        return await self._handler(deliveries)
 
     async def _nobody(self) -> None:
         """No relay is there to be woken."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from common.broker.consumer import Delivery
 from common.broker.following import followed
 from common.broker.topology import queue_name, shard_key
 from common.codec import dumps
-from common.errors import Permanent
+from common.errors import Permanent, StoreUnavailable
 from common.identity import own_id
 from common.logs import get_logger
 from common.store.parked import Parked
@@ -55,19 +55,17 @@ class Taken:
         return self.finding.candidates.keys() if self.finding else ()
 
 
-def grouped(taken: Sequence[Taken]) -> list[list[Taken]]:
-    """Messages that may be applied in one transaction, in order: no listing is in two of a group."""
-    groups: list[list[Taken]] = []
+def first_group(taken: Iterable[Taken]) -> list[Taken]:
+    """Those, from the first on, that may be applied in one transaction: no listing is in two of them."""
+    group: list[Taken] = []
     listings: set[str] = set()
     for one in taken:
         fits = listings.isdisjoint(one.listings) and len(listings) + len(one.listings) <= TOGETHER
-        if listings and one.listings and fits:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-            listings = set()
+        if group and not (listings and one.listings and fits):
+            break
+        group.append(one)
         listings.update(one.listings)
-    return groups
+    return group
 
 
 class ReconcileHandler:
@@ -85,14 +83,16 @@ class ReconcileHandler:
         self._recheck_after = recheck_after
         self._ignored_fields = ignored_fields
 
-    async def __call__(self, deliveries: Sequence[Delivery]) -> None:
-        for group in grouped([self._taken(one) for one in deliveries]):
-            outcomes = None
-            if len(group) > 1:
-                outcomes = await self._store.apply_together([one.finding for one in group if one.finding])
-            if outcomes is None:
-                outcomes = [await self._apply(one) for one in group]
-            await self._tell(group, outcomes)
+    async def __call__(self, deliveries: Sequence[Delivery]) -> int:
+        """The first group of them: what it has written is not written again when one behind it fails."""
+        group = first_group(map(self._taken, deliveries))
+        outcomes = None
+        if len(group) > 1:
+            outcomes = await self._store.apply_together([one.finding for one in group if one.finding])
+        if outcomes is None:
+            outcomes = await self._apply_each(group)
+        await self._tell(group[: len(outcomes)], outcomes)
+        return len(outcomes)
 
     def _taken(self, delivery: Delivery) -> Taken:
         with followed(delivery):
@@ -104,6 +104,18 @@ class ReconcileHandler:
                     return Taken(delivery, message)
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
+
+    async def _apply_each(self, group: Sequence[Taken]) -> list[Outcomes]:
+        """Of those before one that fails, if there are any: it fails again when it is the first."""
+        outcomes: list[Outcomes] = []
+        for one in group:
+            try:
+                outcomes.append(await self._apply(one))
+            except Exception:
+                if not outcomes:
+                    raise
+                break
+        return outcomes
 
     async def _apply(self, taken: Taken) -> Outcomes:
         with followed(taken.delivery):
@@ -187,7 +199,12 @@ class ReconcileHandler:
         round_ones = [listing for listing in updated if may_be_volatile(listing.version)][:LOOKED_AT]
         if not round_ones:
             return
-        for listing, changes in await self._store.latest_changes(round_ones):
+        try:
+            latest = await self._store.latest_changes(round_ones)
+        except StoreUnavailable as error:  # what is written must not be written again for a hint
+            log.debug("listing.not_looked_at", reason=str(error))
+            return
+        for listing, changes in latest:
             if member := volatile_member(changes):
                 log.warning(
                     "listing.volatile",

@@ -28,9 +28,7 @@ from workers.reconcile.store.listings import ListingStore
 SECTIONS = (BrokerSettings, StoreSettings, SiteSettings, SyncarooSettings, ReconcileSettings, RetrySettings)
 
 CONCURRENCY = 4
-BATCH = 1
-"""Messages of one batch. Of several, those that are applied would be applied again when the store goes away before the
-last one: harmless to listings and events, not to what is parked."""
+BATCH = 5
 
 
 def build(
