@@ -62,11 +62,11 @@ def on_own_vhost(url: str, admin: VhostAdmin, name: str) -> Broker:
     return Broker(own, "AMQP_URL", "", admin, on_close=[remove])
 
 
-def run_ctl(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run_ctl(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """rabbitmqctl of the machine's own node."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))}
     return subprocess.run(
-        [program, *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=20, check=False
+        [program, *arguments], input="", env=environment, capture_output=True, text=True, timeout=20, check=False
     )
 
 

@@ -26,6 +26,8 @@ _DIRECTORIES = (
     "/usr/local/opt/rabbitmq/sbin",
     "/home/linuxbrew/.linuxbrew/opt/rabbitmq/sbin",
 )
+_SBIN = "RABBITMQ_SBIN"
+"""Of another RabbitMQ than the distribution's: that of the generic binary, for one."""
 _MORE_PATH = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/lib/erlang/bin:/usr/local/lib/erlang/bin"
 _NAME = "gateway@localhost"  # unique per epmd, and the epmd is our own
 _MEMORY = "512MB"
@@ -35,13 +37,14 @@ _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="starts nodes")
 
 
 def scripts() -> Path:
-    """The directory with `rabbitmq-server` and `rabbitmqctl`. Raises NotHere."""
-    for directory in map(Path, _DIRECTORIES):
+    """The directory with `rabbitmq-server` and `rabbitmqctl`, `RABBITMQ_SBIN` if it is set. Raises NotHere."""
+    chosen = os.environ.get(_SBIN)
+    for directory in map(Path, [chosen] if chosen else _DIRECTORIES):
         if (directory / "rabbitmq-server").exists():
             if _which("erl") is None or _which("epmd") is None:
                 raise NotHere("rabbitmq-server is installed, but Erlang (erl, epmd) is not")
             return directory
-    raise NotHere("rabbitmq-server is not installed")
+    raise NotHere(f"{_SBIN}={chosen} has no rabbitmq-server" if chosen else "rabbitmq-server is not installed")
 
 
 class PrivateNode:
@@ -201,11 +204,11 @@ class PrivateNode:
         if self._broker is not None and self.pid is not None:
             self._broker.send_signal(number)
 
-    def _run_ctl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def _run_ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self._scripts / "rabbitmqctl"), "-n", _NAME, *arguments],
             env=self._environment(),
-            input=stdin,
+            input="",
             capture_output=True,
             text=True,
             timeout=60,

@@ -3,9 +3,11 @@
 import base64
 import json
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -15,9 +17,9 @@ _EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 
 
 class Run(Protocol):
-    """Runs rabbitmqctl (of whichever node) with these arguments and this input; raises OSError when there is none."""
+    """Runs rabbitmqctl (of whichever node) with these arguments; raises OSError when there is none."""
 
-    def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]: ...
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
 
 
 class ByManagement:
@@ -75,7 +77,11 @@ class ByCtl:
             "vhosts": [{"name": name} for name in names],
             "permissions": [{"user": self._user, "vhost": name, **_EVERYTHING} for name in names],
         }
-        self._call("-q", "import_definitions", stdin=json.dumps(definitions))
+        with tempfile.NamedTemporaryFile("w", prefix="vhosts-", suffix=".json") as file:  # 4.0 reads no stdin
+            json.dump(definitions, file)
+            file.flush()
+            Path(file.name).chmod(0o644)  # the machine's rabbitmqctl is run as another user; nothing in it is secret
+            self._call("-q", "import_definitions", file.name)
 
     def delete(self, names: Sequence[str]) -> None:
         if len(names) > 1:
@@ -94,9 +100,9 @@ class ByCtl:
                 if "does not exist" not in str(error):
                     raise
 
-    def _call(self, *arguments: str, stdin: str = "") -> None:
+    def _call(self, *arguments: str) -> None:
         try:
-            done = self._run(*arguments, stdin=stdin)
+            done = self._run(*arguments)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise VhostRefused(f"rabbitmqctl cannot be run ({type(error).__name__})") from error
         if done.returncode:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import aio_pika
 import pytest
@@ -285,7 +286,20 @@ def test_addresses() -> None:
     assert without_password("amqp://[::1]/") == "amqp://[::1]/"
 
 
-def test_the_package_s_own_scripts_are_used() -> None:
+def test_another_rabbitmq_s_scripts_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RABBITMQ_SBIN", str(tmp_path))
+    with pytest.raises(NotHere, match=f"^RABBITMQ_SBIN={tmp_path} has no rabbitmq-server$"):
+        scripts()
+
+    (tmp_path / "rabbitmq-server").touch()
+    (tmp_path / "erl").touch(mode=0o755)
+    (tmp_path / "epmd").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scripts() == tmp_path
+
+
+def test_the_package_s_own_scripts_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_SBIN", raising=False)
     try:
         directory = scripts()
     except NotHere:
