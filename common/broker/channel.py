@@ -11,6 +11,7 @@ A message that no queue wants comes back before it is confirmed, and is known by
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from itertools import takewhile
@@ -48,9 +49,10 @@ class Sent:
 
     message: Outgoing
     message_id: str
-    frames: bytes
     confirmed: asyncio.Future[None] | None
     deadline: float
+    frames: bytes = b""
+    """Empty while there is no room for it."""
     tag: int = 0
     """0 until it leaves."""
 
@@ -74,9 +76,11 @@ class PublishChannel:
         self._loop = asyncio.get_running_loop()
         most = channel.max_content_size
         self._most = most if most > 0 else MAX_BODY  # a broker may set no limit
+        self._outside: deque[Sent] = deque()
+        """What there is no room for yet, in order."""
         self._unsent: list[Sent] = []
         self._unsent_bytes = self._leaving_bytes = 0
-        self._something, self._room, self._turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        self._something = asyncio.Event()
         self._waiting: dict[int, Sent] = {}
         """What has left and is not confirmed, by tag, ascending."""
         self._count = self._tag = self._left = 0
@@ -130,11 +134,12 @@ class PublishChannel:
             await self._publish(replace(message, headers=headers), seconds)
 
     async def _publish(self, message: Outgoing, seconds: float) -> None:
-        deadline = self._loop.time() + seconds
-        if self._is_full or self._turn.locked():
-            await self._wait_for_room(deadline)
         confirmed = self._loop.create_future()
-        sent = self._hand_in(message, confirmed, deadline)
+        sent = self._take(message, confirmed, self._loop.time() + seconds)
+        if self._is_full or self._outside:
+            self._outside.append(sent)
+        else:
+            self._hand_in(sent)
         if self._sweeping is None:
             self._sweep()
         try:
@@ -145,7 +150,7 @@ class PublishChannel:
     def poke(self, message: Outgoing) -> None:
         """Send what may get lost, and goes nowhere if nobody wants it."""
         if self.is_open and not self._is_full:
-            self._hand_in(message, None, inf)
+            self._hand_in(self._take(message, None, inf))
 
     def has_left(self, message_id: str) -> bool:
         """Whether a call that is made now comes behind this message, which is not confirmed."""
@@ -165,27 +170,30 @@ class PublishChannel:
     def _is_full(self) -> bool:
         return self._unsent_bytes + self._leaving_bytes > UNSENT_BYTES
 
-    async def _wait_for_room(self, deadline: float) -> None:
-        """First come, first served."""
-        try:
-            async with asyncio.timeout_at(deadline), self._turn:
-                while self._is_full and self.is_open:
-                    self._room.clear()
-                    await self._room.wait()
-        except TimeoutError:
-            raise BrokerUnavailable("broker: the connection takes nothing") from None
-
-    def _hand_in(self, message: Outgoing, confirmed: asyncio.Future[None] | None, deadline: float) -> Sent:
+    def _take(self, message: Outgoing, confirmed: asyncio.Future[None] | None, deadline: float) -> Sent:
         if self._over is not None:
             raise _lost(self._over)
         self._count += 1
-        message_id, certain = message.message_id or f"publish-{self._count}", confirmed is not None
-        frames = frames_of(message, message_id, self._channel.number, self._most, certain=certain)
-        sent = Sent(message, message_id, frames, confirmed, deadline)
+        return Sent(message, message.message_id or f"publish-{self._count}", confirmed, deadline)
+
+    def _hand_in(self, sent: Sent) -> None:
+        certain = sent.confirmed is not None
+        sent.frames = frames_of(sent.message, sent.message_id, self._channel.number, self._most, certain=certain)
         self._unsent.append(sent)
-        self._unsent_bytes += len(frames)
+        self._unsent_bytes += len(sent.frames)
         self._something.set()
-        return sent
+
+    def _let_in(self) -> None:
+        """All that there is room for at once: one at a time, each would wait for a turn of the event loop."""
+        while self._outside and not self._is_full:
+            sent = self._outside.popleft()
+            if not sent.is_wanted:
+                continue
+            try:
+                self._hand_in(sent)
+            except (TypeError, ValueError) as error:
+                assert sent.confirmed is not None
+                sent.confirmed.set_exception(error)
 
     async def _write(self) -> None:
         """Until the channel is closed."""
@@ -200,7 +208,7 @@ class PublishChannel:
             self._left = self._tag
             await drained
             self._leaving_bytes = 0
-            self._room.set()
+            self._let_in()
 
     def _take_unsent(self) -> list[Sent]:
         """What is still wanted, with its tags: the broker counts what it gets."""
@@ -217,14 +225,18 @@ class PublishChannel:
     def _sweep(self) -> None:
         """Give up what has waited for too long; one timer for all costs less than one for each."""
         now = self._loop.time()
-        for sent in (*self._waiting.values(), *self._unsent):
+        for sent in self._all():
             if sent.deadline <= now:
-                sent.fail(BrokerUnavailable("broker: TimeoutError"))
+                sent.fail(BrokerUnavailable("broker: TimeoutError" if sent.tag else "broker: it takes nothing"))
         self._unsent = [one for one in self._unsent if one.is_wanted]
         self._unsent_bytes = sum(len(one.frames) for one in self._unsent)
-        self._room.set()
-        more = self._waiting or self._unsent
+        self._outside = deque(one for one in self._outside if one.is_wanted)
+        self._let_in()
+        more = self._waiting or self._unsent or self._outside
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep) if more else None
+
+    def _all(self) -> list[Sent]:
+        return [*self._waiting.values(), *self._unsent, *self._outside]
 
     # --- what the broker says
 
@@ -280,12 +292,12 @@ class PublishChannel:
         self._writing.cancel()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for sent in (*self._waiting.values(), *self._unsent):
+        for sent in self._all():
             sent.fail(_lost(cause))
         self._waiting.clear()
         self._unsent.clear()
+        self._outside.clear()
         self._unsent_bytes = self._leaving_bytes = 0
-        self._room.set()
         self.closed.set()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import ChannelFrame
 from msgspec.structs import replace
 
 from common.broker import channel as module
@@ -210,6 +211,32 @@ async def test_a_confirm_that_never_comes_is_waited_for_no_longer_than_asked(vho
             await until(lambda: _has(beside, 10), what="them to be stored all the same: the outcome was unknown")
             proxy.mode = Mode.PASS
         assert await until(publishing.closed.is_set)
+
+
+async def test_all_that_there_is_room_for_leave_together(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P7: when one at a time is let in, each waits for a turn of the loop, and under load the last for seconds."""
+    monkeypatch.setattr(module, "UNSENT_BYTES", 20_000)
+    async with opened(vhost.url) as (publishing, beside):
+        writes: list[int] = []
+        put = publishing._channel.write_queue.put
+
+        async def counted(frames: ChannelFrame) -> None:
+            writes.append(len(frames.payload))
+            await put(frames)
+
+        monkeypatch.setattr(publishing._channel.write_queue, "put", counted)
+        assert await outcomes(publishing, *[to("there", b"x" * 1000)] * 300) == [None] * 300
+        assert len(writes) < 30, writes
+        assert await _has(beside, 300)
+
+
+async def test_what_waits_for_room_fails_by_itself_when_it_cannot_be_encoded(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNSENT_BYTES", 10)
+    async with opened(vhost.url) as (publishing, _):
+        bad = Outgoing("there", b"{}", headers={"x" * 256: "y"})
+        assert await outcomes(publishing, to("there"), bad, to("there")) == [None, ValueError, None]
 
 
 async def test_what_the_socket_does_not_take_is_bounded(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
