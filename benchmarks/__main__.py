@@ -14,7 +14,20 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import concurrency, drain, fetch, hop, ingress, latency, memory, pipeline, publish, reconcile, scale
+from benchmarks import (
+    concurrency,
+    drain,
+    fetch,
+    hop,
+    ingress,
+    latency,
+    memory,
+    overload,
+    pipeline,
+    publish,
+    reconcile,
+    scale,
+)
 from benchmarks.broker import Bench, bench
 from benchmarks.measure import Goal, Variant, take_turns
 from benchmarks.processes import PEERS, Failed
@@ -26,6 +39,7 @@ BENCHMARKS: Mapping[str, Prepare] = {
     "publish": publish.prepare,
     "ingress": ingress.prepare,
     "concurrency": concurrency.prepare,
+    "overload": overload.prepare,
     "hop": hop.prepare,
     "pipeline": pipeline.prepare,
     "singles": pipeline.prepare_singles,
@@ -37,7 +51,7 @@ BENCHMARKS: Mapping[str, Prepare] = {
     "memory": memory.prepare,
 }
 """Each gets ready, in a directory of its own, what its variants need."""
-ONCE = ("concurrency", "singles", "drain")
+ONCE = ("concurrency", "overload", "singles", "drain")
 """What is looked at and has no goal needs no more than one round."""
 
 

@@ -9,6 +9,7 @@ import resource
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from common.accepting import AcceptingSite
 from common.errors import SettingsError
 from common.logs import get_logger
 from common.process import pause
@@ -19,7 +20,6 @@ LINGER_SECONDS = 5.0
 FINISH_SECONDS = 8.0
 SILENT_SECONDS = 8.0
 SWEEP_SECONDS = 1.0
-BACKLOG = 1024
 
 log = get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Listener:
         assert server is not None
         server.request_handler = past(server.request_handler, self._app.get(STRAIGHT, {}))
         try:
-            await web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG).start()
+            await AcceptingSite(self._runner, self._host, self._port).start()
         except OSError as error:
             raise SettingsError([f"{self._setting}: cannot listen there ({error.strerror or 'OSError'})"]) from error
         port = int(self._runner.addresses[0][1])

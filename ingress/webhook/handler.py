@@ -107,6 +107,7 @@ class WebhookHandler:
                 return Answered("revoked", unauthorized("The access token was revoked."))
 
     async def _accept(self, token: AccessToken, raw: bytes, began: float) -> Answered:
+        self._deposit.ensure_room(token.connection_id)
         receipt = _receipt(token)
         decision = self._judge(raw, receipt)
         if decision is None:
@@ -126,6 +127,7 @@ class WebhookHandler:
         """Nobody will send it again: an authentic webhook that came too late is fetched all the same."""
         receipt = _receipt(token)
         try:
+            self._deposit.ensure_room(token.connection_id)
             decision = self._judge(raw, receipt)
             if decision is not None:
                 await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)

@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from common.access_tokens import AccessToken
 from common.listen import Listener
 from ingress import limits
 from ingress.app import Parts, create_app
+from ingress.webhook.deposit import Deposit
 from schemas.messages import PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
 from tests.ingress_app import CONNECTION, PLATFORM_SECRET, FakeBroker, bearer, settings, webhook
 from tests.waiting import until
@@ -438,26 +440,22 @@ async def test_the_confirm_is_waited_for_less_than_five_seconds(ingress: Ingress
     assert all(seconds <= 4.0 for seconds in ingress.broker.asked)
 
 
-async def test_too_many_at_once_are_refused_at_once(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingress.webhook import deposit
-
-    ingress.broker.confirm.clear()
-    sending = [asyncio.create_task(ingress.send()) for _ in range(90)]
-    await until(lambda: ingress.broker.waiting == 90)
-    narrow = deposit.Deposit(ingress.broker, ingress.parts.refused, ingress.parts.metrics, in_flight=1)
-    from common.broker.outgoing import outgoing
-    from common.errors import BrokerUnavailable
-
-    message = outgoing(ResyncWanted(connection_id=7), "fetch", 7)
-    first = asyncio.create_task(narrow.put(7, [message], 0))
-    await until(lambda: ingress.broker.waiting == 91)
-    with pytest.raises(BrokerUnavailable) as refused:
-        await narrow.put(8, [message], 0)
-    assert refused.value.retry_after
-    assert len(ingress.parts.refused) == 1
-    ingress.broker.confirm.set()
-    await first
-    assert {(await one).status for one in sending} == {200}
+async def test_too_many_at_once_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-ING-SHED: before anything is spent on them; their connection is remembered, and the others are taken."""
+    monkeypatch.setattr("ingress.app.Deposit", partial(Deposit, in_flight=2))
+    async with Ingress() as ingress:
+        ingress.broker.confirm.clear()
+        sending = [asyncio.create_task(ingress.send()) for _ in range(2)]
+        await until(lambda: ingress.broker.waiting == 2)
+        for refused in [await ingress.send(), await ingress.send(raw=b"not even JSON")]:
+            assert refused.status == 503
+            assert int(refused.headers["Retry-After"]) >= 1
+        expired = await ingress.send(headers=bearer(age=3601))
+        assert expired.status == 401
+        assert len(ingress.parts.refused) == 1
+        ingress.broker.confirm.set()
+        assert [(await one).status for one in sending] == [200, 200]
+        assert (await ingress.send()).status == 200
 
 
 async def test_a_client_that_hangs_up_does_not_undo_its_webhook(ingress: Ingress) -> None:
