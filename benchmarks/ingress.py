@@ -90,7 +90,7 @@ async def measure(
     more = {"connections": connections, "median_ms": done.median_ms, "p99_ms": done.p99_ms}
     if may_refuse:
         more |= {"refused": done.statuses.get(REFUSED, 0), "refused_p99_ms": done.refused_p99_ms}
-    return Sample(done.statuses[SUCCESS], done.seconds, after.cpu_seconds - before.cpu_seconds, after.rss, more)
+    return Sample(done.statuses.get(SUCCESS, 0), done.seconds, after.cpu_seconds - before.cpu_seconds, after.rss, more)
 
 
 async def _load(bench: Bench, service: Service, connections: int, seconds: float, may_refuse: bool) -> Done:

@@ -52,7 +52,7 @@ class Sender(asyncio.Protocol):
 
     def __init__(self, requests: Iterator[bytes]) -> None:
         self._requests = requests
-        self._until = self._began = 0.0
+        self._until = self._began = self.last = 0.0
         self._buffer = b""
         self._is_through = False
         self.statuses: Counter[str] = Counter()
@@ -76,7 +76,8 @@ class Sender(asyncio.Protocol):
         if not found or len(body) < _length(head):
             return
         self._buffer = b""
-        status, took = head[9:12].decode(), time.perf_counter() - self._began
+        self.last = time.perf_counter()
+        status, took = head[9:12].decode(), self.last - self._began
         self.statuses[status] += 1
         if status == SUCCESS:
             self.took.append(took)
@@ -135,12 +136,13 @@ async def run(order: Order) -> Done:
     for sender in senders:
         sender.begin(began + order.seconds)
     await asyncio.gather(*(sender.over for sender in senders))
+    ended = max(sender.last for sender in senders)
     took = sorted(one for sender in senders for one in sender.took)
     refused = sorted(one for sender in senders for one in sender.took_to_refuse)
     statuses = sum((sender.statuses for sender in senders), Counter[str]())
     return Done(
         statuses=dict(statuses),
-        seconds=time.perf_counter() - began,
+        seconds=ended - began,
         median_ms=_percentile(took, 50),
         p99_ms=_percentile(took, 99),
         refused_p99_ms=_percentile(refused, 99),

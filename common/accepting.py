@@ -1,4 +1,4 @@
-"""Accepting connections: all that wait, at each turn of the event loop.
+"""Accepting connections: many at each turn of the event loop.
 
 libuv, under uvloop, accepts one at each turn (libuv #3696, since 1.45), and under load a turn is long: of 4,000 clients
 that came at once, 3,500 waited four seconds for their first answer while the others were served again and again.
@@ -19,6 +19,8 @@ BACKLOG = 1024
 AT_ONCE = 128
 """Accepted in one turn at most, so that those who are connected have theirs."""
 REST_SECONDS = 1.0
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""No files or no memory are left."""
 
 log = get_logger(__name__)
 
@@ -30,6 +32,7 @@ class AcceptingSite(web.BaseSite):
         super().__init__(runner)
         self._host = host
         self._port = port
+        self._accepting: _Accepting | None = None
 
     @property
     def name(self) -> str:
@@ -44,23 +47,32 @@ class AcceptingSite(web.BaseSite):
         """
         server = self._runner.server
         assert server is not None
-        accepting = _Accepting(server, await _listening(self._host, self._port))
-        self._server = accepting  # type: ignore[assignment]  # the runner closes it, and asks for its sockets
+        self._accepting = _Accepting(server, await _listening(self._host, self._port))
+        self._server = self._accepting  # type: ignore[assignment]  # the runner asks for its sockets
         await super().start()
+
+    async def stop(self) -> None:
+        """Take no more; who was accepted has begun, and is the runner's to end."""
+        await super().stop()
+        if self._accepting is not None:
+            await self._accepting.begun()
 
 
 async def _listening(host: str, port: int) -> list[socket.socket]:
-    loop, found = asyncio.get_running_loop(), []
+    loop, found = asyncio.get_running_loop(), list[socket.socket]()
     infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    try:
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in infos):
-            one = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-            found.append(one)
-            one.setblocking(False)
-    except OSError:
-        for one in found:
-            one.close()
-        raise
+    addresses = dict.fromkeys((family, address) for family, _, _, _, address in infos)
+    for number, (family, address) in enumerate(addresses, 1):
+        try:
+            one = socket.create_server(address, family=family, backlog=BACKLOG)
+        except OSError as error:
+            if error.errno == errno.EAFNOSUPPORT and (found or number < len(addresses)):
+                continue  # a kernel without IPv6
+            for one in found:
+                one.close()
+            raise
+        one.setblocking(False)
+        found.append(one)
     return found
 
 
@@ -82,6 +94,11 @@ class _Accepting:
             one.close()
         self.sockets = ()
 
+    async def begun(self) -> None:
+        """Return when all that were accepted are connections of the server."""
+        if self._beginning:
+            await asyncio.wait(self._beginning)
+
     def _accept_from(self, listening: socket.socket) -> None:
         if listening in self.sockets:
             self._loop.add_reader(listening, self._accept, listening)
@@ -92,10 +109,11 @@ class _Accepting:
                 connection, _address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except ConnectionError:  # it is gone again
-                continue
-            except OSError as error:  # no files or no memory left: asking at once would take all of the processor
-                log.error("http.cannot_accept", reason=errno.errorcode.get(error.errno or 0, "OSError"))
+            except OSError as error:
+                if error.errno not in EXHAUSTED:  # this one is gone again
+                    continue
+                # Asking again at once would take all of the processor.
+                log.error("http.cannot_accept", reason=errno.errorcode[error.errno])
                 self._loop.remove_reader(listening)
                 self._loop.call_later(REST_SECONDS, self._accept_from, listening)
                 return
@@ -106,6 +124,8 @@ class _Accepting:
     async def _begin(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._server, connection)
-        except OSError as error:  # it is gone again
-            log.debug("http.connection_failed", reason=type(error).__name__)
+        except BaseException as error:
             connection.close()
+            if not isinstance(error, OSError):
+                raise
+            log.debug("http.connection_failed", reason=type(error).__name__)  # it is gone again

@@ -191,7 +191,7 @@ class PublishChannel:
                 continue
             try:
                 self._hand_in(sent)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # it is its sender's, who waits for it
                 assert sent.confirmed is not None
                 sent.confirmed.set_exception(error)
 

@@ -14,6 +14,7 @@ Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitM
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,7 +96,8 @@ class Consumer:
     """Reads one queue, hands deliveries to the handler in batches, and settles them.
 
     Of a batch that fails, each message is handed on again by itself: one bad message parks itself and not its
-    neighbours, one that waits for a row waits alone. Redelivered messages run alone from the start.
+    neighbours, and where several work, one that waits for a row waits alone. Where one works, what it is handed is in
+    the order of arrival. Redelivered messages run alone from the start.
     """
 
     def __init__(
@@ -119,7 +121,8 @@ class Consumer:
         self._retry = retry
         self._batch = batch
         self._concurrency = concurrency
-        self._inbox: asyncio.Queue[Taken] = asyncio.Queue()
+        self._inbox: deque[Taken] = deque()
+        self._something = asyncio.Event()
         self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._metrics = metrics or BrokerMetrics()
@@ -142,9 +145,7 @@ class Consumer:
         connection: AbstractRobustConnection | None = None
         workers: list[asyncio.Task[None]] = []
         try:
-            connection = await done_before(
-                stop, connect_to_take(self._url, f"consume {self._queue}", self._inbox.put_nowait)
-            )
+            connection = await done_before(stop, connect_to_take(self._url, f"consume {self._queue}", self._take))
             if connection is None:
                 return
             cancel = await done_before(stop, self._subscribe(connection))
@@ -187,82 +188,82 @@ class Consumer:
 
     async def _next_batch(self) -> list[Taken]:
         """Whatever is there, at most a batch; waits for the first; empty at the end."""
-        if self._inbox.empty():
+        while not self._inbox:
             if self._stopping.is_set():
                 return []
-            getting = asyncio.ensure_future(self._inbox.get())
-            await first_of(self._stopping.wait(), getting)
-            if not getting.done():
-                getting.cancel()
-                return []
-            batch = [getting.result()]
-        else:
-            batch = [self._inbox.get_nowait()]
+            self._something.clear()
+            await first_of(self._stopping.wait(), self._something.wait())
+        batch = [self._inbox.popleft()]
         size = len(batch[0].body)
-        while len(batch) < self._batch and not self._inbox.empty() and not batch[-1].is_apart:
-            message = self._inbox.get_nowait()
-            size += len(message.body)
-            if message.is_apart or size > BATCH_BYTES:
-                self._take_apart([message])
+        while len(batch) < self._batch and self._inbox and not batch[-1].is_apart:
+            size += len(self._inbox[0].body)
+            if self._inbox[0].is_apart or size > BATCH_BYTES:
                 break
-            batch.append(message)
+            batch.append(self._inbox.popleft())
         return batch
 
+    def _take(self, message: Taken) -> None:
+        self._inbox.append(message)
+        self._something.set()
+
     def _take_apart(self, batch: Sequence[Taken]) -> None:
-        """Each by itself, by whoever is free: one that is held up must not hold up its neighbours."""
+        """Each by itself and before all others, by whoever is free: they came first."""
         for message in batch:
             message.is_apart = True
-            self._inbox.put_nowait(message)
+        self._inbox.extendleft(reversed(batch))
+        self._something.set()
 
     async def _process(self, batch: list[Taken]) -> None:
         self._observe_wait(batch)
-        if batch[0].is_apart and _age(batch[0]) > HOLD_SECONDS:
-            await self._send_again(batch[0])
-            return
-        try:
-            await self._handle(batch)
-        except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
-            if len(batch) > 1:
-                self._take_apart(batch)
+        begun = monotonic_seconds()
+        while batch := [message for message in batch if not _is_lost(message)]:
+            try:
+                await self._handle(batch)
+            except Unavailable as error:
+                if self._stopping.is_set():
+                    self._inbox.clear()  # never settled: whoever comes next shall have them
+                    return
+                # Where one works alone the order is that of arrival: what came later has to wait, too.
+                if len(batch) > 1 and self._concurrency > 1:
+                    self._take_apart(batch)
+                    return
+                if not await self._hold(batch, error, monotonic_seconds() - begun):
+                    return
+            except Exception as error:  # noqa: BLE001  # the one place where a message's fate is decided
+                if len(batch) > 1:
+                    self._take_apart(batch)
+                    return
+                with bound(**_delivery(batch[0]).ids):
+                    await self._move_failed(batch[0], error)
                 return
-            with bound(**_delivery(batch[0]).ids):
-                await self._process_failed(batch[0], error)
 
     async def _handle(self, batch: list[Taken]) -> None:
         """What the handler has done is acked, and no longer in the batch, at once: what fails is the rest."""
         with (
             self._metrics.handler_seconds.labels(self._queue).time(),
-            in_hand(self._queue, [_delivery(message) for message in batch]) as deliveries,
+            in_hand(self._queue, [_delivery(message) for message in batch]) as hand,
         ):
             while batch:
                 async with asyncio.timeout(HANDLER_SECONDS):
-                    done = await self._handler(deliveries[-len(batch) :])
+                    done = await self._handler(list(hand.deliveries))
                 count = len(batch) if done is None else done
+                if count < 1:
+                    raise RuntimeError("the handler has handled none of them")
                 await _ack(batch[:count])
                 self._count("acked", count)
+                hand.done(count)
                 del batch[:count]
 
-    async def _process_failed(self, message: Taken, error: Exception) -> None:
-        begun = monotonic_seconds()
-        while isinstance(error, Unavailable):
-            if not await self._hold(message, error, monotonic_seconds() - begun):
-                return
-            try:
-                await self._handle([message])
-            except Exception as again:  # noqa: BLE001  # as the first time
-                error = again
-            else:
-                return
-        await self._move_failed(message, error)
-
-    async def _hold(self, message: Taken, error: Unavailable, held: float) -> bool:
-        """Wait a little before the next try; False when the message is no longer ours to try."""
-        log.warning("handler.waiting", queue=self._queue, reason=str(error), held=round(held, 1))
-        if _age(message) > HOLD_SECONDS:
-            await self._send_again(message)
+    async def _hold(self, batch: Sequence[Taken], error: Unavailable, held: float) -> bool:
+        """Wait a little before the next try; False when there is none."""
+        log.warning("handler.waiting", queue=self._queue, reason=str(error), messages=len(batch), held=round(held, 1))
+        if monotonic_seconds() - batch[0].came > HOLD_SECONDS:
+            for message in batch:
+                if not _is_lost(message):
+                    await self._send_again(message)
             return False
         await first_of(asyncio.sleep(min(5.0, 0.2 + held / 4)), self._stopping.wait())
-        return not self._stopping.is_set() and not _is_lost(message)
+        return not self._stopping.is_set()
 
     async def _send_again(self, message: Taken) -> None:
         """To the end of its queue: it has been in hand for too long."""
@@ -334,15 +335,15 @@ def _delivery(message: Taken) -> Delivery:
     return Delivery(message.body, message.headers, message.routing_key, message.redelivered)
 
 
-def _age(message: Taken) -> float:
-    """Seconds since it came."""
-    return monotonic_seconds() - message.came
-
-
 def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> Outgoing:
     # The broker drops a message that comes back to a queue by dead-lettering alone: its trace must not be copied.
-    kept = {key: value for key, value in delivery.headers.items() if not key.startswith("x-")}
+    kept = {key: value for key, value in delivery.headers.items() if not key.startswith("x-") and _is_ours(value)}
     return Outgoing(routing_key, delivery.body, headers={**kept, **headers})
+
+
+def _is_ours(value: object) -> bool:
+    """Text or a whole number, as we send them: of what strangers send some can be read and not be written."""
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 async def _ack(batch: Sequence[Taken]) -> None:

@@ -30,14 +30,40 @@ class _Ids(msgspec.Struct, frozen=True, rename="camel"):
     source: _Source | None = None
 
 
-@contextmanager
-def in_hand(queue: str, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """Handling these: each continues its own trace. One alone is followed at once; of several, follow each in turn."""
-    with ExitStack() as spans:
+class InHand:
+    """Messages that are being handled, each in its own trace; `deliveries` are those that are not done."""
+
+    def __init__(self, queue: str, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries = list(deliveries)
+        self._spans: list[ExitStack] = []
         if tracing.is_on():
-            deliveries = [replace(one, span=spans.enter_context(_begun(queue, one))) for one in deliveries]
-        with followed(deliveries[0]) if len(deliveries) == 1 else nullcontext():
-            yield deliveries
+            self._spans = [ExitStack() for _ in deliveries]
+            pairs = zip(self._spans, deliveries, strict=True)
+            self.deliveries = [replace(one, span=span.enter_context(_begun(queue, one))) for span, one in pairs]
+
+    def done(self, count: int) -> None:
+        """The first of them are."""
+        for span in self._spans[:count]:
+            span.close()
+        del self._spans[:count], self.deliveries[:count]
+
+    def failed(self, error: BaseException) -> None:
+        """All that are not done have."""
+        for span in self._spans:
+            span.__exit__(type(error), error, error.__traceback__)
+
+
+@contextmanager
+def in_hand(queue: str, deliveries: Sequence[Delivery]) -> Iterator[InHand]:
+    """Handling these: each continues its own trace. One alone is followed at once; of several, follow each in turn."""
+    hand = InHand(queue, deliveries)
+    try:
+        with followed(hand.deliveries[0]) if len(deliveries) == 1 else nullcontext():
+            yield hand
+    except BaseException as error:
+        hand.failed(error)
+        raise
+    hand.done(len(hand.deliveries))
 
 
 @contextmanager

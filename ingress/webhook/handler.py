@@ -107,7 +107,6 @@ class WebhookHandler:
                 return Answered("revoked", unauthorized("The access token was revoked."))
 
     async def _accept(self, token: AccessToken, raw: bytes, began: float) -> Answered:
-        self._deposit.ensure_room(token.connection_id)
         receipt = _receipt(token)
         decision = self._judge(raw, receipt)
         if decision is None:
@@ -115,7 +114,8 @@ class WebhookHandler:
         outcome = _outcome(decision)
         if isinstance(decision, Forbid):
             return Answered(outcome, other_connection())
-        await self._deposit.put(receipt.connection_id, _messages(decision), monotonic_seconds() - began)
+        elapsed = monotonic_seconds() - began
+        await self._deposit.put(receipt.connection_id, _messages(decision), elapsed, len(raw))
         # For the many that are as they should be, the next stage has a line of its own.
         tell = log.info if isinstance(decision, Park) else log.debug
         tell("webhook.accepted", outcome=outcome, **_ids(receipt))
@@ -127,10 +127,10 @@ class WebhookHandler:
         """Nobody will send it again: an authentic webhook that came too late is fetched all the same."""
         receipt = _receipt(token)
         try:
-            self._deposit.ensure_room(token.connection_id)
             decision = self._judge(raw, receipt)
             if decision is not None:
-                await self._deposit.put(token.connection_id, _messages(decision), monotonic_seconds() - began)
+                elapsed = monotonic_seconds() - began
+                await self._deposit.put(token.connection_id, _messages(decision), elapsed, len(raw))
         except (Permanent, BrokerUnavailable) as error:
             log.warning("webhook.not_salvaged", reason=str(error), **_ids(receipt))
 

@@ -77,10 +77,10 @@ class ByCtl:
             "vhosts": [{"name": name} for name in names],
             "permissions": [{"user": self._user, "vhost": name, **_EVERYTHING} for name in names],
         }
-        with tempfile.NamedTemporaryFile("w", prefix="vhosts-", suffix=".json") as file:  # 4.0 reads no stdin
+        with tempfile.NamedTemporaryFile("w", dir="/tmp", suffix=".json") as file:  # 4.0 reads no stdin
             json.dump(definitions, file)
             file.flush()
-            Path(file.name).chmod(0o644)  # the machine's rabbitmqctl is run as another user; nothing in it is secret
+            Path(file.name).chmod(0o644)  # the machine's rabbitmqctl is another user's; nothing in it is secret
             self._call("-q", "import_definitions", file.name)
 
     def delete(self, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +12,12 @@ from structlog.testing import capture_logs
 from common.brake import NO_BRAKE
 from common.broker.consumer import Delivery
 from common.codec import dumps
+from common.errors import StoreUnavailable
 from common.store.engine import Store
 from schemas.messages import PageFetched, PlatformIds, Source
 from schemas.tables import EventRow, ListingRow, table_of
 from workers.reconcile.handler import ReconcileHandler
+from workers.reconcile.rules import Listing
 from workers.reconcile.store.listings import ListingStore
 
 ROOM = "https://api.syncaroo.com/v1/locations/5/resources/7"
@@ -49,6 +52,22 @@ async def test_a_member_that_makes_ten_versions_in_a_row_is_named_once(store: St
             await read(store, handler, {"ID": "7", "seen": number})
     alarms = [one for one in logs if one["event"] == "listing.volatile"]
     assert [(one["kind"], one["member"], one["log_level"]) for one in alarms] == [("resources", "seen", "warning")]
+    assert await versions(store) == 24
+
+
+async def test_what_is_written_does_not_fail_over_a_hint(store: Store) -> None:
+    """It would be written again, and what parks itself a second time."""
+
+    class Away(ListingStore):
+        async def latest_changes(self, listings: Sequence[Listing]) -> list[tuple[Listing, list[list[str]]]]:
+            asked.append(len(listings))
+            raise StoreUnavailable("away")
+
+    asked: list[int] = []
+    handler = ReconcileHandler(Away(store, delete_brake=NO_BRAKE), _nobody, timedelta(0))
+    for number in range(1, 25):
+        await read(store, handler, {"ID": "7", "seen": number})
+    assert asked
     assert await versions(store) == 24
 
 

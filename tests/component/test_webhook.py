@@ -21,6 +21,7 @@ from common.access_tokens import AccessToken
 from common.listen import Listener
 from ingress import limits
 from ingress.app import Parts, create_app
+from ingress.webhook import deposit
 from ingress.webhook.deposit import Deposit
 from schemas.messages import PlatformIds, ResyncWanted, UnusableWebhook, WebhookReceived
 from tests.ingress_app import CONNECTION, PLATFORM_SECRET, FakeBroker, bearer, settings, webhook
@@ -441,20 +442,47 @@ async def test_the_confirm_is_waited_for_less_than_five_seconds(ingress: Ingress
 
 
 async def test_too_many_at_once_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T-ING-SHED: before anything is spent on them; their connection is remembered, and the others are taken."""
+    """T-ING-SHED: their connection is remembered, and what needs no room is answered as ever."""
     monkeypatch.setattr("ingress.app.Deposit", partial(Deposit, in_flight=2))
     async with Ingress() as ingress:
         ingress.broker.confirm.clear()
         sending = [asyncio.create_task(ingress.send()) for _ in range(2)]
         await until(lambda: ingress.broker.waiting == 2)
-        for refused in [await ingress.send(), await ingress.send(raw=b"not even JSON")]:
-            assert refused.status == 503
-            assert int(refused.headers["Retry-After"]) >= 1
-        expired = await ingress.send(headers=bearer(age=3601))
-        assert expired.status == 401
+        assert (await ingress.send(webhook(webhookType="status"))).status == 200
+        assert (await ingress.send(raw=b"not even JSON")).status == 400
+        assert len(ingress.parts.refused) == 0
+        refused = await ingress.send()
+        assert refused.status == 503
+        assert int(refused.headers["Retry-After"]) >= 1
         assert len(ingress.parts.refused) == 1
         ingress.broker.confirm.set()
         assert [(await one).status for one in sending] == [200, 200]
+        assert (await ingress.send()).status == 200
+
+
+async def test_a_slow_broker_gets_no_more_than_it_confirms_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-ING-SHED: else what it confirms has timed out here by then, and nothing is accepted any more."""
+    monkeypatch.setattr(deposit, "SLOW_SECONDS", 0.0)
+    async with Ingress() as ingress:
+        ingress.broker.confirm.clear()
+        sending = asyncio.create_task(ingress.send())
+        await until(lambda: ingress.broker.waiting == 1)
+        assert (await ingress.send()).status == 503
+        ingress.broker.confirm.set()
+        assert (await sending).status == 200
+        assert (await ingress.send()).status == 200
+
+
+async def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-ING-SHED: thousands of the largest would be a gigabyte."""
+    monkeypatch.setattr(deposit, "IN_FLIGHT_BYTES", 5_000)
+    async with Ingress() as ingress:
+        ingress.broker.confirm.clear()
+        large = asyncio.create_task(ingress.send(webhook(more="x" * 6_000)))
+        await until(lambda: ingress.broker.waiting == 1)
+        assert (await ingress.send()).status == 503
+        ingress.broker.confirm.set()
+        assert (await large).status == 200
         assert (await ingress.send()).status == 200
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.broker.consumer import BATCH_BYTES, Consumer, Delivery
+from common.broker.consumer import BATCH_BYTES, Consumer, Delivery, stage_consumer
 from common.broker.deliveries import Taken
 from common.broker.outgoing import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
@@ -74,11 +74,11 @@ async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel
         closed: list[str] = []
 
         class LosesItsChannel(Consumer):
-            async def _hold(self, message: Taken, error: Unavailable, held: float) -> bool:
+            async def _hold(self, batch: Sequence[Taken], error: Unavailable, held: float) -> bool:
                 if not closed:
                     closed.append("once")
-                    await message.channel.close()
-                return await super()._hold(message, error, held)
+                    await batch[0].channel.close()
+                return await super()._hold(batch, error, held)
 
         recorder = Recorder(StoreUnavailable("store: away"))
         consuming = run.run(
@@ -144,6 +144,112 @@ async def test_who_waits_for_the_store_waits_alone(vhost: Vhost) -> None:
         await until(lambda: len(done) == 5)
         assert batches[2] == ["held", "neighbour 1", "neighbour 2"]
         assert done[-1] == "held"
+
+
+async def test_where_one_works_what_fails_is_not_overtaken(vhost: Vhost) -> None:
+    """Fetch numbers webhooks in the order of their arrival: one before an `unmapped` must not count as a later one."""
+    async with bench(vhost.url) as run:
+        done: list[str] = []
+        go_on = asyncio.Event()
+        failures: list[Exception] = [StoreUnavailable("store: away"), RuntimeError("a bug")]
+
+        async def fail_twice(deliveries: Sequence[Delivery]) -> None:
+            await go_on.wait()
+            names = [getattr(delivery.message(), "delivery_id", "") for delivery in deliveries]
+            if "changed" in names and failures:
+                raise failures.pop(0)
+            done.extend(names)
+
+        run.consume(fail_twice, batch=2)
+        await send(run, "first")
+        await until(lambda: _all_delivered(run))
+        for name in ("changed", "other", "unmapped"):
+            await send(run, name)
+        await until(lambda: _all_delivered(run))
+        go_on.set()
+        await until(lambda: len(done) == 4)
+        assert done == ["first", "changed", "other", "unmapped"]
+
+
+async def test_who_runs_alone_is_not_passed_by(vhost: Vhost) -> None:
+    """Of two that work one is busy; the other takes a batch apart, and what came first goes first."""
+    async with bench(vhost.url) as run:
+        batches: list[list[str]] = []
+        go_on = {"busy": asyncio.Event(), "first": asyncio.Event()}
+
+        async def fail_together(deliveries: Sequence[Delivery]) -> None:
+            batches.append([getattr(delivery.message(), "delivery_id", "") for delivery in deliveries])
+            if wait := go_on.get(batches[-1][0]):
+                await wait.wait()
+            if batches[-1] == ["a", "b"]:
+                raise StoreUnavailable("store: locked")
+
+        run.consume(fail_together, batch=2, concurrency=2)
+        await send(run, "busy")
+        await until(lambda: batches == [["busy"]])
+        await send(run, "first")
+        await until(lambda: batches[1:] == [["first"]])
+        for name in "abcdef":
+            await send(run, name)
+        await until(lambda: _all_delivered(run))
+        go_on["first"].set()
+        await until(lambda: sum(map(len, batches)) == 10)
+        assert batches == [["busy"], ["first"], ["a", "b"], ["a"], ["b"], ["c", "d"], ["e", "f"]]
+        go_on["busy"].set()
+
+
+async def test_with_the_store_away_a_stop_leaves_what_waits_to_the_broker(vhost: Vhost) -> None:
+    """Each of them would else be tried once more, for as long as the store takes to fail."""
+    async with bench(vhost.url) as run:
+        calls: list[int] = []
+        trying = asyncio.Event()
+
+        async def away(deliveries: Sequence[Delivery]) -> None:
+            calls.append(len(deliveries))
+            trying.set()
+            await consumer._stopping.wait()
+            raise StoreUnavailable("store: away")
+
+        for number in range(30):
+            await send(run, str(number))
+        consumer = stage_consumer(vhost.url, "reconcile", away, run.publisher, SLOW, batch=5, concurrency=2)
+        consuming = run.run(consumer)
+        await trying.wait()
+        await until(lambda: len(calls) == 2)
+        run.stop.set()
+        async with within(5):
+            await consuming
+        assert len(calls) == 2
+        await until(lambda: _waits(run, 30), what="all to be there again")
+
+
+async def _waits(run: Bench, count: int) -> bool:
+    return await run.waiting("syncaroo.reconcile") == count
+
+
+async def test_what_the_broker_has_given_to_somebody_else_is_not_sent_again(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept for too long, on a channel that is lost meanwhile: there would be two of each."""
+    monkeypatch.setattr("common.broker.consumer.HOLD_SECONDS", 0.0)
+    async with bench(vhost.url) as run:
+        recorder = Recorder()
+        lost: list[str] = []
+
+        class LosesItsChannel(Consumer):
+            async def _handle(self, batch: list[Taken]) -> None:
+                if not lost:
+                    lost.append("once")
+                    await batch[0].channel.close()
+                    raise StoreUnavailable("store: away")
+                await super()._handle(batch)
+
+        run.run(LosesItsChannel(vhost.url, "syncaroo.reconcile", "reconcile", recorder, run.publisher, SLOW, batch=5))
+        for number in range(5):
+            await send(run, str(number))
+        await until(lambda: len(set(seen(recorder))) == 5)
+        await until(lambda: _waits(run, 0))
+        assert sorted(seen(recorder)) == [str(number) for number in range(5)]
 
 
 async def test_what_is_done_of_a_batch_is_acked_and_not_handed_on_again(vhost: Vhost) -> None:
@@ -231,7 +337,7 @@ async def test_a_batch_has_its_limit_in_bytes_too(vhost: Vhost) -> None:
         await until(lambda: _all_delivered(run))
         go_on.set()
         await until(lambda: sum(map(len, batches)) == 7)
-        assert batches[1:] == [[small, small, large], [small, large], [large]]
+        assert batches[1:] == [[small, small, large], [large, small], [large]]
 
 
 async def _all_delivered(run: Bench) -> bool:

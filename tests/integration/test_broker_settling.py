@@ -59,12 +59,12 @@ async def test_acks_that_are_lost_mean_that_messages_come_again_and_nothing_else
         lost: list[str] = []
 
         class LosesItsAcks(Consumer):
-            async def _process(self, batch: list[Taken]) -> None:
+            async def _handle(self, batch: list[Taken]) -> None:
                 if not lost:
                     lost.append("once")
                     channel: Any = batch[0].channel
                     await (channel.connection if what == "connection" else channel).close(ConnectionResetError("cut"))
-                await super()._process(batch)
+                await super()._handle(batch)
 
         handler = Recorder()
         consumer = LosesItsAcks(made.url, QUEUE, "reconcile", handler, made.publisher, RETRY, batch=5)
@@ -137,13 +137,13 @@ async def test_a_channel_that_ended_before_its_connection_costs_its_messages_and
         lost: list[Taken] = []
 
         class LosesBoth(Consumer):
-            async def _process(self, batch: list[Taken]) -> None:
+            async def _handle(self, batch: list[Taken]) -> None:
                 if not lost:
                     lost.extend(batch)
                     channel: Any = batch[0].channel
                     await channel.close(ConnectionResetError("first the channel"))
                     await channel.connection.close(ConnectionResetError("then its connection"))
-                await super()._process(batch)
+                await super()._handle(batch)
 
         handler = Recorder()
         running = made.run(LosesBoth(made.url, QUEUE, "reconcile", handler, made.publisher, RETRY))

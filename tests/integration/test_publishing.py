@@ -239,6 +239,19 @@ async def test_what_waits_for_room_fails_by_itself_when_it_cannot_be_encoded(
         assert await outcomes(publishing, to("there"), bad, to("there")) == [None, ValueError, None]
 
 
+async def test_who_has_given_up_makes_room(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves meanwhile: what is not sent is no longer wanted, and the next one is let in."""
+    monkeypatch.setattr(module, "UNSENT_BYTES", 10)
+    async with opened(vhost.url) as (publishing, _):
+        publishing._writing.cancel()
+        first = asyncio.create_task(publishing.publish(to("there"), 0.05))
+        second = asyncio.create_task(publishing.publish(to("there"), SECONDS))
+        with pytest.raises(BrokerUnavailable):
+            await first
+        await until(lambda: publishing._unsent and not publishing._outside)
+        second.cancel()
+
+
 async def test_what_the_socket_does_not_take_is_bounded(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
     """P7: whoever comes when too much waits already is not encoded, and fails in time."""
     monkeypatch.setattr(module, "UNSENT_BYTES", 2**20)

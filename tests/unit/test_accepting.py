@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -86,10 +87,50 @@ async def _without_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @on_uvloop
 async def test_closed_it_takes_nobody() -> None:
+    """Also when it was to go on after it had no files."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(accepting, "REST_SECONDS", 0.01)
+        async with site() as (_, port):
+            monkeypatch.setattr(socket.socket, "accept", _exhausted)
+            with capture_logs() as logs, socket.create_connection(("127.0.0.1", port)):
+                await until(lambda: logs)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        with capture_logs() as logs:
+            await asyncio.sleep(0.05)
+        assert logs == []
+
+
+def _exhausted(_: socket.socket) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@on_uvloop
+async def test_who_was_accepted_is_the_runners_to_end() -> None:
+    """Nobody is served who came through the door while it was closed."""
     async with site() as (_, port):
-        """It listens."""
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port))
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(AT_ONCE)]
+        await asyncio.sleep(0)  # they are accepted, and have not begun
+    for client in clients:
+        client.settimeout(5)
+        with client:
+            assert client.recv(1) == b"", "it is closed"
+
+
+@on_uvloop
+async def test_one_that_is_gone_again_holds_nobody_up() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        failing = [OSError(errno.EPROTO, "Protocol error"), ConnectionAbortedError()]
+        real = socket.socket.accept
+        monkeypatch.setattr(socket.socket, "accept", lambda one: _fail(failing) if failing else real(one))
+        async with site() as (runner, port):
+            with capture_logs() as logs, socket.create_connection(("127.0.0.1", port)):
+                await until(lambda: connected(runner) == 1)
+            assert logs == []
+
+
+def _fail(failing: list[OSError]) -> Any:
+    raise failing.pop()
 
 
 @on_uvloop

@@ -214,16 +214,28 @@ def test_one_message_is_followed_at_once(spans: Exported) -> None:
 
 
 def test_several_messages_are_each_in_a_trace_of_their_own(spans: Exported) -> None:
-    with in_hand("q", [delivery(traceparent=FOREIGN), delivery(traceparent=OTHER), delivery()]) as deliveries:
+    with in_hand("q", [delivery(traceparent=FOREIGN), delivery(traceparent=OTHER), delivery()]) as hand:
         assert tracing.current() is None
         assert structlog.contextvars.get_contextvars() == {}
         found = []
-        for one in deliveries:
+        for one in hand.deliveries:
             with followed(one):
                 found.append((tracing.current() or "").split("-")[1])
     assert found[:2] == ["a" * 32, "c" * 32]
     assert len(set(found)) == 3
     assert len(spans.exporter.get_finished_spans()) == 3
+
+
+def test_what_is_done_has_not_failed_with_what_comes_behind_it(spans: Exported) -> None:
+    def handle() -> None:
+        with in_hand("q", [delivery(), delivery(), delivery()]) as hand:
+            hand.done(1)
+            assert len(hand.deliveries) == 2
+            raise Permanent("bad_item", "no")
+
+    with pytest.raises(Permanent):
+        handle()
+    assert [one.status.is_ok for one in spans.exporter.get_finished_spans()] == [True, False, False]
 
 
 @pytest.mark.parametrize("header", [b"\xff", 7, "x", ["x"]])
@@ -234,8 +246,8 @@ def test_a_header_of_a_stranger_begins_a_trace(spans: Exported, header: Any) -> 
 
 
 def test_ids_are_bound_with_tracing_off_too() -> None:
-    with in_hand("q", [delivery(traceparent=FOREIGN)]) as [one]:
-        assert one.span is None
+    with in_hand("q", [delivery(traceparent=FOREIGN)]) as hand:
+        assert hand.deliveries[0].span is None
         assert structlog.contextvars.get_contextvars() == {"connection_id": 99, "delivery_id": "d"}
 
 

@@ -90,9 +90,10 @@ class ReconcileHandler:
         if len(group) > 1:
             outcomes = await self._store.apply_together([one.finding for one in group if one.finding])
         if outcomes is None:
-            outcomes = await self._apply_each(group)
-        await self._tell(group[: len(outcomes)], outcomes)
-        return len(outcomes)
+            group = group[:1]
+            outcomes = [await self._apply(group[0])]
+        await self._tell(group, outcomes)
+        return len(group)
 
     def _taken(self, delivery: Delivery) -> Taken:
         with followed(delivery):
@@ -104,18 +105,6 @@ class ReconcileHandler:
                     return Taken(delivery, message)
                 case _:
                     raise Permanent("unreadable_message", "not for this queue")
-
-    async def _apply_each(self, group: Sequence[Taken]) -> list[Outcomes]:
-        """Of those before one that fails, if there are any: it fails again when it is the first."""
-        outcomes: list[Outcomes] = []
-        for one in group:
-            try:
-                outcomes.append(await self._apply(one))
-            except Exception:
-                if not outcomes:
-                    raise
-                break
-        return outcomes
 
     async def _apply(self, taken: Taken) -> Outcomes:
         with followed(taken.delivery):
