@@ -10,7 +10,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo up init setup test test-compose bench plots lint format schemas lock clean
+.PHONY: help .venv demo up init setup test test-all test-compose prove bench plots lint format schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,12 @@ setup: .venv/.complete ## migrate the store and declare the topology, as .env or
 
 test: .venv/.complete ## all tests (ARGS="-k token" for some)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+prove: .venv/.complete ## ten minutes in which everything fails under load, and a ledger (ARGS="--seed 7")
+	@$(BIN)/gateway prove --minutes 10 $(ARGS)
+
+test-all: test test-compose ## all tests, Compose, and a minute in which everything fails
+	@$(BIN)/gateway prove --minutes 1
 
 test-compose: .venv/.complete ## docker-compose.yml for real, on a Docker engine (RABBITMQ_IMAGE=… for another broker)
 	@$(BIN)/python -m pytest tests/compose --verbose --capture=no $(ARGS)

@@ -32,6 +32,7 @@ MODULES = {
     "doctor": "doctor",
     "demo": "demo",
     "up": "demo",
+    "prove": "prove",
     "sandbox": "sandbox",
     "topology": "topology",
     "portal": "portal",

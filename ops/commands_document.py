@@ -17,6 +17,7 @@ PLACE = Path(__file__).parents[1] / "docs" / "commands.md"
 WITHOUT_JSON = {
     "setup": "what it prints is progress; the exit code is the result",
     "demo": "it plays a story, for people",
+    "prove": "as `demo`; the ledger's lines are `name: number`",
     "up": "it runs until Ctrl-C",
     "sandbox": "it runs until Ctrl-C",
 }

@@ -40,6 +40,10 @@ class Evidence:
     events: Sequence[Json]
     listings: Sequence[Json]
     dead_letters: Sequence[Json] = ()
+    foreign: Sequence[str] = ()
+    """Requests that came to a host that is nobody of ours."""
+    crashes: int = 0
+    """How often somebody who asks for tokens was killed, or stood still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,10 @@ class Ledger:
     after a crash, or a stop longer than the lease."""
     violations: tuple[str, ...]
     """What the stand-in saw that the guide does not allow."""
+    foreign: tuple[str, ...] = ()
+    """Requests to a host that is nobody of ours."""
+    crashes: int = 0
+    """Of those who ask for tokens, stops included: so many tokens may have been presented again."""
 
     @property
     def adds_up(self) -> bool:
@@ -103,6 +111,8 @@ class Ledger:
         allowed = {"duplicates", "parked"}
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "presented_again" and len(value) <= self.crashes:
+                continue
             if isinstance(value, tuple) and field.name not in allowed:
                 yield field.name, value
 
@@ -130,6 +140,8 @@ def audit(evidence: Evidence) -> Ledger:
         overlapping=_sorted(_overlapping(records.tokens)),
         presented_again=tuple(_presented_again(records.tokens)),
         violations=tuple(f"#{one.order} {one.text}" for one in records.violations),
+        foreign=tuple(evidence.foreign),
+        crashes=evidence.crashes,
     )
 
 

@@ -12,7 +12,7 @@
 | `POST storm` | `operations.StormOrder`: `{"changes", "mix": {kind: weight}, "concurrency"?}` | `{"done"}` |
 | `POST burst` | `operations.BurstOrder`: `{"count", "targets", …}` | `{"sent"}` |
 | `POST webhooks` | `{"connectionId", "body" (text, sent as it is), "token"?, "url"?}` | the `WebhookRecord` |
-| `GET / POST / DELETE faults` | POST: `faults.Fault` | the open faults |
+| `GET / POST / DELETE faults` | POST: `faults.Fault`; DELETE: `?kind=`, else all | the open faults |
 | `POST tokens` | `{"access": "expire"}`, `{"refresh": "revoke"}` or both | `{}`; concerns what the gateway holds |
 | `POST life` | `{"every": seconds}` | random changes by itself; 0 stops |
 | `POST quiet` | `{}` | `{"order"}` once nothing is under way and life is stopped |
@@ -160,7 +160,7 @@ async def post_fault(request: web.Request) -> web.Response:
 
 
 async def delete_faults(request: web.Request) -> web.Response:
-    request.app[SANDBOX].faults.clear()
+    request.app[SANDBOX].faults.clear(request.query.get("kind"))
     return await get_faults(request)
 
 

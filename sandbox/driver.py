@@ -125,8 +125,9 @@ class SandboxDriver:
         """Those still open."""
         return await self._call("GET", "faults", list[Fault])
 
-    async def clear_faults(self) -> None:
-        await self._call("DELETE", "faults", list[Fault])
+    async def clear_faults(self, kind: str | None = None) -> None:
+        """Those of a kind, or all."""
+        await self._call("DELETE", f"faults?kind={kind}" if kind else "faults", list[Fault])
 
     async def expire_access(self) -> None:
         """All access tokens that the gateway holds are refused from now on."""

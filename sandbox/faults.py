@@ -106,8 +106,9 @@ class Faults:
     def order(self, fault: Fault) -> None:
         self.open.append(fault)
 
-    def clear(self) -> None:
-        self.open.clear()
+    def clear(self, kind: str | None = None) -> None:
+        """Those of a kind, or all."""
+        self.open[:] = [one for one in self.open if kind not in (None, one.kind)]
 
     def take(self, kind: str, url: str = "", page: int | None = None, *, keeps: bool | None = None) -> Fault | None:
         """The first open fault of this kind that fits and strikes; its count goes down."""

@@ -34,7 +34,7 @@ def demo(work: Path, database_url: str | None = None) -> int:
     """
     tell = Teller()
     with _broker(tell) as broker:
-        ledger = _run(_demo(tell, broker, fresh(work), database_url))
+        ledger = run(_demo(tell, broker, fresh(work), database_url))
     return conclude(tell, ledger, work)
 
 
@@ -46,7 +46,7 @@ def up(work: Path, database_url: str | None = None) -> int:
     """
     tell = Teller()
     with _broker(tell) as broker, contextlib.suppress(KeyboardInterrupt):
-        _run(_up(tell, broker, fresh(work), database_url))
+        run(_up(tell, broker, fresh(work), database_url))
     tell.line(f"Everything is ended; the logs stay in {work}/logs.")
     return 0
 
@@ -142,7 +142,7 @@ def _broker(tell: Teller) -> Broker:
         raise StoryFailed(str(error)) from error
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T]) -> T:
     """Run it; SIGTERM ends it as Ctrl-C does. What the parts answer instead of going on is told in words."""
     try:
         return asyncio.run(_ending_on_sigterm(work))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +100,12 @@ async def staged(
     database_url: str | None = None,
     ports: tuple[int, int] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    more: Mapping[str, str] | None = None,
+    sandbox: Sequence[str] = (),
+    breaks: bool = False,
 ) -> AsyncIterator[Stage]:
-    """Set up and start everything; end everything at the end of the block. `ports`: the ingress's and the stand-in's.
+    """Set up and start everything; end everything at the end of the block. `ports`: the ingress's and the stand-in's;
+    `more` settings, and more flags of the stand-in. What `breaks` is a broker that will be away now and then.
 
     Raises:
         StoryFailed: the set-up failed or a process did not start.
@@ -113,7 +117,7 @@ async def staged(
         http_port=http_port,
         sandbox_port=sandbox_port,
         management=broker.management,
-        settings=QUICK,
+        settings={**QUICK, **(more or {})},
     )
     async with AsyncExitStack() as ending:
         stack = await ending.enter_async_context(Stack(settings, work / "logs"))
@@ -124,12 +128,12 @@ async def staged(
             stack=stack,
             sandbox=await ending.enter_async_context(SandboxDriver(stack.sandbox_url)),
             admin=await ending.enter_async_context(AdminApi(stack.url, settings["ADMIN_TOKEN"])),
-            subscriber=await ending.enter_async_context(Subscriber(broker.url, on_event)),
+            subscriber=await ending.enter_async_context(Subscriber(broker.url, on_event, stays=breaks)),
             logs=stack.directory,
         )
         roles = ["ingress", *WORKERS]
         with tell.step(f"processes: sandbox, {', '.join(roles)}"):
-            stage.names += await stack.start("sandbox", arguments=sandbox_arguments(settings))
+            stage.names += await stack.start("sandbox", arguments=sandbox_arguments(settings, *sandbox))
             for role in roles:
                 stage.names += await stack.start(role)
             await stage.until(lambda: _answers(stage.sandbox), "the stand-in answers", 30)

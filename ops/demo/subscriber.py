@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -20,22 +21,27 @@ Event = dict[str, Any]
 class Subscriber:
     """`async with Subscriber(amqp_url) as subscriber: …`; `events` are CloudEvents in the order of their arrival.
 
-    `on_event` is called with each. The queue is exclusive: it ends with the connection.
+    `on_event` is called with each. The queue ends with the connection; one that `stays` outlives the broker, too, and
+    its connection comes back by itself.
     """
 
-    def __init__(self, amqp_url: str, on_event: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(
+        self, amqp_url: str, on_event: Callable[[Event], None] = lambda event: None, *, stays: bool = False
+    ) -> None:
         self.events: list[Event] = []
         self._url = amqp_url
         self._on_event = on_event
+        self._stays = stays
         self._connection: AbstractConnection | None = None
 
     async def __aenter__(self) -> Self:
-        self._connection = await aio_pika.connect(self._url)
+        self._connection = await (aio_pika.connect_robust if self._stays else aio_pika.connect)(self._url)
         channel = await self._connection.channel()
-        queue = await channel.declare_queue(exclusive=True)
+        name = f"subscriber-{secrets.token_hex(4)}" if self._stays else None
+        queue = await channel.declare_queue(name, durable=self._stays, exclusive=not self._stays)
         for key in KEYS:
             await queue.bind("syncaroo.events", key)
-        await queue.consume(self._came, no_ack=True)
+        await queue.consume(self._came)
         return self
 
     async def __aexit__(
@@ -52,3 +58,4 @@ class Subscriber:
         event = loads(message.body)
         self.events.append(event)
         self._on_event(event)
+        await message.ack()

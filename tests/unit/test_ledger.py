@@ -115,7 +115,13 @@ def test_what_went_well_adds_up() -> None:
         "overlapping: 0",
         "presented_again: 0",
         "violations: 0",
+        "foreign: 0",
+        "crashes: 0",
     ]
+
+
+def test_what_went_to_a_stranger_does_not_add_up() -> None:
+    assert faults(replace(GOOD, foreign=["GET /v1/locations/1198 with a token"])) == {"foreign"}
 
 
 @pytest.mark.parametrize(
@@ -293,6 +299,12 @@ def test_a_token_is_presented_again_only_when_nobody_knows_what_became_of_it(
 ) -> None:
     """CONTRACT §5.4."""
     assert faults(with_records(tokens=[first, presented(5)])) == ({"presented_again"} if is_fault else set())
+
+
+@pytest.mark.parametrize(("crashes", "is_fault"), [(0, True), (1, False), (2, False)])
+def test_as_often_as_somebody_died_a_token_may_be_presented_again(crashes: int, is_fault: bool) -> None:
+    evidence = with_records(tokens=[presented(1), presented(5)])
+    assert faults(replace(evidence, crashes=crashes)) == ({"presented_again"} if is_fault else set())
 
 
 def test_a_request_without_a_token_presents_none() -> None:

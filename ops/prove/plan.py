@@ -1,0 +1,62 @@
+"""What goes wrong when: drawn from a seed, so that a run can be played again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+PAUSE_SECONDS = (1.0, 5.0)
+"""Between the beginnings of two troubles: they overlap now and then."""
+ROLES = ("ingress", "token", "fetch", "reconcile", "relay")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way in which things go wrong; two of one `place` are never at once."""
+
+    name: str
+    place: str
+    seconds: tuple[float, float] = (1.0, 6.0)
+    """How long it lasts, from and to."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One kind, from `at` for so many seconds; both since the beginning."""
+
+    kind: Kind
+    at: float
+    seconds: float
+
+    @property
+    def over(self) -> float:
+        """When it has ended."""
+        return self.at + self.seconds
+
+
+def planned(kinds: Sequence[Kind], seed: int, seconds: float) -> list[Trouble]:
+    """All kinds in turn, shuffled anew each time, until so many seconds are over: what a short run leaves out is luck,
+    in a long one each comes again and again."""
+    dice, deck, found = Random(f"troubles {seed}"), list[Kind](), list[Trouble]()
+    free: dict[str, float] = {}
+    at = dice.uniform(*PAUSE_SECONDS)
+    while True:
+        if not deck:
+            deck = dice.sample(kinds, len(kinds))
+        kind = deck.pop()
+        begin = max(at, free.get(kind.place, 0.0))
+        trouble = Trouble(kind, round(begin, 2), round(dice.uniform(*kind.seconds), 2))
+        if trouble.over > seconds:
+            return found
+        found.append(trouble)
+        free[kind.place] = trouble.over + PAUSE_SECONDS[0]
+        at = begin + dice.uniform(*PAUSE_SECONDS)
+
+
+def counts(troubles: Sequence[Trouble]) -> Mapping[str, int]:
+    """How often each kind comes."""
+    found: dict[str, int] = {}
+    for trouble in troubles:
+        found[trouble.kind.name] = found.get(trouble.kind.name, 0) + 1
+    return dict(sorted(found.items()))

@@ -1,0 +1,58 @@
+"""`gateway prove` as somebody runs it who does not trust us: its ledger, its exit codes, what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import within
+
+pytestmark = pytest.mark.timeout(400)
+
+
+async def prove(*arguments: str) -> tuple[int, str]:
+    """Exit code, and all that it said."""
+    command = [sys.executable, "-m", "ops", "prove", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with within(300):
+        said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+def ledger(said: str) -> dict[str, int]:
+    return {name: int(number) for name, number in re.findall(r"^(\w+): (\d+)$", said, re.MULTILINE)}
+
+
+async def test_everything_fails_and_nothing_is_lost(tmp_path: Path) -> None:
+    code, said = await prove("--minutes", "0.4", "--seed", "4", "--work", str(tmp_path / "work"))
+    assert code == 0, said
+    found = ledger(said)
+    assert {found[name] for name in ("lost", "gaps", "stale", "foreign", "overlapping", "violations")} == {0}
+    assert found["webhooks_accepted"] > 100
+    assert "broker killed, for" in said
+    assert "seed 4" in said
+
+
+async def test_a_database_that_is_somebody_s_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE precious (id INTEGER)")
+    code, said = await prove("--database-url", f"sqlite+aiosqlite:///{path}", "--work", str(tmp_path / "work"))
+    assert code == 1
+    assert "not empty" in said
+    with closing(sqlite3.connect(path)) as theirs:
+        assert theirs.execute("SELECT name FROM sqlite_master").fetchall() == [("precious",)]
+
+
+async def test_so_little_proves_nothing(tmp_path: Path) -> None:
+    code, said = await prove("--minutes", "0", "--work", str(tmp_path / "work"))
+    assert code == 2
+    assert "--minutes" in said
