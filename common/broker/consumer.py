@@ -97,7 +97,7 @@ class Consumer:
 
     Of a batch that fails, each message is handed on again by itself: one bad message parks itself and not its
     neighbours, and where several work, one that waits for a row waits alone. Where one works, what it is handed is in
-    the order of arrival. Redelivered messages run alone from the start.
+    the order of arrival, as long as the store takes it. Redelivered messages run alone from the start.
     """
 
     def __init__(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from common.broker.outgoing import Outgoing
@@ -49,10 +50,10 @@ class Deposit:
         self._publisher = publisher
         self._refused = refused
         self._most = in_flight
-        self._bytes = self._count = 0
-        self._began: dict[int, float] = {}
-        """Of all that wait, in order."""
-        metrics.in_flight.set_function(lambda: len(self._began))
+        self._bytes = self._count = self._waiting = 0
+        self._began: dict[str, dict[int, float]] = defaultdict(dict)
+        """Of all that wait, in order, by the kind of queue: dead letters, for which there is no room, hold up none."""
+        metrics.in_flight.set_function(lambda: self._waiting)
 
     async def put(self, connection_id: int, messages: Sequence[Outgoing], elapsed: float, size: int) -> None:
         """Return when all are confirmed; `elapsed` are the seconds that the request has taken so far, `size` its bytes.
@@ -63,25 +64,27 @@ class Deposit:
         if not messages:
             return
         try:
-            self._ensure_room()
-            await self._publish(messages, max(LEAST_SECONDS, min(PUBLISH_SECONDS, ANSWER_SECONDS - elapsed)), size)
+            began = self._began[messages[0].routing_key.partition(".")[0]]
+            self._ensure_room(began)
+            await self._publish(
+                messages, began, max(LEAST_SECONDS, min(PUBLISH_SECONDS, ANSWER_SECONDS - elapsed)), size
+            )
         except BrokerUnavailable as error:
             self._refused.add(connection_id)
             # Whoever was refused together shall not come back together.
             raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311
 
-    def _ensure_room(self) -> None:
-        if not self._began:
-            return
-        if len(self._began) >= self._most or self._bytes > IN_FLIGHT_BYTES:
+    def _ensure_room(self, began: Mapping[int, float]) -> None:
+        if self._waiting >= self._most or self._bytes > IN_FLIGHT_BYTES:
             raise BrokerUnavailable("too many webhooks at once")
-        if monotonic_seconds() - next(iter(self._began.values())) > SLOW_SECONDS:
+        if began and monotonic_seconds() - next(iter(began.values())) > SLOW_SECONDS:
             raise BrokerUnavailable("the broker is slow")
 
-    async def _publish(self, messages: Sequence[Outgoing], seconds: float, size: int) -> None:
+    async def _publish(self, messages: Sequence[Outgoing], began: dict[int, float], seconds: float, size: int) -> None:
         self._count += 1
         mine = self._count
-        self._began[mine] = monotonic_seconds()
+        began[mine] = monotonic_seconds()
+        self._waiting += 1
         self._bytes += size
         try:
             if len(messages) == 1:  # nearly always
@@ -89,7 +92,8 @@ class Deposit:
             else:
                 await self._publish_all(messages, seconds)
         finally:
-            del self._began[mine]
+            del began[mine]
+            self._waiting -= 1
             self._bytes -= size
 
     async def _publish_all(self, messages: Sequence[Outgoing], seconds: float) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from common.settings import PlatformSettings, SiteSettings
 from ops.commands.portal import portal_values
 from ops.demo.browser import Browser, Page
 from ops.demo.stage import Stage, StoryFailed
-from ops.ledger import Evidence, Ledger, audit
+from ops.ledger import Ledger, audit
 from sandbox.truth import Truth
 
 CONNECTION = 99
@@ -173,21 +172,18 @@ async def kill_worker(stage: Stage) -> Ledger:
     return ledger
 
 
-async def settle(
-    stage: Stage, seconds: float = 40.0, evidence: Callable[[], Awaitable[Evidence]] | None = None
-) -> Ledger:
-    """The ledger as soon as it adds up, else as it is after so long; without more `evidence`, that of the stage."""
-    evidence = evidence or stage.evidence
+async def settle(stage: Stage, seconds: float = 40.0) -> Ledger:
+    """The ledger as soon as it adds up, else as it is after so long."""
 
     async def adds_up() -> Ledger | None:
-        ledger = audit(await evidence())
+        ledger = audit(await stage.evidence())
         return ledger if ledger.adds_up else None
 
     try:
         return await stage.until(adds_up, "the ledger adds up", seconds)
     except StoryFailed:
         stage.complain_of_the_dead()
-        return audit(await evidence())
+        return audit(await stage.evidence())
 
 
 async def _under_way(stage: Stage) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
+from collections import defaultdict
 from pathlib import Path
 
 from sqlalchemy import inspect
@@ -15,9 +15,10 @@ from ops.broker.install import install
 from ops.broker.node import scripts
 from ops.demo import story
 from ops.demo.run import conclude, run
-from ops.demo.stage import Stage, StoryFailed, fresh, staged
+from ops.demo.stage import StoryFailed, fresh, staged
 from ops.demo.teller import Teller
-from ops.ledger import Evidence, Ledger
+from ops.ledger import Ledger
+from ops.prove.concluding import concluded
 from ops.prove.foreign import Foreign
 from ops.prove.load import Load
 from ops.prove.plan import Kind, Trouble, counts, planned
@@ -25,7 +26,6 @@ from ops.prove.troubles import Happen, Scene, happenings
 
 TWICE = ("fetch", "reconcile")
 """One of each goes on while the other is in trouble."""
-SETTLE_SECONDS = 180.0
 MOST_HELD = "1"
 """No brake: how many are deleted is the dice's."""
 
@@ -36,7 +36,10 @@ def prove(work: Path, *, minutes: float, seed: int, database_url: str | None = N
     Raises:
         StoryFailed: it did not come to its end; the database is not empty; no RabbitMQ of our own can be had.
     """
-    tell, work = Teller(), fresh(work)
+    tell = Teller()
+    if database_url is not None:
+        asyncio.run(_must_be_empty(database_url))
+    work = fresh(work)
     url = database_url or f"sqlite+aiosqlite:///{work}/gateway.db"
     tell.heading(f"Everything fails for {minutes:g} minutes, in an order that seed {seed} gives")
     _have_rabbitmq(tell)
@@ -56,7 +59,6 @@ def _have_rabbitmq(tell: Teller) -> None:
 
 
 async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str, seconds: float, seed: int) -> Ledger:
-    await _must_be_empty(database_url)
     async with (
         Foreign() as foreign,
         staged(
@@ -77,8 +79,9 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         await story.first_burst(stage)
         kinds = happenings(postgresql=database_url.startswith("postgresql"))
         plan = planned(list(kinds), seed, seconds)
-        await _play(Scene(stage, node, database_url, foreign), kinds, plan, Load(stage.sandbox, seed), seconds)
-        return await _add_up(stage, foreign, plan)
+        scene = Scene(stage, node, database_url, foreign)
+        await _play(scene, kinds, plan, Load(stage.sandbox, seed), seconds)
+        return await concluded(scene, plan)
 
 
 async def _must_be_empty(database_url: str) -> None:
@@ -95,37 +98,22 @@ async def _must_be_empty(database_url: str) -> None:
 
 async def _play(scene: Scene, kinds: dict[Kind, Happen], plan: list[Trouble], load: Load, seconds: float) -> None:
     begun = asyncio.get_running_loop().time()
+    places = defaultdict[str, asyncio.Lock](asyncio.Lock)  # to begin and to mend takes time that no plan knows of
 
     async def happen(trouble: Trouble) -> None:
         await asyncio.sleep(begun + trouble.at - asyncio.get_running_loop().time())
-        scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s")
-        async with kinds[trouble.kind](scene):
-            await asyncio.sleep(trouble.seconds)
+        async with places[trouble.kind.place]:
+            scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s")
+            async with kinds[trouble.kind](scene):
+                await asyncio.sleep(trouble.seconds)
 
     with scene.stage.tell.step(f"{len(plan)} troubles under load") as step:
         try:
             async with asyncio.TaskGroup() as group:
                 loading = group.create_task(load.run())
-                await asyncio.gather(*map(happen, plan), asyncio.sleep(seconds))
+                await asyncio.gather(*(group.create_task(happen(one)) for one in plan))
+                await asyncio.sleep(begun + seconds - asyncio.get_running_loop().time())
                 loading.cancel()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         step.note(f"{load.changes} changes; " + ", ".join(f"{name} {count}" for name, count in counts(plan).items()))
-
-
-async def _add_up(stage: Stage, foreign: Foreign, plan: list[Trouble]) -> Ledger:
-    """Everything is mended: what was lost on purpose is asked for once more, and the sum must come out right."""
-    crashes = sum(trouble.kind.place == "token" for trouble in plan)
-    await stage.sandbox.clear_faults()
-    with stage.tell.step("everything is mended; a resync asks for what was lost on the way"):
-        await stage.stack.wait_ready()
-        await stage.sandbox.quiet()
-        if (await stage.admin.status())["grant"]["state"] != "active":
-            await story.connect_admin(stage)
-        await stage.admin.resync(story.CONNECTION)
-
-    async def evidence() -> Evidence:
-        return replace(await stage.evidence(), foreign=tuple(foreign.seen), crashes=crashes)
-
-    with stage.tell.step("everything is answered, published and settled"):
-        return await story.settle(stage, SETTLE_SECONDS, evidence)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,12 +14,16 @@ from urllib.parse import urlsplit
 import asyncpg  # type: ignore[import-untyped, unused-ignore]
 
 from ops.broker import PrivateNode
-from ops.demo.stage import Stage
+from ops.demo.stage import Stage, StoryFailed
 from ops.prove.foreign import Foreign
 from ops.prove.plan import ROLES, Kind
 
 PORTION = 0.3
 """Of calls or webhooks that are hit while something is wrong with them."""
+
+
+TAIL = 2000
+"""Bytes at the end of a log."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,25 @@ class Scene:
     node: PrivateNode
     database_url: str
     foreign: Foreign
+
+    gone: set[str] = field(default_factory=set)
+    """Processes that are down on purpose."""
+
+    @contextmanager
+    def down(self, name: str) -> Iterator[str]:
+        """While it is down on purpose; raises StoryFailed when it, or another one, is down by itself."""
+        self.look_for_the_dead()
+        self.gone.add(name)
+        try:
+            yield name
+        finally:
+            self.gone.discard(name)
+
+    def look_for_the_dead(self) -> None:
+        """Raises StoryFailed when a process has ended that nobody ended."""
+        for name in self.stage.names:
+            if name not in self.gone and (code := self.stage.stack.exit_code(name)) is not None:
+                raise StoryFailed(f"{name} ended by itself, with exit code {code}; the logs are in {self.stage.logs}")
 
     @property
     def is_postgresql(self) -> bool:
@@ -43,57 +66,79 @@ Happen = Callable[[Scene], AbstractAsyncContextManager[None]]
 @asynccontextmanager
 async def killed(role: str, scene: Scene) -> AsyncIterator[None]:
     """SIGKILL, and started again at the end."""
-    await scene.stage.stack.kill(f"{role}-1")
-    yield
-    await scene.stage.stack.restart(f"{role}-1")
+    with scene.down(f"{role}-1") as name:
+        await scene.stage.stack.kill(name)
+        try:
+            yield
+        finally:
+            await scene.stage.stack.restart(name)
 
 
 @asynccontextmanager
 async def frozen(role: str, scene: Scene) -> AsyncIterator[None]:
     """SIGSTOP, and SIGCONT at the end: it does not know that time has passed."""
     scene.stage.stack.freeze(f"{role}-1")
-    yield
-    scene.stage.stack.resume(f"{role}-1")
+    try:
+        yield
+    finally:
+        scene.stage.stack.resume(f"{role}-1")
 
 
 @asynccontextmanager
 async def ended(role: str, scene: Scene) -> AsyncIterator[None]:
-    """SIGTERM, as for an update."""
-    await scene.stage.stack.terminate(f"{role}-1")
-    yield
-    await scene.stage.stack.restart(f"{role}-1")
+    """SIGTERM, as for an update.
+
+    Raises:
+        StoryFailed: it did not end in good order.
+    """
+    with scene.down(f"{role}-1") as name:
+        code = await scene.stage.stack.terminate(name)
+        try:
+            if code or "process.stopped" not in scene.stage.stack.logs(name)[-TAIL:]:
+                raise StoryFailed(f"{name} was asked to end and did not, in its time (exit code {code})")
+            yield
+        finally:
+            await scene.stage.stack.restart(name)
 
 
 @asynccontextmanager
 async def broker_killed(scene: Scene) -> AsyncIterator[None]:
     """As a power cut would."""
     await asyncio.to_thread(scene.node.kill)
-    yield
-    await asyncio.to_thread(scene.node.start)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(scene.node.start)
 
 
 @asynccontextmanager
 async def broker_frozen(scene: Scene) -> AsyncIterator[None]:
     """Connections stay open, nothing answers."""
     scene.node.freeze()
-    yield
-    scene.node.resume()
+    try:
+        yield
+    finally:
+        scene.node.resume()
 
 
 @asynccontextmanager
 async def broker_alarm(scene: Scene) -> AsyncIterator[None]:
     """A memory alarm: the broker reads nothing from who publishes."""
     await asyncio.to_thread(scene.node.starve)
-    yield
-    await asyncio.to_thread(scene.node.feed)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(scene.node.feed)
 
 
 @asynccontextmanager
 async def broker_disk_full(scene: Scene) -> AsyncIterator[None]:
     """A disk alarm."""
     await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "999GB")
-    yield
-    await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "50MB")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "50MB")
 
 
 @asynccontextmanager
@@ -118,8 +163,7 @@ async def store_locked(scene: Scene) -> AsyncIterator[None]:
         path = scene.database_url.partition("///")[2]
         with closing(sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)) as file:
             await asyncio.to_thread(file.execute, "BEGIN IMMEDIATE")
-            yield
-            file.execute("ROLLBACK")
+            yield  # what is closed is rolled back
 
 
 @asynccontextmanager
@@ -142,8 +186,10 @@ async def wrong(kind: str, scene: Scene, **parameters: Any) -> AsyncIterator[Non
     if parameters.pop("foreign", False):
         parameters["url"] = scene.foreign.url
     await scene.stage.sandbox.fault(kind, **{"count": None, "probability": PORTION, **parameters})
-    yield
-    await scene.stage.sandbox.clear_faults(kind)
+    try:
+        yield
+    finally:
+        await scene.stage.sandbox.clear_faults(kind)
 
 
 @asynccontextmanager

@@ -473,6 +473,18 @@ async def test_a_slow_broker_gets_no_more_than_it_confirms_in_time(monkeypatch: 
         assert (await ingress.send()).status == 200
 
 
+async def test_dead_letters_that_nobody_takes_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deposit, "SLOW_SECONDS", 0.0)
+    async with Ingress() as ingress:
+        ingress.broker.confirm.clear()
+        parked = asyncio.create_task(ingress.send(webhook(metaData={"apiUrl": "https://elsewhere.example/v1/x"})))
+        await until(lambda: ingress.broker.waiting == 1)
+        healthy = asyncio.create_task(ingress.send())
+        await until(lambda: ingress.broker.waiting == 2)
+        ingress.broker.confirm.set()
+        assert [(await one).status for one in (parked, healthy)] == [200, 200]
+
+
 async def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """T-ING-SHED: thousands of the largest would be a gigabyte."""
     monkeypatch.setattr(deposit, "IN_FLIGHT_BYTES", 5_000)

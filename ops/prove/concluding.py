@@ -1,0 +1,95 @@
+"""The end of the play: what must be right by itself, what a resync makes good, and what nobody may have written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ops.demo import story
+from ops.demo.stage import Stage, StoryFailed
+from ops.ledger import Evidence, Ledger, audit
+from ops.prove.plan import Trouble
+from ops.prove.troubles import Scene
+
+SETTLE_SECONDS = 180.0
+STILL_SECONDS = 6.0
+"""So long nothing more may happen: retries and second looks come within three."""
+MAY_PARK = frozenset({"forbidden_host", "not_json", "redirected", "not_found"})
+"""What Syncaroo's lies lead to."""
+BUGS = ("handler.failed", "fetch.bug", "process.failed", "request.failed")
+"""What is written of what nobody thought of."""
+
+
+async def concluded(scene: Scene, plan: Sequence[Trouble]) -> Ledger:
+    """The ledger, once everything is mended and nothing moves any more.
+
+    Raises:
+        StoryFailed: it goes on moving, or our access to Syncaroo is lost though nobody killed who holds it.
+    """
+    stage = scene.stage
+    await stage.sandbox.clear_faults()
+    with stage.tell.step("everything is mended, and works off what is left"):
+        scene.look_for_the_dead()
+        await stage.stack.wait_ready()
+        await stage.sandbox.quiet()
+        await _authorised(stage, plan)
+        await stage.until(lambda: _is_idle(stage), "nothing is due any more", SETTLE_SECONDS)
+    with stage.tell.step("no webhook that was accepted is unanswered") as step:
+        lost = (await _ledger(scene, plan)).lost
+        step.note("all of them are answered" if not lost else f"{len(lost)} ARE NOT")
+    with stage.tell.step("a resync asks for what was lost on the way to us; everything is settled"):
+        await stage.admin.resync(story.CONNECTION)
+        ledger = await _still(scene, plan)
+    complaints = [*_odd_letters(ledger), *_bugs(stage)]
+    return replace(
+        ledger, lost=tuple(dict.fromkeys((*lost, *ledger.lost))), violations=(*ledger.violations, *complaints)
+    )
+
+
+async def _authorised(stage: Stage, plan: Sequence[Trouble]) -> None:
+    """Who was killed between Syncaroo's answer and our store has used the refresh token up: a person is called."""
+    if (await stage.admin.status())["grant"]["state"] == "active":
+        return
+    if not any(trouble.kind.name == "token killed" for trouble in plan):
+        raise StoryFailed(f"Our access to Syncaroo is lost, and nobody was killed who asks for it. Logs: {stage.logs}")
+    await story.connect_admin(stage)
+
+
+async def _is_idle(stage: Stage) -> bool:
+    status = await stage.admin.status()
+    return (status["targets"]["due"], status["events"]["unpublished"]) == (0, 0)
+
+
+async def _still(scene: Scene, plan: Sequence[Trouble]) -> Ledger:
+    """The ledger as soon as it adds up and stays the same, else as it is after so long."""
+    deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+    before, ledger = None, await _ledger(scene, plan)
+    while asyncio.get_running_loop().time() < deadline:
+        if ledger.adds_up and ledger == before and await _is_idle(scene.stage):
+            break
+        scene.look_for_the_dead()
+        await asyncio.sleep(STILL_SECONDS)
+        before, ledger = ledger, await _ledger(scene, plan)
+    return ledger
+
+
+async def _ledger(scene: Scene, plan: Sequence[Trouble]) -> Ledger:
+    crashes = sum(trouble.kind.name in ("token killed", "token frozen") for trouble in plan)
+    evidence = replace(await scene.stage.evidence(), foreign=tuple(scene.foreign.seen), crashes=crashes)
+    ledger = audit(evidence)
+    return replace(ledger, stale=tuple(sorted({*ledger.stale, *_missing(evidence)})))
+
+
+def _missing(evidence: Evidence) -> list[str]:
+    """Everything that Syncaroo has is of this connection, whether a webhook told of it or not."""
+    held = {(one["attributeType"], one["itemId"]) for one in evidence.listings if not one["deleted"]}
+    return [f"{url} is missing" for url in evidence.world.items if tuple(url.rsplit("/", 2)[1:]) not in held]
+
+
+def _odd_letters(ledger: Ledger) -> list[str]:
+    return [f"parked for no reason of ours: {one}" for one in ledger.parked if one.split()[1] not in MAY_PARK]
+
+
+def _bugs(stage: Stage) -> list[str]:
+    return [f"{name} has logged {bug}" for name in stage.names for bug in BUGS if bug in stage.stack.logs(name)]
