@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -56,7 +57,4 @@ def planned(kinds: Sequence[Kind], seed: int, seconds: float) -> list[Trouble]:
 
 def counts(troubles: Sequence[Trouble]) -> Mapping[str, int]:
     """How often each kind comes."""
-    found: dict[str, int] = {}
-    for trouble in troubles:
-        found[trouble.kind.name] = found.get(trouble.kind.name, 0) + 1
-    return dict(sorted(found.items()))
+    return Counter(sorted(trouble.kind.name for trouble in troubles))
