@@ -20,9 +20,10 @@ def wall_seconds() -> int:
 
 
 def utc_now() -> datetime:
-    """The moment, aware UTC: told to subscribers (`fetchedAt`), held against the date of a `Retry-After`.
+    """The moment, aware UTC: told to subscribers (`fetchedAt`), held against the date of a `Retry-After`, and the clock
+    of a store that is a file.
 
-    Never compared with what another process of ours has read, save to show how long a message waited: nothing is
+    Else never compared with what another process of ours has read, save to show how long a message waited: nothing is
     decided by that.
     """
     return datetime.now(UTC)

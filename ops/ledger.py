@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from common.codec import canonical
 from sandbox.records import CallRecord, Snapshot, TokenRecord, WebhookRecord
@@ -30,6 +30,10 @@ _DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missin
 """Faults after which the caller cannot know what became of its code or token."""
 
 
+_REUSE = "reuse"
+"""What the stand-in believes to have answered twice: `presented_again` knows better what was answered."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was seen from outside: `events` are CloudEvents in the order of their arrival, duplicates included;
@@ -44,6 +48,8 @@ class Evidence:
     """Requests that came to a host that is nobody of ours."""
     crashes: int = 0
     """How often somebody who asks for tokens was killed, or stood still."""
+    doubtful: Sequence[tuple[int, int]] = ()
+    """From and to which number what the stand-in answered may not have come, and what came may have been given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,7 @@ class Ledger:
 
 def audit(evidence: Evidence) -> Ledger:
     """Add the evidence up."""
-    records = evidence.records
+    records, doubtful = evidence.records, evidence.doubtful
     accepted = [one for one in records.webhooks if _accepted(one)]
     told = [event for event in evidence.events if event["type"] == "listing.changed"]
     changes = _by_listing(told)
@@ -131,21 +137,33 @@ def audit(evidence: Evidence) -> Ledger:
         events=len({event["id"] for event in evidence.events}),
         duplicates=_sorted(_duplicates(evidence.events)),
         parked=_sorted(f"{one['queue']} {one['reason']} {one['id']}" for one in evidence.dead_letters),
-        lost=tuple(_lost(accepted, records.calls, evidence.dead_letters)),
+        lost=tuple(_lost(accepted, _certain(records.calls, doubtful), evidence.dead_letters)),
         gaps=_sorted(_gaps(changes, stored)),
         clashes=_sorted(_clashes(changes)),
         phantoms=_sorted(_phantoms(changes, stored)),
         replay_differs=_sorted(_replay_differs(changes, stored)),
         stale=_sorted(_stale(evidence.world, evidence.listings)),
-        overlapping=_sorted(_overlapping(records.tokens)),
-        presented_again=tuple(_presented_again(records.tokens)),
-        violations=tuple(f"#{one.order} {one.text}" for one in records.violations),
+        overlapping=_sorted(_overlapping(_certain(records.tokens, doubtful))),
+        presented_again=tuple(_presented_again(records.tokens, _certain(records.tokens, doubtful))),
+        violations=tuple(f"#{one.order} {one.text}" for one in records.violations if one.kind != _REUSE),
         foreign=tuple(evidence.foreign),
         crashes=evidence.crashes,
     )
 
 
 # --- webhooks and calls
+
+
+Record = TypeVar("Record", CallRecord, TokenRecord)
+
+
+def _certain(records: Iterable[Record], doubtful: Sequence[tuple[int, int]]) -> list[Record]:
+    """Those whose answers have come, as far as the lines are concerned."""
+    return [
+        one
+        for one in records
+        if not any(one.order_began <= until and since <= (one.order_ended or until) for since, until in doubtful)
+    ]
 
 
 def _accepted(webhook: WebhookRecord) -> bool:
@@ -202,12 +220,13 @@ def _overlapping(tokens: Iterable[TokenRecord]) -> Iterator[str]:
         ends = max(ends, one.order_ended or 0)
 
 
-def _presented_again(tokens: Iterable[TokenRecord]) -> Iterator[str]:
+def _presented_again(tokens: Iterable[TokenRecord], certain: Iterable[TokenRecord]) -> Iterator[str]:
     answered: dict[str, int] = {}
+    came = {one.order_began for one in certain}
     for one in sorted(tokens, key=lambda one: one.order_began):
         if earlier := answered.get(one.presented):
             yield f"#{one.order_began} {one.grant_type} {one.presented} was answered in #{earlier}"
-        if one.presented and _has_verdict(one):
+        if one.presented and one.order_began in came and _has_verdict(one):
             answered[one.presented] = one.order_began
 
 

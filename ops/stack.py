@@ -118,13 +118,17 @@ class Stack:
     """Starts and ends processes by name; ends only what it started, and on Linux they never outlive us.
 
     `directory` holds the logs and is where the processes run, so that no `.env` of the checkout reaches them. `grace`
-    is how many seconds a process has between SIGTERM and SIGKILL. Use it from one event loop, in the main thread.
+    is how many seconds a process has between SIGTERM and SIGKILL; `through` is a module that runs the role's instead of
+    Python's `-m`. Use it from one event loop, in the main thread.
     """
 
-    def __init__(self, environment: Mapping[str, str], directory: Path, *, grace: float = 25.0) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], directory: Path, *, grace: float = 25.0, through: str | None = None
+    ) -> None:
         self.environment = dict(environment)
         self.directory = directory
         self._grace = grace
+        self._through = ["-m", through] if through else ["-m"]
         self._children: dict[str, Child] = {}
         self._counts: dict[str, int] = {}
         directory.mkdir(parents=True, exist_ok=True)
@@ -152,7 +156,7 @@ class Stack:
         `settings` are added to the environment of these; `command` is run instead of `-m <module>` by the same Python
         (tests put a wrapper there). A second ingress listens on a free port of its own: see `url_of`.
         """
-        module = ["-m", *ROLES[role]] if command is None else list(command)
+        module = [*self._through, *ROLES[role]] if command is None else list(command)
         return [await self._start(role, [sys.executable, *module, *arguments], settings or {}) for _ in range(n)]
 
     async def run(self, *arguments: str, settings: Mapping[str, str] | None = None, timeout: float = 60.0) -> Finished:

@@ -1,7 +1,7 @@
 """Syncaroo as a client of the platform: sends users to consent, exchanges codes, checks connections, refreshes.
 
 The user comes back to `/connection` → code exchange → check_connection → matching → first burst of webhooks.
-Every answer is judged by `answers`; each mistake is a violation in the records.
+Every answer is judged by `answers`; each mistake is a violation in the records, being away is none.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ from sandbox.webhooks import Sender
 from sandbox.world import Change
 
 TIMEOUT = aiohttp.ClientTimeout(total=30)
+AWAY = frozenset({0, 502, 503, 504})
+"""No answer, or that of somebody who says so."""
 
 
 class PlatformError(Exception):
@@ -90,7 +92,8 @@ class Platform:
             connection.expires_at = 0.0
             await self.freshen(connection)
             status, content_type, answer = await self._check(connection)
-        self._judge("check_connection", answers.check_mistakes(status, content_type, answer, connection.connection_id))
+        mistakes = answers.check_mistakes(status, content_type, answer, connection.connection_id)
+        self._judge("check_connection", status, mistakes)
         if answer is None or not isinstance(answer.get("locations"), dict):
             raise PlatformError("check_connection gave no locations")
         connection.user_id = str(answer.get("userId"))
@@ -149,7 +152,7 @@ class Platform:
         record = self._sandbox.records.platform_sent(what, connection.connection_id, config.auth_token_uri)
         status, _, answer = await self._ask(record, "POST", data=form)
         mistakes = answers.token_mistakes(status, answer)
-        self._judge(what, mistakes)
+        self._judge(what, status, mistakes)
         if mistakes or answer is None:
             raise PlatformError(f"{what}: {'; '.join(mistakes)}")
         connection.access_token, connection.refresh_token = answer["accessToken"], answer["refreshToken"]
@@ -173,7 +176,9 @@ class Platform:
             record.error = type(error).__name__
             return 0, "", None
 
-    def _judge(self, what: str, mistakes: list[str]) -> None:
+    def _judge(self, what: str, status: int, mistakes: list[str]) -> None:
+        if status in AWAY:  # that is no breach of the guide, and its record tells of it
+            return
         for mistake in mistakes:
             self._sandbox.records.violation(what, f"platform's {what}: {mistake}")
 

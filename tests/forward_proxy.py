@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from urllib.parse import urlsplit
 
-from tests.listener import Listener
+from ops.prove.listener import Listener
 
 
 class ForwardProxy(Listener):

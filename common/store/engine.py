@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from common.clock import utc_now
 from common.errors import Permanent, StoreUnavailable
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class Transaction:
     async def now(self) -> datetime:
         """The store's clock (aware UTC): the only one whose readings are compared."""
         if not self.postgres:
-            return datetime.now(UTC)
+            return utc_now()  # a file's clock is its host's
         moment: datetime = (await self._connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
         return moment.astimezone(UTC)
 

@@ -33,6 +33,14 @@ QUICK = {
 """Smaller than the defaults, so that nobody waits; told in the output."""
 
 
+@dataclass(frozen=True)
+class StandIn:
+    """More flags of the stand-in; `url` is where it is driven, if that is not where we call it."""
+
+    flags: Sequence[str] = ()
+    url: str | None = None
+
+
 class StoryFailed(GatewayError):
     """Something did not happen; the text says what, and where the logs are."""
 
@@ -101,11 +109,13 @@ async def staged(
     ports: tuple[int, int] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     more: Mapping[str, str] | None = None,
-    sandbox: Sequence[str] = (),
+    stand_in: StandIn = StandIn(),
     breaks: bool = False,
+    through: str | None = None,
 ) -> AsyncIterator[Stage]:
     """Set up and start everything; end everything at the end of the block. `ports`: the ingress's and the stand-in's;
-    `more` settings, and more flags of the stand-in. What `breaks` is a broker that will be away now and then.
+    `more` settings have the last word. What `breaks` is a broker that will be away now and then. Processes run
+    `through` a module, if one is named.
 
     Raises:
         StoryFailed: the set-up failed or a process did not start.
@@ -120,20 +130,21 @@ async def staged(
         settings={**QUICK, **(more or {})},
     )
     async with AsyncExitStack() as ending:
-        stack = await ending.enter_async_context(Stack(settings, work / "logs"))
+        stack = await ending.enter_async_context(Stack(settings, work / "logs", through=through))
         with tell.step("gateway setup: store and broker"):
             await _set_up(stack)
         stage = Stage(
             tell=tell,
             stack=stack,
-            sandbox=await ending.enter_async_context(SandboxDriver(stack.sandbox_url)),
+            sandbox=await ending.enter_async_context(SandboxDriver(stand_in.url or stack.sandbox_url)),
             admin=await ending.enter_async_context(AdminApi(stack.url, settings["ADMIN_TOKEN"])),
             subscriber=await ending.enter_async_context(Subscriber(broker.url, on_event, stays=breaks)),
             logs=stack.directory,
         )
         roles = ["ingress", *WORKERS]
         with tell.step(f"processes: sandbox, {', '.join(roles)}"):
-            stage.names += await stack.start("sandbox", arguments=sandbox_arguments(settings, *sandbox))
+            flags = sandbox_arguments(settings, *stand_in.flags)
+            stage.names += await stack.start("sandbox", arguments=flags)
             for role in roles:
                 stage.names += await stack.start(role)
             await stage.until(lambda: _answers(stage.sandbox), "the stand-in answers", 30)

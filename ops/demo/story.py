@@ -73,7 +73,7 @@ async def connect_user(stage: Stage, password: str) -> None:
             consent = await browser.submit(login, text=LOGIN, password=password)
             _expect(consent.form is not None and consent.form.password is None, "the consent page", consent)
             back = await browser.submit(consent, button=("decision", "allow"))
-            _expect(back.url.startswith(stage.sandbox.base_url), "the way back to Syncaroo", back)
+            _expect(back.url.startswith(stage.stack.sandbox_url), "the way back to Syncaroo", back)
             step.note(back.heading)
     with stage.tell.step("Syncaroo exchanges the code and checks the connection") as step:
         found = (await stage.sandbox.connections()).get(CONNECTION)
@@ -90,7 +90,7 @@ async def connect_admin(stage: Stage) -> None:
         with stage.tell.step("the operator opens /connect, logs in and allows access at Syncaroo") as step:
             login = await browser.open(f"{stage.stack.url}/connect")
             authorize = await browser.submit(login, password=token)
-            _expect(authorize.url.startswith(stage.sandbox.base_url), "Syncaroo's authorize page", authorize)
+            _expect(authorize.url.startswith(stage.stack.sandbox_url), "Syncaroo's authorize page", authorize)
             page = await browser.submit(authorize, button=("decision", "allow"))
             _expect("/confirm" in page.url, "the confirm page", page)
             await stage.until(lambda: _active(stage), "the token worker gets Syncaroo's tokens")

@@ -14,10 +14,10 @@ ROLES = ("ingress", "token", "fetch", "reconcile", "relay")
 
 @dataclass(frozen=True)
 class Kind:
-    """A way in which things go wrong; two of one `place` are never at once."""
+    """A way in which things go wrong; two that share one of their `places` are never at once."""
 
     name: str
-    place: str
+    places: tuple[str, ...]
     seconds: tuple[float, float] = (1.0, 6.0)
     """How long it lasts, from and to."""
 
@@ -46,12 +46,12 @@ def planned(kinds: Sequence[Kind], seed: int, seconds: float) -> list[Trouble]:
         if not deck:
             deck = dice.sample(kinds, len(kinds))
         kind = deck.pop()
-        begin = max(at, free.get(kind.place, 0.0))
+        begin = max(at, *(free.get(place, 0.0) for place in kind.places))
         trouble = Trouble(kind, round(begin, 2), round(dice.uniform(*kind.seconds), 2))
         if trouble.over > seconds:
             return found
         found.append(trouble)
-        free[kind.place] = trouble.over + PAUSE_SECONDS[0]
+        free |= dict.fromkeys(kind.places, trouble.over + PAUSE_SECONDS[0])
         at = begin + dice.uniform(*PAUSE_SECONDS)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sqlalchemy import inspect
@@ -15,19 +17,26 @@ from ops.broker.install import install
 from ops.broker.node import scripts
 from ops.demo import story
 from ops.demo.run import conclude, run
-from ops.demo.stage import StoryFailed, fresh, staged
+from ops.demo.stage import StandIn, StoryFailed, fresh, staged
 from ops.demo.teller import Teller
 from ops.ledger import Ledger
+from ops.prove import ahead
+from ops.prove.clock import Clock, HostClock, ServerClock
 from ops.prove.concluding import concluded
 from ops.prove.foreign import Foreign
 from ops.prove.load import Load
+from ops.prove.operator import Operator
 from ops.prove.plan import Kind, Trouble, counts, planned
-from ops.prove.troubles import Happen, Scene, happenings
+from ops.prove.troubles import happenings
+from ops.prove.troubles.scene import Happen, Scene
+from ops.prove.wires import Wires, wired
 
 TWICE = ("fetch", "reconcile")
 """One of each goes on while the other is in trouble."""
-MOST_HELD = "1"
+SETTINGS = {"DELETE_BRAKE": "1", "BURST_QUIET": "0"}
 """No brake: how many are deleted is the dice's."""
+TOKEN_SECONDS = 30
+"""So long Syncaroo's access tokens last here: there is always one about to be renewed."""
 
 
 def prove(work: Path, *, minutes: float, seed: int, database_url: str | None = None) -> int:
@@ -59,16 +68,20 @@ def _have_rabbitmq(tell: Teller) -> None:
 
 
 async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str, seconds: float, seed: int) -> Ledger:
+    clocks = await _clocks(work, database_url)
+    settings = {name: value for clock in clocks.values() for name, value in clock.settings.items()}
     async with (
         Foreign() as foreign,
+        wired(node.url, database_url) as wires,
         staged(
             tell,
             node.broker(),
             work,
-            database_url=database_url,
+            ports=wires.ports,
             breaks=True,
-            more={"DELETE_BRAKE": MOST_HELD, "BURST_QUIET": "0"},
-            sandbox=(f"--seed={seed}", "--locations=5", "--resources=6", "--rates=4", "--page-size=4"),
+            more={**SETTINGS, **settings, **wires.settings},
+            stand_in=StandIn(_flags(seed, wires), wires.sandbox_url),
+            through=ahead.__name__,
         ) as stage,
     ):
         await asyncio.to_thread(node.settle)
@@ -77,11 +90,27 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         await story.connect_user(stage, await story.create_user(stage))
         await story.connect_admin(stage)
         await story.first_burst(stage)
-        kinds = happenings(postgresql=database_url.startswith("postgresql"))
+        is_server = database_url.startswith("postgresql")
+        kinds = happenings(postgresql=is_server, wires=tuple(wires.of), clocks_to_put=tuple(clocks))
         plan = planned(list(kinds), seed, seconds)
-        scene = Scene(stage, node, database_url, foreign)
-        await _play(scene, kinds, plan, Load(stage.sandbox, seed), seconds)
-        return await concluded(scene, plan)
+        scene = Scene(stage, node, database_url, foreign, wires, clocks)
+        operator = Operator(stage)
+        await _play(scene, kinds, plan, Load(stage.sandbox, seed), operator, seconds)
+        return await concluded(scene, plan, operator)
+
+
+def _flags(seed: int, wires: Wires) -> Sequence[str]:
+    world = ("--locations=5", "--resources=6", "--rates=4", "--page-size=4")
+    where = (f"--port={wires.ports[1]}", f"--base-url={wires.stand_in_url}")
+    return (f"--seed={seed}", f"--token-seconds={TOKEN_SECONDS}", *world, *where)
+
+
+async def _clocks(work: Path, database_url: str) -> dict[str, Clock]:
+    """Those that can be put, by their names."""
+    clocks: dict[str, Clock] = {"processes'": HostClock(work)}
+    if database_url.startswith("postgresql"):
+        clocks["database's"] = await ServerClock.in_database(database_url)
+    return clocks
 
 
 async def _must_be_empty(database_url: str) -> None:
@@ -96,24 +125,29 @@ async def _must_be_empty(database_url: str) -> None:
         raise StoryFailed("This database is not empty; `gateway prove` breaks things in an empty one alone.")
 
 
-async def _play(scene: Scene, kinds: dict[Kind, Happen], plan: list[Trouble], load: Load, seconds: float) -> None:
+async def _play(
+    scene: Scene, kinds: dict[Kind, Happen], plan: list[Trouble], load: Load, operator: Operator, seconds: float
+) -> None:
     begun = asyncio.get_running_loop().time()
     places = defaultdict[str, asyncio.Lock](asyncio.Lock)  # to begin and to mend takes time that no plan knows of
 
     async def happen(trouble: Trouble) -> None:
         await asyncio.sleep(begun + trouble.at - asyncio.get_running_loop().time())
-        async with places[trouble.kind.place]:
+        async with AsyncExitStack() as ending:
+            for place in sorted(trouble.kind.places):
+                await ending.enter_async_context(places[place])
             scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s")
-            async with kinds[trouble.kind](scene):
-                await asyncio.sleep(trouble.seconds)
+            await ending.enter_async_context(kinds[trouble.kind](scene))
+            await asyncio.sleep(trouble.seconds)
 
     with scene.stage.tell.step(f"{len(plan)} troubles under load") as step:
         try:
             async with asyncio.TaskGroup() as group:
-                loading = group.create_task(load.run())
+                going_on = [group.create_task(load.run()), group.create_task(operator.watch())]
                 await asyncio.gather(*(group.create_task(happen(one)) for one in plan))
                 await asyncio.sleep(begun + seconds - asyncio.get_running_loop().time())
-                loading.cancel()
+                for task in going_on:
+                    task.cancel()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         step.note(f"{load.changes} changes; " + ", ".join(f"{name} {count}" for name, count in counts(plan).items()))

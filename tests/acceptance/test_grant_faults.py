@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from ops.children import free_port
+from ops.prove.proxy import Mode, Proxy
 from tests.acceptance.test_grant import (
     CONNECTION,
     SECONDS,
@@ -33,7 +34,6 @@ from tests.acceptance.test_grant import (
 )
 from tests.acceptance.world import Admin, Place, World, answers, selected, world
 from tests.fixtures.broker import Vhosts
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]

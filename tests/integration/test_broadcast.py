@@ -21,7 +21,7 @@ from common.broker.outgoing import Outgoing, Unroutable
 from common.broker.topology import EVENT_LOG, EVENTS, declare, event_queues
 from common.errors import BrokerUnavailable
 from ops.broker import PrivateNode, Vhost
-from tests.proxy import Mode, Proxy
+from ops.prove.proxy import Mode, Proxy
 from tests.waiting import until, within
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}

@@ -12,9 +12,9 @@ from common.broker.consumer import Consumer, Delivery, stage_consumer
 from common.broker.deliveries import Taken
 from common.broker.outgoing import Outgoing, outgoing
 from ops.broker import Vhost
+from ops.prove.proxy import Proxy
 from tests.integration.test_broker_reconsume import seen, send
 from tests.integration.test_broker_traps import RETRY, Bench, Recorder, bench, webhook
-from tests.proxy import Proxy
 from tests.waiting import until
 
 QUEUE = "syncaroo.reconcile"

@@ -31,12 +31,12 @@ from common.clock import utc_now
 from common.codec import canonical, loads
 from common.store.engine import Store
 from ops.broker import PrivateNode, Vhost
+from ops.prove.proxy import Mode, Proxy
 from schemas.events import ConnectionChanged
 from schemas.tables import ListingRow, table_of
 from tests.events import SOURCE, Known, Told, published, wire
 from tests.fixtures.node import Node
 from tests.programs import Program, program
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 from workers.relay.requests import serve_requests
 

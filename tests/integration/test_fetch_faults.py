@@ -8,10 +8,10 @@ from aiohttp import web
 
 from common.broker.outgoing import MAX_BODY
 from ops.broker import Vhost
+from ops.prove.proxy import Mode, Proxy
 from schemas.messages import ResyncWanted
 from schemas.tables import AttemptRow, EventRow, ListingRow, TargetRow
 from tests.pipeline import Pipeline, pipeline
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 MIB = 1024 * 1024

@@ -1,11 +1,11 @@
-"""tests.proxy itself: a tool that misbehaves otherwise than told would blame the product."""
+"""ops.prove.proxy itself: a tool that misbehaves otherwise than told would blame the product."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.proxy import Mode, Proxy
+from ops.prove.proxy import Mode, Proxy
 from tests.waiting import until
 
 

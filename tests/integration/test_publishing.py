@@ -21,7 +21,7 @@ from common.broker.outgoing import Outgoing, PublishRefused, Unroutable
 from common.broker.publisher import Publisher
 from common.errors import BrokerUnavailable
 from ops.broker import Vhost
-from tests.proxy import Mode, Proxy
+from ops.prove.proxy import Mode, Proxy
 from tests.waiting import until
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}

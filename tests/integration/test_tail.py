@@ -22,11 +22,11 @@ from common.clock import utc_now
 from common.codec import loads
 from ops.broker import PrivateNode, Vhost
 from ops.broker.broker import on_vhost
+from ops.prove.proxy import Mode, Proxy
 from ops.tail.stream import EventLog, Logged
 from schemas.events import GrantChanged
 from tests.events import Told, published, wire
 from tests.programs import program
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 READING = f"reading {EVENT_LOG}, Ctrl-C ends"

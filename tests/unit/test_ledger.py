@@ -254,17 +254,28 @@ def test_what_no_webhook_told_need_not_be_known() -> None:
 
 
 def test_violations_and_overlapping_token_requests_are_faults() -> None:
-    reuse = Violation(order=5, at=0.0, kind="reuse", text="a used refresh_token was presented again")
+    breach = Violation(order=5, at=0.0, kind="accept", text="Accept must be application/json")
     tokens = [
         TokenRecord(order_began=1, began_at=0.0, grant_type="refresh_token", order_ended=4),
         TokenRecord(order_began=3, began_at=0.0, grant_type="refresh_token", order_ended=5),
     ]
 
-    assert faults(with_records(violations=[reuse])) == {"violations"}
+    assert faults(with_records(violations=[breach])) == {"violations"}
     assert faults(with_records(tokens=tokens)) == {"overlapping"}
     assert not faults(
         with_records(tokens=[tokens[0], msgspec.structs.replace(tokens[1], order_began=5, order_ended=6)])
     )
+
+
+def test_what_may_not_have_come_is_no_answer_and_no_overlap() -> None:
+    """A line that was dead from number 2 to 4: only what was under way then proves nothing."""
+    tokens = [presented(1, order_ended=4), presented(3, "t2"), presented(6)]
+    reuse = Violation(order=6, at=0.0, kind="reuse", text="a used refresh_token was presented again")
+
+    assert faults(with_records(tokens=tokens, violations=[reuse])) == {"overlapping", "presented_again"}
+    assert not faults(replace(with_records(tokens=tokens, violations=[reuse]), doubtful=[(2, 4)]))
+    assert faults(replace(with_records(tokens=[*tokens, presented(8)]), doubtful=[(2, 4)])) == {"presented_again"}
+    assert faults(replace(GOOD, doubtful=[(0, 99)])) == {"lost"}
 
 
 def presented(order: int, token: str = "t1", outcome: str = "issued", **more: Any) -> TokenRecord:

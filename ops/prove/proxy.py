@@ -1,5 +1,7 @@
 """A TCP proxy that misbehaves on order, to stand between a client and a broker, an API or a database."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import socket
@@ -9,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.listener import Listener
+from ops.prove.listener import Listener
 
 
 class Mode(StrEnum):
@@ -24,6 +26,16 @@ class Mode(StrEnum):
     """Every chunk waits for `delay` seconds."""
     SWALLOW_ANSWERS = "swallow-answers"
     """What the client sends arrives; what the server sends is lost. These connections are reset at the next change."""
+    SWALLOW_REQUESTS = "swallow-requests"
+    """The other way round."""
+    CUT_ANSWERS = "cut-answers"
+    """Of what the server sends next, half arrives, and the connection ends in good order."""
+    CUT_REQUESTS = "cut-requests"
+    """The other way round."""
+
+
+class Cut(ConnectionError):
+    """The connection ends here, and what was written before arrives."""
 
 
 class Proxy(Listener):
@@ -103,6 +115,9 @@ class Proxy(Listener):
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._requests(reader, back))
                 both.create_task(self._answers(there, writer))
+        except* Cut:
+            await _close(back)
+            await _close(writer)
         except* OSError:
             pass
         finally:
@@ -118,8 +133,10 @@ class Proxy(Listener):
                 writer.write(data)
                 await writer.drain()
                 raise ConnectionResetError
-            writer.write(data)
-            await writer.drain()
+            if self._mode is Mode.SWALLOW_REQUESTS:
+                self._robbed.add(writer)
+                continue
+            await self._write(writer, data, Mode.CUT_REQUESTS)
             sent += len(data)
             self.sent += len(data)
         raise ConnectionResetError  # one side is done: end both
@@ -130,10 +147,17 @@ class Proxy(Listener):
             if self._mode is Mode.SWALLOW_ANSWERS:
                 self._robbed.add(writer)
                 continue
-            writer.write(data)
-            await writer.drain()
+            await self._write(writer, data, Mode.CUT_ANSWERS)
             self.answered += len(data)
         raise ConnectionResetError
+
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes, cuts: Mode) -> None:
+        """All of it, or half in the mode that cuts, and Cut is raised."""
+        is_cut = self._mode is cuts
+        writer.write(data[: len(data) // 2] if is_cut else data)
+        await writer.drain()
+        if is_cut:
+            raise Cut
 
     async def _pass_on(self) -> None:
         """Returns when the mode lets bytes through; raises ConnectionResetError when it resets."""
@@ -143,6 +167,13 @@ class Proxy(Listener):
             raise ConnectionResetError
         if self._mode is Mode.DELAY:
             await asyncio.sleep(self.delay)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """With FIN, after what is still to be sent."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,34 @@
+"""Clocks jump by an hour, and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from ops.prove.clock import Clock
+from ops.prove.plan import Kind
+from ops.prove.troubles.scene import Happen, Scene
+
+HOUR = 3600
+
+
+def happenings(clocks: tuple[str, ...]) -> dict[Kind, Happen]:
+    """Both ways, for each clock that can be put."""
+    ways = {"ahead": HOUR, "behind": -HOUR}
+    return {
+        Kind(f"{which} clock an hour {way}", ("clock",), (3.0, 10.0)): partial(wrong, which, seconds)
+        for which in clocks
+        for way, seconds in ways.items()
+    }
+
+
+@asynccontextmanager
+async def wrong(which: str, seconds: float, scene: Scene) -> AsyncIterator[None]:
+    """It is so much ahead."""
+    clock: Clock = scene.clocks[which]
+    await clock.put(seconds)
+    try:
+        yield
+    finally:
+        await clock.put(0)
