@@ -1,6 +1,7 @@
 """Logging: structlog, JSON lines on stdout (pretty on a terminal), secrets redacted last.
 
-Log an event name and keys; bind ids with `bound`. Tracebacks show no locals, URLs no query.
+Log an event name and keys; bind ids with `bound`. Tracebacks show no locals, URLs no query. What nobody takes off
+stdout is given up, counted, and told of as soon as somebody does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
 from common.codec import dumps
+from common.outlet import Outlet
 from common.settings import LogSettings
 
 _SECRET_KEYS = re.compile(r"token|secret|password|authorization|cookie|sealed|^code$", re.IGNORECASE)
@@ -48,6 +50,8 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    global _out  # noqa: PLW0603  # as there is one stdout
+    _out = Outlet(sys.stdout.fileno())
     renderers = _renderers(to_terminal, Redactor(secrets))
     structlog.configure(
         processors=[*shared, *renderers],
@@ -68,15 +72,38 @@ def configure(settings: LogSettings, secrets: Sequence[str] = ()) -> None:
         logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty.startswith("aio") else logging.WARNING)
 
 
-class _Lines(structlog.WriteLogger):
+class _Lines:
     """Of one module, on stdout: the standard library's way from a logger to its stream costs four times as much.
 
     A line and its end are one write: libraries log from threads of their own, right between two writes.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(sys.stdout)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        """One line."""
+        if _out is not None and _out.write(message):
+            _tell_of_losses(_out)
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+_out: Outlet | None = None
+"""Where lines go, once `configure` was called."""
+_told = 0
+
+
+def lost_lines() -> int:
+    """How many lines nobody took."""
+    return 0 if _out is None else _out.lost
+
+
+def _tell_of_losses(out: Outlet) -> None:
+    global _told  # noqa: PLW0603  # as there is one stdout
+    if out.lost != _told:
+        _told = out.lost
+        log.warning("log.lines_lost", so_far=_told)
 
 
 class _OfLibraries(logging.Handler):
@@ -97,6 +124,9 @@ def get_logger(name: str) -> FilteringBoundLogger:
     """A logger for a module."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
+
+
+log = get_logger(__name__)
 
 
 @contextmanager
