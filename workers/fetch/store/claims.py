@@ -20,6 +20,7 @@ from workers.fetch.store.budget import open_purse, read_purse, shut_purse
 from workers.fetch.store.due import ANYTHING, BEHIND, LINES, Line, at
 from workers.fetch.store.grants import valid_grant
 from workers.fetch.store.lining_up import line_up
+from workers.fetch.store.setback import set_right
 from workers.fetch.walk import Walk, resumed
 
 LEASE = timedelta(seconds=15)
@@ -106,6 +107,7 @@ class ClaimStore:
 
     async def _line_up(self) -> None:
         if monotonic_seconds() >= self._line_up_at:
+            await set_right(self._store)
             await line_up(self._store)
             self._line_up_at = monotonic_seconds() + self._line_up_every
 
