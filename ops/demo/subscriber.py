@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable
 from types import TracebackType
@@ -9,11 +11,14 @@ from typing import Any, Self
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPException
 
 from common.codec import loads
 from schemas.events import BROADCAST
 
 KEYS = tuple(kind.TYPE for kind in BROADCAST)
+AGAIN_SECONDS = 0.5
+CALL_SECONDS = 10.0
 
 Event = dict[str, Any]
 
@@ -22,7 +27,7 @@ class Subscriber:
     """`async with Subscriber(amqp_url) as subscriber: …`; `events` are CloudEvents in the order of their arrival.
 
     `on_event` is called with each. The queue ends with the connection; one that `stays` outlives the broker, too, and
-    its connection comes back by itself.
+    its connection is made again whenever it is lost.
     """
 
     def __init__(
@@ -32,27 +37,45 @@ class Subscriber:
         self._url = amqp_url
         self._on_event = on_event
         self._stays = stays
+        self._name = f"subscriber-{secrets.token_hex(4)}" if stays else None
         self._connection: AbstractConnection | None = None
+        self._coming_back: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._connection = await (aio_pika.connect_robust if self._stays else aio_pika.connect)(self._url)
-        channel = await self._connection.channel()
-        name = f"subscriber-{secrets.token_hex(4)}" if self._stays else None
-        queue = await channel.declare_queue(name, durable=self._stays, exclusive=not self._stays)
-        for key in KEYS:
-            await queue.bind("syncaroo.events", key)
-        await queue.consume(self._came)
+        await self._connect()
+        if self._stays:
+            self._coming_back = asyncio.create_task(self._come_back())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._coming_back
         assert self._connection is not None
         await self._connection.close()
 
     def changes(self, since: int = 0) -> list[dict[str, Any]]:
         """The data of `listing.changed` events, from the one that came as number `since`."""
         return [event["data"] for event in self.events[since:] if event["type"] == "listing.changed"]
+
+    async def _connect(self) -> None:
+        self._connection = await aio_pika.connect(self._url, timeout=CALL_SECONDS)
+        channel = await self._connection.channel()
+        queue = await channel.declare_queue(self._name, durable=self._stays, exclusive=not self._stays)
+        for key in KEYS:
+            await queue.bind("syncaroo.events", key)
+        await queue.consume(self._came)
+
+    async def _come_back(self) -> None:
+        """The library's own way back gives up where the broker answers and its queues are not there yet."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            if self._connection is None or self._connection.is_closed:
+                with contextlib.suppress(AMQPException, OSError, TimeoutError):
+                    await asyncio.wait_for(self._connect(), CALL_SECONDS)
 
     async def _came(self, message: AbstractIncomingMessage) -> None:
         event = loads(message.body)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-PAUSE_SECONDS = (1.0, 5.0)
+PAUSE_SECONDS = (1.0, 4.0)
 """Between the beginnings of two troubles: they overlap now and then."""
-ROLES = ("ingress", "token", "fetch", "reconcile", "relay")
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,3 @@ def planned(kinds: Sequence[Kind], seed: int, seconds: float) -> list[Trouble]:
         found.append(trouble)
         free |= dict.fromkeys(kind.places, trouble.over + PAUSE_SECONDS[0])
         at = begin + dice.uniform(*PAUSE_SECONDS)
-
-
-def counts(troubles: Sequence[Trouble]) -> Mapping[str, int]:
-    """How often each kind comes."""
-    return Counter(sorted(trouble.kind.name for trouble in troubles))

@@ -72,6 +72,35 @@ async def test_swallowed_answers_reached_the_server(proxy: Proxy) -> None:
     assert proxy.answered == 0
 
 
+async def test_swallowed_requests_never_reach_the_server(proxy: Proxy) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    await _ask(reader, writer, b"a\n")
+    proxy.mode = Mode.SWALLOW_REQUESTS
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(_ask(reader, writer, b"b\n"), 0.2)
+    assert proxy.sent == 2
+
+    proxy.mode = Mode.PASS
+
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+
+
+@pytest.mark.parametrize(("mode", "arrives"), [(Mode.CUT_ANSWERS, b"ab"), (Mode.CUT_REQUESTS, b"")])
+async def test_what_is_cut_arrives_by_half_and_ends_in_good_order(proxy: Proxy, mode: Mode, arrives: bytes) -> None:
+    """Half of a question is no line, so that nothing comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    await _ask(reader, writer, b"a\n")
+    proxy.mode = mode
+    writer.write(b"ab\n")
+    assert await reader.read() == arrives + (b"\n" if arrives else b"")
+    writer.close()
+    proxy.mode = Mode.PASS
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    assert await _ask(reader, writer, b"c\n") == b"c\nc\n"
+    writer.close()
+
+
 async def test_a_delay_delays(proxy: Proxy) -> None:
     proxy.delay = 0.05
     proxy.mode = Mode.DELAY

@@ -27,6 +27,8 @@ LEASE = timedelta(seconds=15)
 WALK_AGE = timedelta(minutes=10)
 LATE = 10
 """How many turns a connection may lag behind, as it had no room for a while, before it shares with the others."""
+LOOK_SECONDS = 1.0
+"""So often the store's clock is looked at."""
 AHEAD = 1000
 """How many turns ahead the others are looked for: their next ones are not far, and a scan has an end."""
 
@@ -70,9 +72,11 @@ class ClaimStore:
         self._late_first = False
         self._line_up_every = line_up_every
         self._line_up_at = 0.0
+        self._look_at = 0.0
 
     async def anything_due(self) -> bool:
-        """Whether a claim may find something; cheap, and waits for no writer."""
+        """Whether a claim may find something; cheap, and waits for no writer, but where a clock was put back."""
+        await self._look_at_the_clock()
         async with self._store.reading() as transaction:
             now = await transaction.now()
             if await transaction.row(ANYTHING, at(now)) is None:
@@ -88,6 +92,7 @@ class ClaimStore:
 
         Of one connection no more than `cap` are fetched at once here, of which so many (`running`) are already.
         """
+        await self._look_at_the_clock()
         await self._line_up()
         self._late_first = not self._late_first
         async with self._store.transaction() as transaction:
@@ -105,9 +110,13 @@ class ClaimStore:
             await shut_purse(transaction, purse, {claim.host for claim in claiming.claims}, claimed)
             return claiming.claims, grant
 
+    async def _look_at_the_clock(self) -> None:
+        if monotonic_seconds() >= self._look_at:
+            await set_right(self._store)
+            self._look_at = monotonic_seconds() + LOOK_SECONDS
+
     async def _line_up(self) -> None:
         if monotonic_seconds() >= self._line_up_at:
-            await set_right(self._store)
             await line_up(self._store)
             self._line_up_at = monotonic_seconds() + self._line_up_every
 
