@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 from common.codec import canonical
 from sandbox.records import CallRecord, Snapshot, TokenRecord, WebhookRecord
@@ -49,7 +49,8 @@ class Evidence:
     crashes: int = 0
     """How often somebody who asks for tokens was killed, or stood still."""
     doubtful: Sequence[tuple[int, int]] = ()
-    """From and to which number what the stand-in answered may not have come, and what came may have been given up."""
+    """From and to which number what was answered to who asks for tokens may not have come, and what came to the stand-in
+    may have been given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def audit(evidence: Evidence) -> Ledger:
         events=len({event["id"] for event in evidence.events}),
         duplicates=_sorted(_duplicates(evidence.events)),
         parked=_sorted(f"{one['queue']} {one['reason']} {one['id']}" for one in evidence.dead_letters),
-        lost=tuple(_lost(accepted, _certain(records.calls, doubtful), evidence.dead_letters)),
+        lost=tuple(_lost(accepted, records.calls, evidence.dead_letters)),
         gaps=_sorted(_gaps(changes, stored)),
         clashes=_sorted(_clashes(changes)),
         phantoms=_sorted(_phantoms(changes, stored)),
@@ -154,14 +155,30 @@ def audit(evidence: Evidence) -> Ledger:
 # --- webhooks and calls
 
 
-Record = TypeVar("Record", CallRecord, TokenRecord)
+def unheeded(evidence: Evidence) -> tuple[str, ...]:
+    """Listings that are not as the world is, though an accepted webhook came after their last change and is not parked.
+
+    Stricter than `lost`, which takes a call for an answer: nothing else may have made good what a webhook told.
+    """
+    records, world = evidence.records, evidence.world
+    accepted = [one for one in records.webhooks if _accepted(one)]
+    told = {_where(one): one.order_sent for one in accepted}
+    parked = _parked_until(accepted, evidence.dead_letters)
+    changed = {change.url: change.order for change in records.changes}
+    held = {_key_of(listing): listing["current"] for listing in evidence.listings if not listing["deleted"]}
+    return _sorted(
+        f"connection {connection} {url}: told in #{order}, and is not so"
+        for (connection, url), order in told.items()
+        if parked.get((connection, url), 0) < order > changed.get(url, order)
+        and canonical(held.get(_key_at(connection, url))) != canonical(world.items.get(url))
+    )
 
 
-def _certain(records: Iterable[Record], doubtful: Sequence[tuple[int, int]]) -> list[Record]:
+def _certain(tokens: Iterable[TokenRecord], doubtful: Sequence[tuple[int, int]]) -> list[TokenRecord]:
     """Those whose answers have come, as far as the lines are concerned."""
     return [
         one
-        for one in records
+        for one in tokens
         if not any(one.order_began <= until and since <= (one.order_ended or until) for since, until in doubtful)
     ]
 

@@ -25,8 +25,9 @@ def prove(
 ) -> None:
     """Run a gateway and a stand-in Syncaroo on a broker of their own, and let everything fail under load.
 
-    Processes, broker and store are killed, frozen, locked and cut off; Syncaroo fails, lags, lies and loses webhooks.
-    Then all is mended, and a ledger adds up what was sent, asked, told and stored. Exit code 1 when it does not add up.
+    Processes, broker and store are killed, frozen, locked and full, lines are cut, clocks jump; Syncaroo fails, lags,
+    lies and loses webhooks and answers. Then all is mended, and a ledger adds up what was sent, asked, told and stored.
+    Exit code 1 when it does not add up.
     """
     chosen = secrets.randbelow(MOST_SEED) if seed is None else seed
     raise typer.Exit(run.prove(work, minutes=minutes, seed=chosen, database_url=database_url))

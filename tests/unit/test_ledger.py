@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ops.ledger import Evidence, Ledger, audit
-from sandbox.records import CallRecord, Snapshot, TokenRecord, Violation, WebhookRecord
+from ops.ledger import Evidence, Ledger, audit, unheeded
+from sandbox.records import CallRecord, ChangeRecord, Snapshot, TokenRecord, Violation, WebhookRecord
 from sandbox.truth import Truth
 
 ROOM = "http://syncaroo/v1/locations/12/resources/7"
@@ -253,6 +253,35 @@ def test_what_no_webhook_told_need_not_be_known() -> None:
     assert not faults(replace(GOOD, world=truth({ROOM: ROOM_NOW, ROOM + "/rates/8": {"ID": 8}}, expected=[ROOM])))
 
 
+@pytest.mark.parametrize(
+    ("told", "listings", "is_unheeded"),
+    [
+        pytest.param([webhook(10)], [listing(2, ROOM_NOW)], False, id="heeded"),
+        pytest.param([webhook(10)], [listing(1, ROOM_THEN)], True, id="not heeded"),
+        pytest.param([webhook(10)], [], True, id="never written"),
+        pytest.param([webhook(4), webhook(10)], [listing(1, ROOM_THEN)], True, id="told before and after"),
+        pytest.param([webhook(4)], [listing(1, ROOM_THEN)], False, id="told before the change alone"),
+        pytest.param([webhook(10, status=503)], [listing(1, ROOM_THEN)], False, id="refused"),
+        pytest.param([webhook(10, status=None, lost=True)], [listing(1, ROOM_THEN)], False, id="never sent"),
+    ],
+)
+def test_what_an_accepted_webhook_told_is_in_the_store(
+    told: list[WebhookRecord], listings: list[dict[str, Any]], is_unheeded: bool
+) -> None:
+    """Whatever else would make good for it."""
+    change = ChangeRecord(order=5, at=0.0, kind="price", url=ROOM, deleted=False)
+    evidence = replace(with_records(webhooks=told, changes=[change]), listings=listings)
+    assert bool(unheeded(evidence)) == is_unheeded
+    assert not unheeded(replace(evidence, dead_letters=[dead("delivery-10")]))
+
+
+def test_of_what_is_gone_nothing_may_be_left() -> None:
+    change = ChangeRecord(order=5, at=0.0, kind="remove", url=ROOM, deleted=True)
+    left = replace(with_records(webhooks=[webhook(10)], changes=[change]), world=truth({}))
+    assert len(unheeded(left)) == 1
+    assert not unheeded(replace(left, listings=[listing(3, None)]))
+
+
 def test_violations_and_overlapping_token_requests_are_faults() -> None:
     breach = Violation(order=5, at=0.0, kind="accept", text="Accept must be application/json")
     tokens = [
@@ -275,7 +304,6 @@ def test_what_may_not_have_come_is_no_answer_and_no_overlap() -> None:
     assert faults(with_records(tokens=tokens, violations=[reuse])) == {"overlapping", "presented_again"}
     assert not faults(replace(with_records(tokens=tokens, violations=[reuse]), doubtful=[(2, 4)]))
     assert faults(replace(with_records(tokens=[*tokens, presented(8)]), doubtful=[(2, 4)])) == {"presented_again"}
-    assert faults(replace(GOOD, doubtful=[(0, 99)])) == {"lost"}
 
 
 def presented(order: int, token: str = "t1", outcome: str = "issued", **more: Any) -> TokenRecord:
