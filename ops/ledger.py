@@ -49,8 +49,7 @@ class Evidence:
     crashes: int = 0
     """How often somebody who asks for tokens was killed, or stood still."""
     doubtful: Sequence[tuple[int, int]] = ()
-    """From and to which number what was answered to who asks for tokens may not have come, and what came to the stand-in
-    may have been given up."""
+    """From and to which number answers may have been lost on a line, and requests may have come that were given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
