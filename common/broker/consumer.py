@@ -4,9 +4,10 @@ What a handler raises, and what becomes of the message:
 
     returns              acked
     Unavailable          kept and tried again here: nothing is wrong with the message, what we stand on is away
-    Retryable, any bug   a copy goes to the next delay queue, is confirmed, then the message is acked
+    Retryable, any bug,  a copy goes to the next delay queue, is confirmed, then the message is acked
+    nothing in its time
     Permanent            a copy goes to the stage's dead queue with the reason, is confirmed, then it is acked
-    CancelledError       never settled: the broker gives it to somebody else when the connection closes
+    nothing, as we stop  never settled: the broker gives it to somebody else when the connection closes
 
 Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitMQ's versions.
 """
@@ -43,11 +44,20 @@ from schemas.messages import REGISTRY, Message
 HOLD_SECONDS = 300.0
 """How long after its arrival a message is kept while something is away; the broker's limit for an ack is 30 min."""
 HANDLER_SECONDS = 120.0
+"""For what a handler is called with. A message may have it twice, with its batch and then alone: within 5 min."""
+END_SECONDS = 10.0
+"""For a handler that is cancelled to roll back and end; after that it is left to itself."""
 BATCH_BYTES = 1024 * 1024
 """Of the bodies of a batch, or one message: what is made of a body takes many times its place."""
 CALL_SECONDS = 10.0
 
 log = get_logger(__name__)
+_left: set[asyncio.Future[Any]] = set()
+"""Handlers that did not end when they were cancelled."""
+
+
+class HandlerHung(Retryable):
+    """A handler took longer than it may."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,10 @@ class Consumer:
         *,
         batch: int = 1,
         concurrency: int = 1,
+        seconds: float = HANDLER_SECONDS,
         metrics: BrokerMetrics | None = None,
     ) -> None:
+        """`seconds`: how long a call of the handler may take."""
         self._url = url
         self._queue = queue
         self._stage: Stage = stage
@@ -121,6 +133,7 @@ class Consumer:
         self._retry = retry
         self._batch = batch
         self._concurrency = concurrency
+        self._seconds = seconds
         self._inbox: deque[Taken] = deque()
         self._something = asyncio.Event()
         self._waiting: set[asyncio.Task[None]] = set()
@@ -244,8 +257,7 @@ class Consumer:
             in_hand(self._queue, [_delivery(message) for message in batch]) as hand,
         ):
             while batch:
-                async with asyncio.timeout(HANDLER_SECONDS):
-                    done = await self._handler(list(hand.deliveries))
+                done = await self._call(list(hand.deliveries))
                 count = len(batch) if done is None else done
                 if count < 1:
                     raise RuntimeError("the handler has handled none of them")
@@ -253,6 +265,27 @@ class Consumer:
                 self._count("acked", count)
                 hand.done(count)
                 del batch[:count]
+
+    async def _call(self, deliveries: Sequence[Delivery]) -> int | None:
+        """What the handler returns or raises; a cancellation that nobody asked of this task is an error of it.
+
+        Raises:
+            HandlerHung: it took too long.
+        """
+        handling = asyncio.ensure_future(self._handler(deliveries))
+        try:
+            await asyncio.wait([handling], timeout=self._seconds)
+            is_late = not handling.done()
+        finally:
+            await _end(handling)
+        if is_late:
+            self._metrics.hung.labels(self._queue).inc()
+            log.error("handler.hung", queue=self._queue, messages=len(deliveries), exc_info=_where(handling))
+        if handling.done() and not handling.cancelled():
+            return handling.result()
+        if is_late:
+            raise HandlerHung(f"no end after {self._seconds:g} s")
+        raise RuntimeError("the handler was cancelled from within")
 
     async def _hold(self, batch: Sequence[Taken], error: Unavailable, held: float) -> bool:
         """Wait a little before the next try; False when there is none."""
@@ -346,6 +379,27 @@ def _is_ours(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63)
 
 
+async def _end(handling: asyncio.Future[Any]) -> None:
+    """Whatever has not ended is cancelled, and has the time to roll back."""
+    if handling.done():
+        return
+    handling.cancel()
+    await asyncio.wait([handling], timeout=END_SECONDS)
+    if not handling.done():
+        _left.add(handling)
+        handling.add_done_callback(_left.discard)
+
+
+def _where(handling: asyncio.Future[Any]) -> BaseException | None:
+    """What it ended with; None: it has not ended, or well."""
+    try:
+        return handling.exception()
+    except asyncio.CancelledError as error:  # raised where it was waiting
+        return error
+    except asyncio.InvalidStateError:
+        return None
+
+
 async def _ack(batch: Sequence[Taken]) -> None:
     """Channel by channel: one that is lost meanwhile takes no other's acks along."""
     for _, messages in groupby(batch, key=attrgetter("channel")):
@@ -373,7 +427,7 @@ def stage_consumer(
     retry: RetryPolicy,
     *,
     metrics: BrokerMetrics | None = None,
-    **limits: int,
+    **limits: Any,
 ) -> Consumer:
     """The consumer of a stage's work queue."""
     return Consumer(url, queue_name(stage), stage, handler, publisher, retry, metrics=metrics, **limits)

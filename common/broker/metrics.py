@@ -40,6 +40,12 @@ class BrokerMetrics:
             registry=registry,
             buckets=HANDLER_BUCKETS,
         )
+        self.hung = Counter(
+            "gateway_handlers_hung",
+            "Calls of a handler that took too long and were cancelled.",
+            ["queue"],
+            registry=registry,
+        )
         self.wait_seconds = Histogram(
             "gateway_queue_wait_seconds",
             "Time from publishing a message to taking it, if not retried; in whole seconds, by two hosts' clocks.",
