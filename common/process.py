@@ -1,11 +1,13 @@
 """How every process runs: settings → logs → work until SIGTERM → a bounded end.
 
-Exit codes: 0 after SIGTERM or SIGINT, 78 (EX_CONFIG) for wrong settings, 70 (EX_SOFTWARE) for a bug.
+Exit codes: 0 after SIGTERM or SIGINT, 78 (EX_CONFIG) for wrong settings, 70 (EX_SOFTWARE) for a bug. At SIGUSR2 it
+writes to stderr where each of its threads is, and goes on; also while its event loop hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -21,6 +23,7 @@ from common.errors import SettingsError
 from common.logs import configure, get_logger
 from common.settings import LogSettings, ProcessSettings, TraceSettings, load, secret_values
 
+STDERR = 2
 EX_SOFTWARE = 70
 EX_CONFIG = 78
 GARBAGE = (20_000, 10, 20)
@@ -53,6 +56,7 @@ def main(name: str, sections: Sequence[type[Any]], build: Callable[..., Run]) ->
         finally:
             tracing.stop()
 
+    faulthandler.register(signal.SIGUSR2, file=STDERR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = _outcome(name, work, runner)
         hard_end = _end_hard_after(CLOSING_SECONDS, code)

@@ -69,12 +69,30 @@ async def test_a_process_that_crashes_is_started_again_by_the_engine(world: Worl
         with world.tell.step(f"the process in {role} dies by SIGKILL"):
             since = len(world.events)
             with suppress(ComposeFailed):  # the container may be gone before the command has ended
-                await world.project.compose("exec", "-T", role, "python", "-c", CRASH)
+                await world.project.compose("exec", "-T", role, "python", "-c", SIGNAL, "SIGKILL")
             again = await until(lambda: _restarted(world, before), 30, f"{role} to be started again", pace=0.5)
             assert again.id == before.id
             await world.told(since)
     await world.healthy()
     await world.settled(f"after the crash of {role}, the ledger adds up")
+
+
+@pytest.mark.parametrize("role", ["ingress", "reconcile"])
+async def test_a_process_that_hangs_is_ended_by_its_check_and_started_again(world: World, role: str) -> None:
+    """T-HANG: the engine itself would call it unhealthy and leave it."""
+    [before] = await world.project.containers(role)
+    async with world.load():
+        with world.tell.step(f"the process in {role} is stopped by SIGSTOP"):
+            await world.project.compose("exec", "-T", role, "python", "-c", SIGNAL, "SIGSTOP")
+            again = await until(lambda: _restarted(world, before), 120, f"{role} to be started again", pace=0.5)
+            since = len(world.events)
+            assert (again.id, again.restarts) == (before.id, before.restarts + 1)
+            assert '"event":"process.hung"' in await world.project.compose("logs", "--no-color", role)
+            await world.told(since)
+    found = await world.healthy()
+    assert all(one.restarts == 0 for one in found if one.service in {"proxy", "sandbox"}), "who answered was let alone"
+    # The proxy sent some to an ingress that did not answer.
+    await world.settled(f"after {role} hung, the ledger adds up", resync=role == "ingress")
 
 
 @pytest.mark.parametrize("service", ["rabbitmq", "postgres"])
@@ -138,13 +156,13 @@ async def test_everything_ends_in_good_order_and_finds_its_data_again(world: Wor
     await world.settled("after down and up, the ledger adds up", resync=True)
 
 
-CRASH = """
-import os, pathlib, signal
+SIGNAL = """
+import os, pathlib, signal, sys
 for status in pathlib.Path("/proc").glob("[0-9]*/status"):
     if "\\nPPid:\\t1\\n" in status.read_text():
-        os.kill(int(status.parent.name), signal.SIGKILL)
+        os.kill(int(status.parent.name), signal.Signals[sys.argv[1]])
 """
-"""Kills what the container's init has started, and its own process no sooner than last."""
+"""To what the container's init has started; not to its own process."""
 
 
 async def _numbers(world: World) -> dict[str, int]:

@@ -16,6 +16,7 @@ import pytest
 from common.codec import loads
 from common.settings import ProcessSettings, parse_duration
 from ingress.app import SECTIONS as INGRESS
+from ops import alive
 from ops.commands.init import write
 from ops.installation import OPERATOR_PASSWORD, OPTIONAL, Wanted
 from workers.fetch.worker import SECTIONS as FETCH
@@ -30,6 +31,7 @@ WORKERS = ("token", "fetch", "reconcile", "relay")
 OURS = ("setup", "ingress", *WORKERS, "sandbox")
 SERVICES = (*OURS, "rabbitmq", "postgres", "proxy", "prometheus", "grafana")
 SCALABLE = ("ingress", *WORKERS)
+ALIVE_SECONDS = alive.CONNECT_SECONDS + alive.ANSWER_SECONDS + alive.DUMP_SECONDS
 CAPABILITIES = {
     "rabbitmq": {"CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"},
     "postgres": {"CHOWN", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID"},
@@ -140,6 +142,10 @@ def test_each_is_checked(service: dict[str, Any]) -> None:
     assert _seconds(check["interval"]) <= 10
     assert _seconds(check["timeout"]) <= 10
     assert "start_period" in check
+    if service["name"] in OURS:
+        assert check["test"][:5] == ["CMD", "python", "-I", "-S", "/app/ops/alive.py"]
+        assert alive.MEMORY in service["tmpfs"]
+        assert _seconds(check["timeout"]) > ALIVE_SECONDS + 1, "what the engine gives up is not counted"
     if service["name"] in WORKERS:
         assert check["test"][-2:] == ["/app/ops/alive.py", service["environment"]["WORKER_PORT"]]
     if service["name"] == "ingress":
