@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
@@ -15,6 +18,8 @@ from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
 from schemas.tables import GrantRow, TargetRow, table_of
 from tests.keys import NEW
+from tests.waiting import within
+from workers.fetch import walking
 from workers.fetch.fetching import Fetcher
 from workers.fetch.store.claims import ClaimStore
 from workers.fetch.store.grants import GrantStore
@@ -32,8 +37,20 @@ class BrokenApi:
         raise KeyError("s3cret")
 
 
-async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str) -> None:
-    """CONTRACT §5.7: else the lease would run out and the target be claimed again every 15 s, for ever, unseen."""
+class HangingApi:
+    """Does not come back, whatever its own limits were."""
+
+    async def get(self, url: str, access_token: str) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("api", [BrokenApi(), HangingApi()], ids=["breaks", "hangs"])
+async def test_a_bug_is_put_off_counted_and_parked_in_the_end(
+    database_url: str, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CONTRACT §5.7, T-HANG: else the lease would run out and the target be claimed again every 15 s, for ever, unseen,
+    or be renewed for ever."""
+    monkeypatch.setattr(walking, "PAGE_SECONDS", 2.0)
     store = Store(database_url)
     claims = ClaimStore(store, "me", rate=1000.0, interval=timedelta(0))
     outcomes, grants = OutcomeStore(store, "me", rate=1000.0), GrantStore(store)
@@ -46,14 +63,15 @@ async def test_a_bug_is_put_off_counted_and_parked_in_the_end(database_url: str)
     retry = RetryPolicy([timedelta(milliseconds=1)], timedelta(milliseconds=1))
     nobody = Publisher("amqp://nobody", "test")
     suspects = SuspectStore(store, "me", brake=1.0)
-    fetcher = Fetcher(outcomes, suspects, grants, BrokenApi(), nobody, CIPHER, retry)  # type: ignore[arg-type]
+    fetcher = Fetcher(outcomes, suspects, grants, api, nobody, CIPHER, retry)
     for attempt in range(2):
         async with store.transaction() as transaction:
             await transaction.execute(table_of(TargetRow).update().values(not_before=datetime.now(UTC)))
         (claim,), valid = await claims.claim(1)
         assert claim.attempts == attempt
         assert valid is not None
-        await fetcher.fetch(claim, valid)
+        async with within(10):
+            await fetcher.fetch(claim, valid)
     async with store.reading() as transaction:
         (parked,) = await list_parked(transaction)
         row = await transaction.row(table_of(TargetRow).select())

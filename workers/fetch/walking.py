@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Protocol
@@ -18,6 +19,8 @@ from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.walk import Walk, saved, step
 
 KEEP_SECONDS = 2.0
+PAGE_SECONDS = 300.0
+"""More than all that one page waits for may take together: the lease of what hangs would be renewed for ever."""
 
 log = get_logger(__name__)
 
@@ -56,10 +59,12 @@ class Walking:
         Raises:
             UpstreamFailed, UpstreamRefused, ForbiddenHost, Unavailable: as the attempt and the publisher do;
                 `not_found` is said of the claim's own URL only.
+            TimeoutError: a bug, as each of them has its own limit: a page took 5 min.
         """
         while self._walk.url:
             try:
-                await self._page()
+                async with asyncio.timeout(PAGE_SECONDS):
+                    await self._page()
             except UpstreamRefused as error:
                 self._begin_again(error)
         if self._walk.shape == "whole":
