@@ -15,13 +15,17 @@ from common.logs import get_logger
 from common.process import pause
 from common.straight import STRAIGHT, past
 
-KEEPALIVE_SECONDS = 15.0
+KEEPALIVE_SECONDS = 10.0
+"""For the head of the next request, too, whenever it begins."""
 LINGER_SECONDS = 5.0
 FINISH_SECONDS = 8.0
 SILENT_SECONDS = 8.0
+TAKE_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
 
 log = get_logger(__name__)
+
+Since = dict[web.RequestHandler, float]
 
 
 class NotTheirs(logging.Filter):
@@ -54,7 +58,8 @@ class Listener:
             shutdown_timeout=FINISH_SECONDS,
             auto_decompress=False,
         )
-        self._silent_since: dict[web.RequestHandler, float] = {}
+        self._silent_since: Since = {}
+        self._deaf_since: Since = {}
 
     async def start(self) -> int:
         """Listen; the result is the port (of interest when the setting says 0).
@@ -79,7 +84,8 @@ class Listener:
         await self._runner.cleanup()
 
     async def close_silent(self, stop: asyncio.Event) -> None:
-        """Until `stop`: close connections that have sent no whole request within 8 s of being made."""
+        """Until `stop`: close connections that have sent no whole request within 8 s of being made, or have taken too
+        little of what they asked for, for 30 s."""
         while not await pause(stop, SWEEP_SECONDS):
             self._sweep(asyncio.get_running_loop().time())
 
@@ -87,11 +93,18 @@ class Listener:
         server = self._runner.server
         if server is None:
             return
-        silent = {one: self._silent_since.get(one, now) for one in server.connections if is_silent(one)}
-        for connection, since in silent.items():
-            if now - since > SILENT_SECONDS:
-                connection.force_close()
-        self._silent_since = silent
+        connections = server.connections
+        self._silent_since = {one: self._silent_since.get(one, now) for one in connections if is_silent(one)}
+        self._deaf_since = {one: self._deaf_since.get(one, now) for one in connections if one.writing_paused}
+        for connection in _longer(self._silent_since, now - SILENT_SECONDS):
+            connection.force_close()
+        for connection in _longer(self._deaf_since, now - TAKE_SECONDS):
+            if connection.transport is not None:
+                connection.transport.abort()  # closing would wait for them
+
+
+def _longer(since: Since, then: float) -> list[web.RequestHandler]:
+    return [connection for connection, began in since.items() if began < then]
 
 
 def is_silent(connection: web.RequestHandler) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
@@ -227,6 +228,53 @@ async def test_silent_and_dripping_connections_are_closed_and_working_ones_are_n
     await sweeping
     await hang_up(silent_writer)
     await hang_up(dripping_writer)
+
+
+async def test_a_head_that_drips_on_a_connection_that_had_a_request_is_cut_off(served: Served) -> None:
+    """T-ING-SLOW: `KEEPALIVE_SECONDS` of the connection, here shorter, are for it, too."""
+    server = served.listener._runner.server
+    assert server is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    await until(lambda: len(server.connections) == 1)
+    server.connections[0]._keepalive_timeout = 0.5
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"alive")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Dri")
+    with contextlib.suppress(ConnectionError):
+        async with within(5):
+            assert b"HTTP/1.1" not in await reader.read()
+    assert listen.KEEPALIVE_SECONDS <= 10
+    await hang_up(writer)
+
+
+async def test_who_does_not_take_the_answers_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-ING-SLOW: thousands of requests on one connection, and nothing is read; somebody slower than others may."""
+    monkeypatch.setattr(listen, "TAKE_SECONDS", 0.5)
+    monkeypatch.setattr(listen, "SWEEP_SECONDS", 0.05)
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(served.listener.close_silent(stop))
+    server = served.listener._runner.server
+    assert server is not None
+    with socket.create_connection(("127.0.0.1", served.port)) as deaf:
+        deaf.setblocking(False)
+        asking = asyncio.create_task(_ask_without_end(deaf))
+        await until(lambda: any(one.writing_paused for one in server.connections), 20)
+        assert await served.send() == 200, "others are answered"
+        await until(lambda: not any(one.writing_paused for one in server.connections), 20, "it is cut off")
+        with pytest.raises(ConnectionError):
+            async with within(5):
+                await asking
+    assert await served.send() == 200
+    stop.set()
+    await sweeping
+
+
+async def _ask_without_end(connection: socket.socket) -> None:
+    while True:
+        await asyncio.get_running_loop().sock_sendall(
+            connection, b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 10
+        )
+        await asyncio.sleep(0.01)
 
 
 async def test_what_silence_is_read_from_still_means_that(served: Served) -> None:
