@@ -95,6 +95,11 @@ def check(port: int, times: int = 1, path: str = "/200") -> list[int]:
     return [alive.main(port, path) for _ in range(times)]
 
 
+def command(port: int, path: str) -> int:
+    what = [sys.executable, "-I", "-S", str(ROOT / "ops" / "alive.py"), str(port), path]
+    return subprocess.run(what, check=False, timeout=60).returncode
+
+
 async def well(port: int) -> None:
     await until(lambda: check(port) == [0], 20, "it is well")
 
@@ -185,8 +190,5 @@ def test_without_a_place_for_its_memory_it_checks_all_the_same(port: int, monkey
 async def test_as_the_engine_runs_it(start: Start, port: int) -> None:
     start(GATEWAY)
     await well(port)
-    command = [sys.executable, "-I", "-S", str(ROOT / "ops" / "alive.py"), str(port)]
-    codes = [subprocess.run([*command, path], check=False, timeout=60).returncode for path in ("/200", "/404")]
-    assert codes == [0, 1]
-    os.unlink(f"/tmp/alive-{port}")  # noqa: S108  # its own place
-
+    assert [command(port, path) for path in ("/200", "/404")] == [0, 1]
+    os.unlink(f"/tmp/alive-{port}")
