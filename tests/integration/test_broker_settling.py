@@ -10,6 +10,7 @@ import pytest
 
 from common.broker.consumer import Consumer, Delivery, stage_consumer
 from common.broker.deliveries import Taken
+from common.broker.metrics import BrokerMetrics
 from common.broker.outgoing import Outgoing, outgoing
 from ops.broker import Vhost
 from ops.prove.proxy import Proxy
@@ -22,13 +23,13 @@ QUEUE = "syncaroo.reconcile"
 
 async def test_what_is_in_hand_is_not_acked_with_what_came_later(vhost: Vhost) -> None:
     async with bench(vhost.url) as made:
-        handler = Holds("held")
-        task = made.consume(handler, concurrency=3)
+        handler, metrics = Holds("held"), BrokerMetrics()
+        task = made.consume(handler, concurrency=3, metrics=metrics)
         await send(made, "held")
         await until(lambda: handler.holding)
         for number in range(10):
             await send(made, f"later {number}")
-        await until(lambda: len(seen(handler)) == 10)
+        await until(lambda: metrics.messages.labels(QUEUE, "acked")._value.get() == 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         made._tasks.clear()
