@@ -10,7 +10,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo up init setup test test-all test-compose prove bench plots lint format schemas lock clean
+.PHONY: help .venv demo up init setup test test-all test-compose prove bench plots lint audit format schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,14 @@ lint: .venv/.complete ## format, rules, import direction, types, documents, cont
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/gateway init --sandbox --directory "$$made" --json >/dev/null \
 		&& $(BIN)/docker-compose --project-directory "$$made" -f docker-compose.yml --profile '*' config -q
 
+audit: .venv-audit/.complete ## known vulnerabilities of what the locks name, as PyPI tells them
+	@.venv-audit/bin/python ops/audit.py ops/requirements.lock $(LOCK) benchmarks/peers.lock ops/audit.lock
+
+.venv-audit/.complete: ops/audit.lock
+	@"$(PYTHON)" -m venv --clear .venv-audit
+	@.venv-audit/bin/python -m pip --disable-pip-version-check --no-input -qq install --require-hashes -r $<
+	@touch $@
+
 format: .venv/.complete ## format the code and mend what can be mended by machine
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -82,6 +90,8 @@ lock: .venv/.complete ## newest versions that pyproject.toml and benchmarks/peer
 		--no-emit-index-url --no-emit-find-links --extra dev -c ops/requirements.lock -o $(LOCK) pyproject.toml
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links -o benchmarks/peers.lock benchmarks/peers.in
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links -o ops/audit.lock ops/audit.in
 
 .venv: .venv/.complete ## the virtual environment, from the lock
 
@@ -89,5 +99,5 @@ lock: .venv/.complete ## newest versions that pyproject.toml and benchmarks/peer
 	@sh ops/venv.sh "$(PYTHON)" $(LOCK)
 
 clean: ## remove the virtual environment and all that tools left behind
-	rm -rf .venv .venv-peers .work build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-audit .work build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
