@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg  # type: ignore[import-untyped, unused-ignore]
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 from sqlalchemy import make_url
 
 from benchmarks.processes import Failed

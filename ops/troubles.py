@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import aiohttp
-import asyncpg  # type: ignore[import-untyped, unused-ignore]
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 from aio_pika.exceptions import AMQPError
 from sqlalchemy.exc import SQLAlchemyError
 

@@ -47,7 +47,7 @@ class SandboxConfig(Struct, frozen=True, kw_only=True, rename="camel"):
 
     # the provider side: what the gateway knows from the developer portal
     client_id: str = "sandbox-client"
-    client_secret: str = "sandbox-secret"
+    client_secret: str = "sandbox-secret"  # noqa: S105  # a stand-in's, which guards nothing
     confirm_uris: tuple[str, ...] = ()
     """Empty: `{platform_url}/confirm`."""
     token_seconds: int = 600
@@ -69,7 +69,7 @@ class SandboxConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     naive_joins: bool = False
     """Join base and path as text, which gives `//`."""
     platform_client_id: str = "platform-client"
-    platform_client_secret: str = "platform-secret"
+    platform_client_secret: str = "platform-secret"  # noqa: S105  # a stand-in's, which guards nothing
 
     # webhooks
     hash_recipe: str = "hmac-sha256:sorted:hex"

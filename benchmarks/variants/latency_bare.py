@@ -30,7 +30,7 @@ from typing import Any
 
 import aio_pika
 import aiohttp
-import asyncpg  # type: ignore[import-untyped, unused-ignore]
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import uvloop
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from aiohttp import web

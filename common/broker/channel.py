@@ -89,10 +89,10 @@ class PublishChannel:
         self._over: BaseException | None = None
         self.closed = asyncio.Event()
         # The library's own books know nothing of what is published here.
-        channel._on_confirm_frame = self._guarded(self._on_confirm)  # type: ignore[method-assign, assignment]
-        channel._on_return_frame = self._guarded(self._on_return)  # type: ignore[method-assign, assignment]
+        channel._on_confirm_frame = self._guarded(self._on_confirm)  # type: ignore[method-assign, assignment]  # as a channel's own, in front of it
+        channel._on_return_frame = self._guarded(self._on_return)  # type: ignore[method-assign, assignment]  # as a channel's own, in front of it
         self._library_closes = channel._on_close_frame
-        channel._on_close_frame = self._on_close  # type: ignore[method-assign]
+        channel._on_close_frame = self._on_close  # type: ignore[method-assign]  # as a channel's own, in front of it
         channel.closing.add_done_callback(self._on_closed)
         self._writing = asyncio.create_task(self._write())
 

@@ -21,7 +21,7 @@ from common.store.engine import Transaction
 Values = Mapping[str, Any]
 """By column."""
 
-_POSTGRES, _SQLITE = postgresql.dialect(), sqlite.dialect()  # type: ignore[no-untyped-call]
+_POSTGRES, _SQLITE = postgresql.dialect(), sqlite.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own lack a type
 
 
 async def insert_rows(transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values) -> None:
@@ -68,7 +68,7 @@ async def update_rows(
     where = " AND ".join(f"{name} = ?" for name in by)
     shared = _sqlite_values(table, alike)
     values = [(*(row[name] for name in names), *shared, *(row[name] for name in by)) for row in rows]
-    statement = f"UPDATE {table.name} SET {set_} WHERE {where}"  # noqa: S608
+    statement = f"UPDATE {table.name} SET {set_} WHERE {where}"  # noqa: S608  # names of our own tables and columns
     await _many(transaction, statement, values)
 
 
@@ -76,7 +76,7 @@ def is_one_of(column: ColumnElement[Any], name: str, postgres: bool) -> ColumnEl
     """A condition with one value of this name, which `given` makes: the same statement however many there are."""
     if postgres:
         return column == any_(bindparam(name, type_=postgresql.ARRAY(column.type)))
-    return column.in_(text(f"SELECT value FROM json_each(:{name})"))  # noqa: S608
+    return column.in_(text(f"SELECT value FROM json_each(:{name})"))  # noqa: S608  # names of our own tables and columns
 
 
 def given(transaction: Transaction, values: Collection[str] | Collection[int]) -> Any:
@@ -89,14 +89,14 @@ def _postgres_insert(table: Table, names: tuple[str, ...], common: tuple[str, ..
     chosen = [*(f"given.{name}" for name in names), *(_cast(table, name) for name in common)]
     # In order of the arrays: positions in the table follow positions in the page.
     into = f"INSERT INTO {table.name} ({', '.join(names + common)})"
-    return text(f"{into} SELECT {', '.join(chosen)} FROM {_given(table, names)} {more}")  # noqa: S608
+    return text(f"{into} SELECT {', '.join(chosen)} FROM {_given(table, names)} {more}")  # noqa: S608  # names of our own tables and columns
 
 
 @lru_cache(maxsize=256)
 def _postgres_update(table: Table, names: tuple[str, ...], alike: tuple[str, ...], by: tuple[str, ...]) -> Any:
     set_ = [*(f"{name} = given.{name}" for name in names), *(f"{name} = {_cast(table, name)}" for name in alike)]
     where = " AND ".join(f"{table.name}.{name} = given.{name}" for name in by)
-    return text(f"UPDATE {table.name} SET {', '.join(set_)} FROM {_given(table, (*by, *names))} WHERE {where}")  # noqa: S608
+    return text(f"UPDATE {table.name} SET {', '.join(set_)} FROM {_given(table, (*by, *names))} WHERE {where}")  # noqa: S608  # names of our own tables and columns
 
 
 def _given(table: Table, names: Sequence[str]) -> str:
@@ -114,7 +114,7 @@ def _arrays(names: Sequence[str], rows: Sequence[Values]) -> dict[str, list[Any]
 
 async def _sqlite_insert(transaction: Transaction, table: Table, rows: Sequence[Values], alike: Values) -> None:
     names = (*rows[0], *alike)
-    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({_marks(names)})"  # noqa: S608
+    statement = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({_marks(names)})"  # noqa: S608  # names of our own tables and columns
     shared = tuple(_sqlite_values(table, alike))
     await _many(transaction, statement, [(*_sqlite_values(table, row), *shared) for row in rows])
 

@@ -260,7 +260,7 @@ def _forget_values(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if getattr(cause, "detail", None) and not isinstance(cause, SQLAlchemyError):
-            cause.detail = None  # type: ignore[attr-defined]
+            cause.detail = None  # type: ignore[attr-defined]  # drivers have it, the type does not
         cause = cause.__cause__
 
 

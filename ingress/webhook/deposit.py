@@ -72,7 +72,7 @@ class Deposit:
         except BrokerUnavailable as error:
             self._refused.add(connection_id)
             # Whoever was refused together shall not come back together.
-            raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311
+            raise BrokerUnavailable(str(error), retry_after=random.uniform(2, 8)) from error  # noqa: S311  # spreads load, guards nothing
 
     def _ensure_room(self, began: Mapping[int, float]) -> None:
         if self._waiting >= self._most or self._bytes > IN_FLIGHT_BYTES:

@@ -13,7 +13,7 @@ from ops.broker.probe import let_in
 from ops.broker.vhosts import ByCtl, ByManagement
 
 _PORT, _MANAGEMENT_PORT = 5672, 15672
-_USER = _PASSWORD = "guest"  # RabbitMQ's own default, which it lets in from localhost only
+_USER = _PASSWORD = "guest"  # noqa: S105  # RabbitMQ's own default, which it lets in from localhost only
 
 
 def on_localhost(name: str, environment: Mapping[str, str], say: Say, plugins: Sequence[str]) -> Broker:

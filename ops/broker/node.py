@@ -228,7 +228,7 @@ class PrivateNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C on the terminal is for us to handle, not for the node
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it takes no lock between fork and exec
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  # it takes no lock between fork and exec
             )
 
     def _write_configuration(self) -> None:

@@ -72,7 +72,7 @@ class Around:
 
     def of(self, section: type[S]) -> S:
         """The section's values."""
-        return self.sections[section]  # type: ignore[no-any-return]
+        return self.sections[section]  # type: ignore[no-any-return]  # built by its own class, kept by it
 
     @property
     def site(self) -> str:

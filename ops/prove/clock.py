@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-import asyncpg  # type: ignore[import-untyped, unused-ignore]  # types come with some of its versions
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 
 AHEAD_FILE = "AHEAD_FILE"
 """The setting that names the file which says by how many seconds."""

@@ -20,7 +20,7 @@ class Load:
 
     def __init__(self, sandbox: SandboxDriver, seed: int) -> None:
         self._sandbox = sandbox
-        self._dice = Random(f"load {seed}")
+        self._dice = Random(f"load {seed}")  # noqa: S311  # seeded, so that a run can be repeated
         self._is_removed = False
         self.changes = 0
 

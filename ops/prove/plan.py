@@ -37,7 +37,7 @@ class Trouble:
 def planned(kinds: Sequence[Kind], seed: int, seconds: float) -> list[Trouble]:
     """All kinds in turn, shuffled anew each time, until so many seconds are over: what a short run leaves out is luck,
     in a long one each comes again and again."""
-    dice, deck, found = Random(f"troubles {seed}"), list[Kind](), list[Trouble]()
+    dice, deck, found = Random(f"troubles {seed}"), list[Kind](), list[Trouble]()  # noqa: S311  # seeded, to be repeated
     free: dict[str, float] = {}
     at = dice.uniform(*PAUSE_SECONDS)
     while True:

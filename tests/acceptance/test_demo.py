@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 
 from ops.broker import Vhost

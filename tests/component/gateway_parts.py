@@ -219,10 +219,10 @@ async def running(
     site = SiteSettings(site_uri="http://localhost:8080")
     platform = PlatformSettings(
         platform_client_id=CLIENT_ID,
-        platform_client_secret=f"{NEW_SECRET},{OLD_SECRET}",  # type: ignore[arg-type]
-        platform_redirect_uris=f"{REDIRECT},{OTHER_REDIRECT}",  # type: ignore[arg-type]
+        platform_client_secret=f"{NEW_SECRET},{OLD_SECRET}",  # type: ignore[arg-type]  # text, as in the environment
+        platform_redirect_uris=f"{REDIRECT},{OTHER_REDIRECT}",  # type: ignore[arg-type]  # text, as in the environment
     )
-    operators = AdminSettings(admin_token="ann:anns-token,operators-token")  # type: ignore[arg-type]
+    operators = AdminSettings(admin_token="ann:anns-token,operators-token")  # type: ignore[arg-type]  # text, as in the environment
     store, broker = Store(database_url), Broker()
     passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))  # what argon2 costs is not tested
     tokens = AccessTokens(KEYS.clear(), platform.access_token_seconds)

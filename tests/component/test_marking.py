@@ -50,7 +50,7 @@ async def test_only_a_webhook_after_unmapped_counts_as_a_later_one(
     """CONTRACT §4, `unmapped`: a webhook before it in the same batch must not bring the listing back."""
     publisher = Recorder()
     targets = MarkStore(store)
-    mark = MarkHandler(targets, publisher, AllowedHosts(["api.syncaroo.com"], False), lambda: None)  # type: ignore[arg-type]
+    mark = MarkHandler(targets, publisher, AllowedHosts(["api.syncaroo.com"], False), lambda: None)  # type: ignore[arg-type]  # a stand-in
 
     await mark([delivery(action) for action in actions])
 

@@ -49,7 +49,7 @@ class Ingress:
         """The connections whose resync the broker has confirmed."""
         messages = [message for _, message in self.broker.messages()]
         assert all(isinstance(message, ResyncWanted) for message in messages)
-        return sorted(message.connection_id for message in messages)  # type: ignore[attr-defined]
+        return sorted(message.connection_id for message in messages)  # type: ignore[attr-defined]  # all of these kinds have it
 
     @asynccontextmanager
     async def running(self, *, dies: bool = False) -> AsyncIterator[None]:
@@ -305,7 +305,7 @@ async def test_a_process_that_was_stopped_was_away(store: Store) -> None:
             await until(lambda: last_beat(store))
             before = await beat_was(store, 5 * MINUTE)
             clock[0] += jump
-            await until(lambda before=before: beats_again(store, before))  # type: ignore[misc]
+            await until(lambda before=before: beats_again(store, before))  # type: ignore[misc]  # mypy infers no lambda with a default
             await until(lambda: are_kept(store, 1))
         await OutageStore(store).drop({1: datetime.now(UTC) + MINUTE})
 

@@ -420,7 +420,7 @@ async def test_a_broker_that_is_down_means_503_and_a_resync_later(ingress: Ingre
     assert ingress.counted("unavailable") == 3
     ingress.broker.down = False
     await until(lambda: len(ingress.broker.published) == 2)
-    assert {message.connection_id for _, message in ingress.broker.messages()} == {98, 99}  # type: ignore[attr-defined]
+    assert {message.connection_id for _, message in ingress.broker.messages()} == {98, 99}  # type: ignore[attr-defined]  # all of these kinds have it
     assert {type(message) for _, message in ingress.broker.messages()} == {ResyncWanted}
     stop.set()
     await running

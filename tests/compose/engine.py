@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from ops.broker.broker import NotHere, Say
 from ops.broker.install import install
@@ -154,7 +154,7 @@ def _private() -> Iterator[dict[str, str]]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it takes no lock between fork and exec
+            preexec_fn=die_with_parent(),  # noqa: PLW1509  # it takes no lock between fork and exec
             start_new_session=True,  # Ctrl-C is for the tests, which take everything down first
         )
         try:

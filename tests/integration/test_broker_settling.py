@@ -128,7 +128,7 @@ async def test_a_connection_that_ends_in_good_order_comes_back(vhost: Vhost) -> 
         for number in range(3):
             proxy.hang_up()
             await send(made, f"after {number}")
-            await until(lambda: f"after {number}" in seen(handler), 15)  # noqa: B023
+            await until(lambda: f"after {number}" in seen(handler), 15)  # noqa: B023  # awaited in the same round
         assert consumer.is_consuming
 
 

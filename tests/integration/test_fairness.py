@@ -92,7 +92,7 @@ async def test_a_resync_of_five_thousand_targets_does_not_delay_another_connecti
             await run.webhook(path, connection_id=B)
             await until(lambda: told_of(run, B) == number + 1, pace=0.02)  # noqa: B023  # awaited in the same round
             assert len(run.api.calls) - before < 500, "a tenth of them at most was read before it"
-            await until(lambda: len(run.api.calls) > 50 * number, timeout=30, what="the resync goes on")  # noqa: B023
+            await until(lambda: len(run.api.calls) > 50 * number, timeout=30, what="the resync goes on")  # noqa: B023  # awaited in the same round
         due = [row for row in await run.rows(TargetRow) if row.wanted > row.answered]
         assert len(due) > 2000, "it is far from its end"
 

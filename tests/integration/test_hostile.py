@@ -102,7 +102,7 @@ class Victim:
 
     def complaints(self) -> list[str]:
         """What its log says of bugs."""
-        words = ("request.failed", "Traceback", "Unhandled", '"level":"error"', '"level": "error"')
+        words = ("request.failed", "Traceback", "Unhandled", "Error handling", '"exception"')
         return [line for line in self.stack.logs("ingress-1").splitlines() if any(word in line for word in words)]
 
 

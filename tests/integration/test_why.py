@@ -32,7 +32,7 @@ ROOM = "/v1/locations/5/resources/7843"
 async def admin_api(run: Pipeline) -> AsyncIterator[str]:
     """The operator's API on the pipeline's store → its base."""
     app = web.Application(middlewares=[problem_middleware])
-    operators = AdminSettings(admin_token="operators-token")  # type: ignore[arg-type]
+    operators = AdminSettings(admin_token="operators-token")  # type: ignore[arg-type]  # text, as in the environment
     app.add_routes(AdminHandler(run.store, Broker(), operators, Passwords()).routes())
     server = TestServer(app)
     await server.start_server()

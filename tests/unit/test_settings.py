@@ -251,5 +251,7 @@ def test_events_are_on_the_broker_of_all_unless_they_have_their_own(monkeypatch:
 
 
 def test_a_socket_directory_is_a_database_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg:///gateway?host=/var/run/postgresql")
-    load(StoreSettings)
+    url = "postgresql+asyncpg:///gateway?host=/var/run/postgresql"
+    monkeypatch.setenv("DATABASE_URL", url)
+    (store,) = load(StoreSettings)
+    assert store.database_url.get_secret_value() == url

@@ -99,7 +99,7 @@ def test_a_message_without_our_header_is_read_as_what_the_queue_is_for() -> None
         plain.message()
     with pytest.raises(Permanent, match="unreadable_message"):
         Delivery(b'{"to": "q"}', {"schema": "Other"}, "").message(SnapshotRequested)
-    webhook = WebhookReceived(delivery_id="d", connection_id=1, url="u", mapping=msgspec.UNSET, received_at=AT)  # type: ignore[arg-type]
+    webhook = WebhookReceived(delivery_id="d", connection_id=1, url="u", mapping=msgspec.UNSET, received_at=AT)  # type: ignore[arg-type]  # as a message is before it is decoded
     with pytest.raises(Permanent, match="unreadable_message"):
         request_in(webhook)
 
@@ -240,7 +240,7 @@ class FakeListings:
 
 async def test_the_end_of_a_snapshot_tells_how_many_there_were_and_each_part_how_many_there_are() -> None:
     queue, request = FakeQueue(), request_in(wanted())
-    snapshots = Snapshots(FakeListings(5), queue.open, "s", part=4)  # type: ignore[arg-type]
+    snapshots = Snapshots(FakeListings(5), queue.open, "s", part=4)  # type: ignore[arg-type]  # stand-ins for the broker and the store
     part = await snapshots.send_part(request)
     assert part.listings == 4
     assert part.rest is not None
@@ -250,7 +250,7 @@ async def test_the_end_of_a_snapshot_tells_how_many_there_were_and_each_part_how
 
 async def test_what_was_sent_before_a_trouble_is_not_sent_again() -> None:
     queue, request = FakeQueue(room=3), request_in(wanted())
-    snapshots = Snapshots(FakeListings(5), queue.open, "s")  # type: ignore[arg-type]
+    snapshots = Snapshots(FakeListings(5), queue.open, "s")  # type: ignore[arg-type]  # stand-ins for the broker and the store
     part = await snapshots.send_part(request)
     assert part.listings == 3
     assert part.rest is not None
@@ -266,7 +266,7 @@ EVERYTHING = Wanted(AT)
 
 
 def replay(queue: FakeQueue, past: FakePast | None = None, pauses: Sequence[float] = (0, 0)) -> Replay:
-    return Replay(past or FakePast(PAST), queue.open, "s", pauses=pauses)  # type: ignore[arg-type]
+    return Replay(past or FakePast(PAST), queue.open, "s", pauses=pauses)  # type: ignore[arg-type]  # stand-ins for the broker and the store
 
 
 async def test_a_replay_sends_each_once_in_order_and_nothing_behind_its_end() -> None:

@@ -103,4 +103,4 @@ def interleaved(first: Sequence[T], second: Iterable[T]) -> list[T]:
     """One of the first, one of the second, and so on, each once."""
     nothing = object()
     pairs = zip_longest(first, (one for one in second if one not in first), fillvalue=nothing)
-    return [one for pair in pairs for one in pair if one is not nothing]  # type: ignore[misc]
+    return [one for pair in pairs for one in pair if one is not nothing]  # type: ignore[misc]  # `nothing` is of another type

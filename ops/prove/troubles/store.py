@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from urllib.parse import urlsplit
 
-import asyncpg  # type: ignore[import-untyped, unused-ignore]  # types come with some of its versions
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 
 from ops.prove.plan import Kind
 from ops.prove.troubles.scene import Happen, Scene
