@@ -18,8 +18,6 @@ from common.logs import get_logger
 BACKLOG = 1024
 AT_ONCE = 128
 """Accepted in one turn at most, so that those who are connected have theirs."""
-UNREAD_SECONDS = 8
-"""Whoever takes nothing of what it has asked for is let go after so long; nothing else ends its connection."""
 REST_SECONDS = 1.0
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """No files or no memory are left."""
@@ -74,15 +72,8 @@ async def _listening(host: str, port: int) -> list[socket.socket]:
                 one.close()
             raise
         one.setblocking(False)
-        _let_go_of_the_unread(one)
         found.append(one)
     return found
-
-
-def _let_go_of_the_unread(listening: socket.socket) -> None:
-    """For all that are accepted there. Where the system has no such option (macOS), a proxy has to see to it."""
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
 
 
 class _Accepting:

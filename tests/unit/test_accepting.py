@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,12 +30,8 @@ def on_uvloop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Non
 
 
 @asynccontextmanager
-async def site(
-    kind: Any = AcceptingSite, host: str = "127.0.0.1", routes: Sequence[web.RouteDef] = ()
-) -> AsyncIterator[tuple[web.AppRunner, int]]:
-    app = web.Application()
-    app.add_routes(routes)
-    runner = web.AppRunner(app)
+async def site(kind: Any = AcceptingSite, host: str = "127.0.0.1") -> AsyncIterator[tuple[web.AppRunner, int]]:
+    runner = web.AppRunner(web.Application())
     await runner.setup()
     await kind(runner, host, 0).start()
     try:
@@ -148,22 +144,3 @@ async def test_every_address_of_a_host_is_listened_on_or_none() -> None:
             await AcceptingSite(other, "0.0.0.0", port).start()
         assert other.addresses == []
         await other.cleanup()
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
-def test_who_takes_nothing_of_its_answers_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T-ING-SLOW: neither aiohttp nor the loop ever ends a connection whose answer nobody takes."""
-    monkeypatch.setattr(accepting, "UNREAD_SECONDS", 1)
-
-    async def huge(_request: web.Request) -> web.Response:
-        return web.Response(body=bytes(2**23))
-
-    async def run() -> None:
-        async with site(routes=[web.get("/", huge)]) as (runner, port):
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                await until(lambda: connected(runner) == 1)
-                await until(lambda: connected(runner) == 0, 8, patience=1)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
