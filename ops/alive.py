@@ -19,7 +19,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 6.0
 """Together, with what comes after the third time, less than the `timeout` of the checks."""
 TIMES = 3
 DUMP_SECONDS = 0.5
-MEMORY = "/tmp"  # the container's own, and empty when it starts
+MEMORY = "/tmp"  # noqa: S108  # the container's own, and empty when it starts
 LINE = (
     '{{"pid":{pid},"what":"it answered none of {times} checks and is ended, to be started again",'
     '"event":"process.hung","level":"error","timestamp":"{now}"}}\n'

@@ -17,7 +17,7 @@ from ops.prove.listener import Listener
 class Mode(StrEnum):
     """What the proxy does with connections and bytes, from the moment it is set."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  # a mode
     BLACKHOLE = "blackhole"
     """Nothing moves in either direction, as in a network partition; what is held is delivered at the next PASS."""
     RESET = "reset"
