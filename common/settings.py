@@ -446,7 +446,7 @@ class WebhookSettings(Section):
     webhook_success_status: Annotated[int, Field(ge=200, le=299)] = 200
     webhook_hash_mode: Literal["off", "observe", "enforce"] = "observe"
     webhook_hash_recipe: Annotated[str, AfterValidator(_hash_recipe)] = "hmac-sha256:sorted:hex"
-    webhook_hash_key: SecretStr | None = None
+    webhook_hash_key: Secret | None = None
     sync_attributes: Words = ("locations", "resources", "rates")
 
 

@@ -1,4 +1,4 @@
-"""Wrong settings end every process with exit code 78 and one line per fault: the variable's name, never its value."""
+"""T-CONFIG. Wrong settings end a process with exit code 78 and a line each: the variable's name, never its value."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ async def test_every_fault_is_told_by_name_and_no_value_is(tmp_path: Path) -> No
         assert done.code == EX_CONFIG, (role, done)
         assert [line.partition(":")[0] for line in done.output.splitlines()] == sorted(WRONG), (role, done)
         assert "canary" not in done.output, role
+
+
+async def test_a_placeholder_is_no_secret(tmp_path: Path) -> None:
+    secrets = ["ADMIN_TOKEN", "PLATFORM_CLIENT_SECRET", "SECRET_KEYS", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY"]
+    values = environment(amqp_url=NOWHERE, database_url="", settings=dict.fromkeys(secrets, "changeme"))
+    done = await Stack(values, tmp_path).run("-m", *ROLES["ingress"], timeout=30)
+    assert done.code == EX_CONFIG, done
+    assert [line.partition(":")[0] for line in done.output.splitlines()] == secrets
+    assert "changeme" not in done.output
 
 
 async def test_a_store_of_another_environment_is_refused(tmp_path: Path) -> None:

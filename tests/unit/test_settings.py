@@ -1,4 +1,4 @@
-"""common.settings: one line per fault, the variable's name and never its value (CONTRACT §1, §2)."""
+"""T-CONFIG. common.settings: one line per fault, the variable's name and never its value (CONTRACT §1, §2)."""
 
 import os
 from datetime import timedelta
@@ -91,6 +91,7 @@ def faults(*sections: type[Any]) -> tuple[str, ...]:
         (WebhookSettings, "WEBHOOK_SUCCESS_STATUS", "s3cret"),
         (WebhookSettings, "WEBHOOK_HASH_RECIPE", "s3cret:sorted:hex"),
         (WebhookSettings, "WEBHOOK_HASH_MODE", "s3cret"),
+        (WebhookSettings, "WEBHOOK_HASH_KEY", "changeme"),
         (RetrySettings, "RETRY_DELAYS", "2s,s3cret"),
         (RetrySettings, "RETRY_DELAYS", "0"),
         (RetrySettings, "RETRY_DELAYS", "2s,0s"),
