@@ -9,6 +9,7 @@ from aiohttp_session import Session
 
 from common.clock import wall_seconds
 from common.codec import dumps
+from common.crypto import same_secret
 from ingress.oidc.rules import Attempt
 from ingress.parameters import BadInput
 
@@ -47,13 +48,13 @@ def remember(session: Session, attempt: Attempt) -> str:
 
 def find(session: Session, state: str) -> Attempt | None:
     """The attempt of that state; None when it is of another session, too old, or used."""
-    found = next((one for one in _begun(session) if one.state == state), None)
+    found = next((one for one in _begun(session) if same_secret(state, one.state)), None)
     return None if found is None else Attempt(found.verifier, found.nonce, found.back)
 
 
 def forget(session: Session, state: str) -> None:
     """It is used."""
-    _keep(session, [one for one in _begun(session) if one.state != state])
+    _keep(session, [one for one in _begun(session) if not same_secret(state, one.state)])
 
 
 def _begun(session: Session) -> list[_Begun]:
