@@ -39,8 +39,9 @@ RESTED_SECONDS = 10.0
 
 _AUTOCOMMIT: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 
-_PASSING_STATES = ("08", "25006", "40", "53", "55", "57", "58")
-"""SQLSTATE classes that pass by themselves: connection, read-only, rollback, resources, locks, shutdown, system."""
+_PASSING_STATES = ("08", "25006", "40", "42703", "42P01", "53", "55", "57", "58")
+"""SQLSTATE classes that pass by themselves: connection, read-only, rollback, a column or table that a migration has yet
+to make, resources, locks, shutdown, system."""
 _UNSTORABLE_STATES = ("22", "54")
 """SQLSTATE classes of values that are wrong for ever: out of range or of no encoding, too long for an index."""
 
@@ -238,7 +239,7 @@ def try_flock(descriptor: int) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the store's trouble passes by itself: away, locked, deadlocked, full, shutting down."""
+    """Whether the store's trouble passes by itself: away, not migrated yet, locked, deadlocked, full, shutting down."""
     if isinstance(error, OSError | TimeoutError | PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -369,6 +369,15 @@ async def test_a_connection_that_has_rested_is_asked_before_it_is_used(
     assert len(asked) == 1
 
 
+async def test_a_schema_that_is_not_there_yet_is_unavailable(store: Store) -> None:
+    """T-START-ORDER: also one that is older. On PostgreSQL the ingress, which does not wait for it, once died of it."""
+    for statement in ("SELECT 1 FROM not_there_yet", "SELECT not_there_yet FROM fact"):
+        for transaction in (store.transaction, store.reading):
+            with pytest.raises(StoreUnavailable):
+                async with transaction() as begun:
+                    await begun.execute(text(statement))
+
+
 async def test_a_database_that_is_not_there_is_unavailable(database_url: str) -> None:
     away = "postgresql+asyncpg://nobody@127.0.0.1:1/x" if "postgresql" in database_url else "sqlite+aiosqlite:////no/x"
     store = Store(away)
