@@ -1,9 +1,10 @@
-"""The database's clock jumps under a gateway of real processes."""
+"""The database's clock jumps under a gateway of real processes; theirs are hours apart."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tests.acceptance.world import World, world
+from tests.acceptance.world import Changes, World, again_and_again, world
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
 
@@ -20,6 +21,13 @@ pytestmark = pytest.mark.timeout(1200)
 LIFETIME = 6
 SECONDS = 90
 HOUR = 3600
+CONNECTION = 99
+EVENTS = 150
+SKEWED = (
+    ("ingress", HOUR // 2), ("token", -HOUR), ("relay", 2 * HOUR), ("fetch", HOUR), ("fetch", -HOUR),
+    ("reconcile", -HOUR // 2), ("reconcile", HOUR // 2),
+)  # fmt: skip
+"""Seconds ahead, of each process."""
 OWN_CLOCK = (
     "CREATE TABLE clock_of_the_test (ahead double precision)",
     "INSERT INTO clock_of_the_test VALUES (0)",
@@ -93,4 +101,23 @@ async def test_a_clock_that_jumps_by_an_hour_neither_stops_renewing_nor_makes_a_
     assert not found.presented_again
     hasty = [later - earlier for earlier, later in pairwise(times) if later - earlier < LIFETIME / 2]
     assert len(hasty) <= 1, "only where the clock went forward was a pair due at once"
+    vhosts.give_back(vhost)
+
+
+async def test_hosts_whose_clocks_are_hours_apart_lose_and_overwrite_nothing(
+    tmp_path: Path, vhosts: Vhosts, postgresql_url: str
+) -> None:
+    """T-CLOCK: an answer is newer because it was asked for later, not because of what a clock said (G3)."""
+    vhost = vhosts.take()
+    async with world(tmp_path, amqp_url=vhost.url, database_url=postgresql_url, roles=()) as made:
+        for role, ahead in SKEWED:
+            await made.stack.start(role, command=["-m", "tests.skewed", str(ahead), role])
+        await made.stack.wait_ready()
+        await made.onboard(CONNECTION)
+        async with again_and_again(Changes(made, CONNECTION)):
+            await until(lambda: len(made.events) > EVENTS, SECONDS, what="many changes")
+        await made.ledger()
+        fetched = [event["data"]["fetchedAt"] for event in made.events if event["type"] == "listing.changed"]
+        hours = {datetime.fromisoformat(at).timestamp() // HOUR for at in fetched}
+        assert max(hours) - min(hours) >= 2, "by both of the fetch workers' clocks"
     vhosts.give_back(vhost)

@@ -21,7 +21,7 @@ from ops.why.ask import Answers, ask
 from ops.why.screen import screen
 from ops.why.words import length
 from schemas.events import ListingChanged, dataschema_of
-from tests.acceptance.world import World, world
+from tests.acceptance.world import World, webhook_body, world
 from tests.json_schemas import faults
 from tests.waiting import until
 from tests.wire import misread, served_schemas
@@ -135,7 +135,7 @@ def _clock(text: str) -> str:
 
 
 async def test_every_message_is_read_by_the_cloudevents_sdk_and_fits_the_schema_of_the_whole(gateway: World) -> None:
-    """As the broker delivered it, its AMQP properties too."""
+    """T-OUT-CONTRACT: as the broker delivered it, its AMQP properties too."""
     await gateway.ledger()
     assert {event["type"] for event in gateway.events} == TYPES
     schemas = await served_schemas(gateway.stack.url, gateway.messages)
@@ -150,7 +150,7 @@ async def test_every_message_is_read_by_the_cloudevents_sdk_and_fits_the_schema_
 
 
 async def test_every_event_fits_the_schema_that_it_names(gateway: World) -> None:
-    """Its `dataschema` is an address of the ingress, and what is served there describes its data."""
+    """T-OUT-CONTRACT: its `dataschema` is an address of the ingress, and what is served there describes its data."""
     await gateway.ledger()
     schemas: dict[str, Any] = {}
     async with aiohttp.ClientSession() as session:
@@ -173,8 +173,43 @@ async def test_what_is_asked_again_and_has_not_changed_is_no_event(gateway: Worl
     assert len(gateway.events) == events
 
 
+async def test_an_old_webhook_a_thousand_times_after_a_newer_one_costs_few_calls_and_changes_nothing(
+    gateway: World,
+) -> None:
+    """T-ING-REPLAY: a webhook says where to look, not what is there."""
+    url = next(url for url in (await gateway.sandbox.world()).items if "/rates/" in url)
+    bodies = [
+        loads(webhook_body(CONNECTION, url, "rates").encode()) | {"action": word} for word in ("create", "update")
+    ]
+    old, newer = (dumps(body).decode() for body in bodies)
+    for value, body in ((4321, old), (4322, newer)):
+        await gateway.sandbox.change("price", url, value=value, webhook=False)
+        await gateway.sandbox.webhook(CONNECTION, body, url=url)
+        await gateway.ledger()
+    events, before = len(gateway.events), (await gateway.sandbox.records()).order
+    turn = asyncio.Semaphore(50)
+
+    async def replay() -> None:
+        async with turn:
+            await gateway.sandbox.webhook(CONNECTION, old, url=url)
+
+    await asyncio.gather(*(replay() for _ in range(1000)))
+    await gateway.ledger()
+    records = await gateway.sandbox.records(after=before)
+    assert Counter(hook.status for hook in records.webhooks) == {200: 1000}
+    seconds = max(hook.answered_at or 0 for hook in records.webhooks) - min(hook.sent_at for hook in records.webhooks)
+    assert 1 <= len([call for call in records.calls if call.url == url]) <= 2 + max(1, int(seconds))
+    assert len(gateway.events) == events
+    prices = {event["data"]["itemId"]: event["data"]["current"]["price"] for event in gateway.events if _is_rate(event)}
+    assert prices[url.rsplit("/", 1)[1]] == 4322
+
+
+def _is_rate(event: Any) -> bool:
+    return event["data"].get("attributeType") == "rates" and event["data"]["current"] is not None
+
+
 async def test_a_thousand_webhooks_over_twenty_targets_cost_few_calls(gateway: World) -> None:
-    """All twenty change before the burst and in the middle of it; the last state of each comes out."""
+    """T-ING-REPLAY: all twenty change before the burst and in the middle of it; the last state of each comes out."""
     start = (await gateway.sandbox.records()).order
     targets = list((await gateway.sandbox.world()).items)[:20]
     for _ in range(2):

@@ -71,6 +71,7 @@ class Joiner:
 async def test_whoever_joins_in_a_storm_ends_in_the_stored_state(
     tmp_path: Path, vhosts: Vhosts, empty_database_url: str
 ) -> None:
+    """T-JOIN."""
     vhost = vhosts.take()
     connection = await aio_pika.connect(vhost.url)
     async with (

@@ -248,6 +248,7 @@ async def _at_work(made: World, name: str, lives: int) -> None:
 
 @pytest.mark.parametrize("process", PROCESSES)
 async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(killed: Killed, process: str) -> None:
+    """T-TERM."""
     assert process not in killed.failed, killed.failed[process]
     assert killed.codes[f"{process} TERM"] == 0
     assert killed.codes[f"{process} KILL"] == -signal.SIGKILL
@@ -255,14 +256,14 @@ async def test_a_process_ends_in_good_order_or_by_kill_and_nothing_is_lost(kille
 
 @pytest.mark.parametrize("point", sorted(POINTS.keys() - {*OF_THE_GRANT}))
 async def test_a_process_dies_at_a_point_and_nothing_is_lost(killed: Killed, point: str) -> None:
-    """T-KILL-FETCH, T-KILL-REC, T-KILL-OP (`provider.…`) and the others: every point is reached, and the sum is right
-    afterwards."""
+    """T-KILL-ING, T-KILL-FETCH, T-KILL-REC, T-KILL-OUT, T-KILL-OP (`provider.…`): every point is reached, and the sum
+    is right afterwards."""
     _died(killed, point)
 
 
 @pytest.mark.parametrize("on_postgresql", ON_POSTGRESQL)
 async def test_a_process_dies_in_a_transaction_and_nothing_is_lost(both: Both, on_postgresql: str) -> None:
-    """T-KILL-FETCH, T-KILL-REC."""
+    """T-KILL-FETCH, T-KILL-REC, T-KILL-OUT."""
     _died(both.postgresql, on_postgresql)
 
 

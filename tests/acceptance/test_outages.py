@@ -49,7 +49,7 @@ async def gateway(directory: Path, sqlite_url: str, node: PrivateNode) -> AsyncI
 
 
 async def test_processes_that_were_there_before_the_set_up_converge(gateway: World) -> None:
-    """As they did while the gateway was onboarded."""
+    """T-START-ORDER: as they did while the gateway was onboarded."""
     assert sorted(gateway.stack.names()) == sorted(f"{role}-1" for role in ("sandbox", "ingress", *WORKERS))
     await gateway.ledger()
 
@@ -57,7 +57,7 @@ async def test_processes_that_were_there_before_the_set_up_converge(gateway: Wor
 async def test_without_the_broker_webhooks_are_refused_in_time_and_resynced_afterwards(
     gateway: World, node: PrivateNode
 ) -> None:
-    """The workers are even started without it."""
+    """T-BRK-DOWN: the workers are even started without it."""
     ingress = psutil.Process(gateway.stack.pid("ingress-1"))
     url = await _some_rate(gateway)
     await gateway.sandbox.burst(50, 50, connection_id=CONNECTION)  # what is allocated once, is
@@ -77,6 +77,7 @@ async def test_without_the_broker_webhooks_are_refused_in_time_and_resynced_afte
 
 
 async def test_a_frozen_broker_is_refused_for_in_time(gateway: World, node: PrivateNode) -> None:
+    """T-BRK-FREEZE."""
     url = await _some_rate(gateway)
     node.freeze()
     try:

@@ -32,6 +32,7 @@ def ledger(said: str) -> dict[str, int]:
 
 
 async def test_everything_fails_and_nothing_is_lost(tmp_path: Path) -> None:
+    """T-SOAK."""
     code, said = await prove("--minutes", "0.4", "--seed", "4", "--work", str(tmp_path / "work"))
     assert code == 0, said
     found = ledger(said)

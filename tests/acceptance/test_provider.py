@@ -1,4 +1,4 @@
-"""We as Syncaroo's OAuth provider, played through two running ingresses on each database: the essence of every T-OP.
+"""We as Syncaroo's OAuth provider, played through two running ingresses on each database: the essence of every row.
 
 `tests/component/test_oauth_faults.py` and its neighbours have each of these in all its variants, on an application in
 their own process. Here what happens at once happens in two processes, which have only the store in common.

@@ -73,6 +73,7 @@ async def traced(directory: Path, amqp_url: str, postgresql_url: str) -> AsyncIt
 
 
 async def test_a_webhook_and_its_event_are_one_trace(traced: Traced) -> None:
+    """T-TRACE."""
     event = await traced.price(4321)
     sent = _parts(event["headers"]["traceparent"])
     delivery_id = event["data"]["deliveryId"]
@@ -90,6 +91,7 @@ async def test_a_webhook_and_its_event_are_one_trace(traced: Traced) -> None:
 
 
 async def test_a_trace_goes_on_through_a_retry(traced: Traced) -> None:
+    """T-TRACE."""
     await traced.world.sandbox.fault("api_status", status=503, match="/rates/", count=4)
     event = await traced.price(4322)
     _, trace_id, span_id, _ = _parts(event["headers"]["traceparent"])
@@ -103,7 +105,7 @@ async def test_a_trace_goes_on_through_a_retry(traced: Traced) -> None:
 
 
 async def test_a_trace_goes_on_through_a_replayed_dead_letter(traced: Traced) -> None:
-    """Of a target that was parked, and so of the fetch that parked it."""
+    """T-TRACE: of a target that was parked, and so of the fetch that parked it."""
     await traced.world.sandbox.fault("api_status", status=403, match="/rates/", count=1)
     url = next(url for url in (await traced.world.sandbox.world()).items if "/rates/" in url)
     await traced.world.sandbox.change("price", url, value=4323)
@@ -119,7 +121,7 @@ async def test_a_trace_goes_on_through_a_replayed_dead_letter(traced: Traced) ->
 
 
 async def test_what_is_parked_from_a_queue_is_replayed_in_its_trace(traced: Traced) -> None:
-    """Of a webhook that tells no target: it goes by the dead queue."""
+    """T-TRACE: of a webhook that tells no target: it goes by the dead queue."""
     await traced.world.sandbox.webhook(CONNECTION, webhook_body(CONNECTION, None, "rates"))
     [letter] = await until(traced.world.admin.dead_letters, SECONDS, what="the dead letter")
     delivery_id = letter["body"]["deliveryId"]
@@ -151,7 +153,7 @@ async def test_what_a_resync_reads_is_in_traces_of_its_own(traced: Traced) -> No
 
 
 async def test_what_a_webhook_brings_along_is_a_link_and_no_parent(traced: Traced) -> None:
-    """Nobody outside decides what is traced, nor under which id."""
+    """T-TRACE: nobody outside decides what is traced, nor under which id."""
     foreign = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     async with (
         aiohttp.ClientSession() as http,

@@ -235,6 +235,7 @@ def parked(queue: str, body: bytes) -> Parked:
 
 
 async def test_dead_letters(gateway: Gateway) -> None:
+    """T-REPLAY."""
     async with gateway.store.transaction() as transaction:
         await park(transaction, [parked("syncaroo.fetch", b"\xffnot json")])
         await park(transaction, [parked("syncaroo.token", b'{"sealedCode":"gAAA","deep":[{"accessToken":"t"}],"n":1}')])
@@ -270,6 +271,7 @@ async def test_dead_letters(gateway: Gateway) -> None:
 
 
 async def test_a_dead_letter_that_no_queue_takes_is_kept_and_says_what_to_do(gateway: Gateway) -> None:
+    """T-REPLAY."""
     async with gateway.store.transaction() as transaction:
         await park(transaction, [parked("syncaroo.snapshot", b'{"to":"q"}')])
     [found] = (await gateway.admin("GET", "dead-letters?queue=snapshot"))[1]["items"]

@@ -97,6 +97,7 @@ async def operator(stranger: Operator) -> Operator:
 
 @pytest.mark.parametrize("path", PAGES)
 async def test_every_page_asks_who_is_there_and_leads_back_to_it(stranger: Operator, path: str) -> None:
+    """T-AUTHZ."""
     status, page = await stranger.get(f"{path}?x=1")
     assert status == 200
     assert LISTING not in page.replace(f'value="/console{path}', "")
@@ -121,6 +122,7 @@ async def test_a_login_leads_nowhere_else(stranger: Operator, then: str) -> None
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_no_action_without_a_session(stranger: Operator, path: str) -> None:
+    """T-AUTHZ."""
     await stranger.get()
     answer = await stranger.post(path, **await fields_of(stranger.served, path))
     assert answer.status == 401
@@ -130,6 +132,7 @@ async def test_no_action_without_a_session(stranger: Operator, path: str) -> Non
 
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_no_action_from_elsewhere_or_with_another_s_form(operator: Operator, path: str) -> None:
+    """T-AUTHZ."""
     right = await fields_of(operator.served, path)
     for fields, headers in (
         ({"csrf": "wrong"}, {}),

@@ -77,6 +77,7 @@ async def test_a_look_inside(terminal: Terminal) -> None:
 
 
 async def test_replay_by_filter_after_a_preview(terminal: Terminal) -> None:
+    """T-REPLAY."""
     said = await terminal.says("dlq", "replay", "--queue", "fetch", "--yes")
 
     assert "2 dead letters are here: 1 bad_json, 1 not_found" in said

@@ -185,12 +185,14 @@ TOKEN = bearer()["Authorization"]
     ],
 )
 async def test_ambiguous_requests_are_refused(served: Served, head: str) -> None:
+    """T-ING-BODY, T-ING-SMUGGLE."""
     answer = await served.raw(f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {TOKEN}\r\n{head}\r\n{{}}".encode())
     assert answer.split()[1] in (b"400", b"401", b"413", b"415", b"431"), answer
     assert served.broker.published == []
 
 
 async def test_two_thousand_idle_connections_do_not_stop_a_request(served: Served) -> None:
+    """T-ING-SLOW."""
     listen.raise_file_limit()
     idle = []
     try:
@@ -207,6 +209,7 @@ async def test_two_thousand_idle_connections_do_not_stop_a_request(served: Serve
 async def test_silent_and_dripping_connections_are_closed_and_working_ones_are_not(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """T-ING-SLOW."""
     monkeypatch.setattr(listen, "SILENT_SECONDS", 0.3)
     monkeypatch.setattr(listen, "SWEEP_SECONDS", 0.05)
     stop = asyncio.Event()
@@ -297,6 +300,7 @@ async def test_what_silence_is_read_from_still_means_that(served: Served) -> Non
 
 
 async def test_closing_finishes_what_is_in_hand() -> None:
+    """T-TERM."""
     async with Served() as served:
         served.broker.confirm.clear()
         sending = asyncio.create_task(served.send())

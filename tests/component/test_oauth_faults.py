@@ -1,4 +1,4 @@
-"""The provider's endpoints against whoever means harm, or clicks twice: each T-OP of the list, on both databases."""
+"""The provider's endpoints against whoever means harm, or clicks twice: each row of the list, on both databases."""
 
 import asyncio
 import secrets

@@ -92,7 +92,7 @@ async def test_a_location_of_any_letters_is_found(store: Store) -> None:
 
 
 async def test_the_order_is_that_of_positions_whatever_the_clock_said(store: Store) -> None:
-    """A clock that was set back must not turn a listing's versions round."""
+    """T-REPLAY-TABLE: a clock that was set back must not turn a listing's versions round."""
     rows = [event(number, created_at=T0 - timedelta(hours=number), listing_id="l", version=number) for number in (3, 1)]
     await add(store, *rows, event(2))
     assert await positions(PastStore(store, rows=2), SINCE_EVER) == [[1, 2], [3]]

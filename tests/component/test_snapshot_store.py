@@ -86,6 +86,7 @@ async def test_a_part_is_chosen_by_what_is_known_now(store: Store, members: dict
 
 
 async def test_a_page_is_bounded_in_bytes_and_a_body_over_that_comes_alone(store: Store) -> None:
+    """T-JOIN-READ."""
     large, small = dumps({"ID": "x" * 600}).decode(), dumps({"ID": "x" * 200}).decode()
     await add(store, *(row(1, str(number), body=large if number == 3 else small) for number in range(7)))
     assert await pages(SnapshotStore(store, size=500), EVERYTHING) == [["0", "1"], ["2"], ["3"], ["4", "5"], ["6"]]
@@ -101,7 +102,7 @@ async def test_bodies_go_out_as_they_are(store: Store) -> None:
 
 
 async def test_what_comes_or_goes_between_two_pages_moves_no_other(store: Store, other: Store) -> None:
-    """Keys, not offsets: a new listing before the place is left to its event, one behind it is told."""
+    """T-JOIN-READ: keys, not offsets: a new listing before the place is left to its event, one behind it is told."""
     await add(store, *(row(1, name) for name in ("b", "d", "f", "h")))
 
     async def change() -> None:

@@ -38,6 +38,7 @@ async def take(targets: Process) -> Claim:
 
 
 async def test_one_fetch_knows_the_traces_of_all_that_it_answers(store: Store, targets: Process) -> None:
+    """T-TRACE."""
     await wish(store, "a", "b")
     await wish(store, "c")
     claim = await take(targets)

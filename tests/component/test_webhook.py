@@ -148,6 +148,7 @@ async def test_other_methods_are_refused(ingress: Ingress) -> None:
     ],
 )
 async def test_a_token_that_is_not_ours_gets_401(ingress: Ingress, header: str | None) -> None:
+    """T-ING-AUTH."""
     response = await ingress.send(headers={} if header is None else {"Authorization": header})
     assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert ingress.broker.published == []
@@ -155,6 +156,7 @@ async def test_a_token_that_is_not_ours_gets_401(ingress: Ingress, header: str |
 
 
 async def test_a_forged_token_gets_401(ingress: Ingress) -> None:
+    """T-ING-AUTH."""
     from cryptography.fernet import Fernet
 
     assert (await ingress.send(headers=bearer(key=Fernet.generate_key().decode()))).status == 401
@@ -165,6 +167,7 @@ async def test_a_forged_token_gets_401(ingress: Ingress) -> None:
 
 
 async def test_several_authorization_headers_are_refused(ingress: Ingress) -> None:
+    """T-ING-SMUGGLE."""
     token = bearer()["Authorization"]
     response = await ingress.send(headers=[("Authorization", token), ("Authorization", token)])
     assert response.status in (400, 401)
@@ -172,6 +175,7 @@ async def test_several_authorization_headers_are_refused(ingress: Ingress) -> No
 
 
 async def test_an_expired_token_gets_401_and_the_webhook_is_fetched_all_the_same(ingress: Ingress) -> None:
+    """T-ING-AUTH."""
     response = await ingress.send(headers=bearer(age=4000))
     assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
     [(stage, message)] = ingress.broker.messages()
@@ -190,6 +194,7 @@ async def test_an_expired_webhook_that_the_broker_refuses_is_remembered(ingress:
 async def test_a_revoked_token_gets_401_and_nothing_is_fetched(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """T-ING-AUTH."""
     monkeypatch.setattr(ingress.parts.revocations, "_families", frozenset({"gone"}))
     assert ingress.parts.revocations.is_revoked(AccessToken(CONNECTION, "gone", 0))
     for age in (0, 4000):
@@ -199,6 +204,7 @@ async def test_a_revoked_token_gets_401_and_nothing_is_fetched(
 
 
 async def test_the_token_of_another_connection_gets_403(ingress: Ingress) -> None:
+    """T-ING-AUTH."""
     for other in (98, "98", "099", -99):
         assert (await ingress.send(webhook(connectionId=other))).status == 403
     assert (await ingress.send(headers=bearer(98))).status == 403
@@ -209,6 +215,7 @@ async def test_the_token_of_another_connection_gets_403(ingress: Ingress) -> Non
 
 
 async def test_what_is_only_counted(ingress: Ingress) -> None:
+    """T-ING-SCHEMA."""
     for body, outcome in (
         (webhook(webhookType="status"), "status"),
         (webhook(webhookType="hello"), "unknown_type"),
@@ -221,6 +228,7 @@ async def test_what_is_only_counted(ingress: Ingress) -> None:
 
 
 async def test_an_unusable_webhook_is_accepted_and_parked_and_its_location_is_looked_at(ingress: Ingress) -> None:
+    """T-ING-SCHEMA."""
     body = webhook(metaData=None)
     response = await ingress.send(body)
     assert response.status == 200
@@ -271,6 +279,7 @@ CORPUS = [
 
 @pytest.mark.parametrize("raw", CORPUS, ids=range(len(CORPUS)))
 async def test_malformed_bodies_get_400(ingress: Ingress, raw: bytes) -> None:
+    """T-ING-CANON, T-ING-JSON."""
     response = await ingress.send(raw=raw)
     assert (response.status, response.content_type) == (400, "application/problem+json")
     assert ingress.broker.published == []
@@ -302,6 +311,7 @@ NAMES += ["hash", "attributeType", "resourceType", "resourceId"]
 @given(body=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6), ours=st.booleans())
 @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_json_comes_the_answer_is_no_500(ingress: Ingress, body: dict[str, Any], ours: bool) -> None:
+    """T-ING-JSON."""
     before = len(ingress.broker.published)
     if ours:
         body = {**body, "connectionId": CONNECTION}
@@ -314,6 +324,7 @@ async def test_whatever_json_comes_the_answer_is_no_500(ingress: Ingress, body: 
 @given(raw=st.binary(max_size=60))
 @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_bytes_come_the_answer_is_no_500(ingress: Ingress, raw: bytes) -> None:
+    """T-ING-JSON."""
     assert (await ingress.send(raw=raw)).status in (200, 400, 403)
 
 
@@ -327,11 +338,13 @@ def signed(body: dict[str, Any], key: str = PLATFORM_SECRET) -> dict[str, Any]:
 
 
 async def test_enforce_refuses_a_wrong_or_missing_hash() -> None:
+    """T-ING-SIG."""
     async with Ingress(webhook_hash_mode="enforce") as ingress:
         for odd in ("XXXX", "", None, "ü🏢", 7, ..., "0" * 64):
             assert (await ingress.send(webhook(hash=odd))).status == 403
         assert ingress.broker.published == []
         assert (await ingress.send(signed(webhook()))).status == 200
+        assert (await ingress.send(raw=b'{"hash":"a","hash":"b","connectionId":99}')).status == 400
         tampered = signed(webhook()) | {"locationId": "1"}
         assert (await ingress.send(tampered)).status == 403
         assert (await ingress.send(webhook(), headers=bearer(age=4000))).status == 401
@@ -370,6 +383,7 @@ async def test_off_looks_at_no_hash() -> None:
 
 
 async def test_bodies_over_256_kib_get_413(ingress: Ingress) -> None:
+    """T-ING-BODY."""
     filling = "x" * (256 * 1024 - len(json.dumps(webhook(note=""))))
     assert (await ingress.send(webhook(note=filling))).status == 200
     assert (await ingress.send(webhook(note=filling + "x"))).status == 413
@@ -385,6 +399,7 @@ async def test_bodies_over_256_kib_get_413(ingress: Ingress) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x"])
 async def test_encoded_bodies_get_415(ingress: Ingress, encoding: str) -> None:
+    """T-ING-BODY."""
     import gzip
 
     response = await ingress.send(
@@ -395,6 +410,7 @@ async def test_encoded_bodies_get_415(ingress: Ingress, encoding: str) -> None:
 
 
 async def test_a_body_that_comes_too_slowly_gets_408(ingress: Ingress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-ING-BODY, T-ING-SLOW."""
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
     reader, writer = await ingress.connect()
     head = f"POST /update HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer()['Authorization']}\r\n"
@@ -408,6 +424,7 @@ async def test_a_body_that_comes_too_slowly_gets_408(ingress: Ingress, monkeypat
 
 
 async def test_a_broker_that_is_down_means_503_and_a_resync_later(ingress: Ingress) -> None:
+    """T-BRK-DOWN."""
     stop = asyncio.Event()
     running = asyncio.create_task(ingress.parts.refused.run(stop))
     ingress.broker.down = True
@@ -499,6 +516,7 @@ async def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_client_that_hangs_up_does_not_undo_its_webhook(ingress: Ingress) -> None:
+    """T-ING-DISC."""
     ingress.broker.confirm.clear()
     _, writer = await ingress.connect()
     body = json.dumps(webhook()).encode()

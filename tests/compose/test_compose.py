@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800
 
 @pytest.mark.short_story
 async def test_nothing_of_ours_is_root_and_the_set_up_has_ended_well(world: World) -> None:
+    """T-COMPOSE."""
     found = await world.healthy()
     for one in found:
         if one.service in {*OURS, "setup", "sandbox"}:
@@ -33,6 +34,7 @@ async def test_nothing_of_ours_is_root_and_the_set_up_has_ended_well(world: Worl
 
 
 async def test_it_is_scaled_up_and_down_under_load(world: World) -> None:
+    """T-COMPOSE."""
     async with world.load():
         with world.tell.step("fetch=4, reconcile=2, ingress=2 under load"):
             await world.up("--scale", "fetch=4", "--scale", "reconcile=2", "--scale", "ingress=2")
@@ -50,7 +52,7 @@ async def test_it_is_scaled_up_and_down_under_load(world: World) -> None:
 
 @pytest.mark.parametrize("role", OURS)
 async def test_a_container_that_is_killed_under_load_is_started_again(world: World, role: str) -> None:
-    """T-KILL: by `docker kill`, after which the engine leaves it; an operator's `docker compose up -d` starts it."""
+    """T-KILL, T-COMPOSE: by `docker kill`, after which the engine leaves it; an operator's `up -d` starts it."""
     async with world.load():
         with world.tell.step(f"docker kill {role}, docker compose up -d"):
             [one] = await world.project.containers(role)
@@ -64,6 +66,7 @@ async def test_a_container_that_is_killed_under_load_is_started_again(world: Wor
 
 @pytest.mark.parametrize("role", ["fetch", "relay"])
 async def test_a_process_that_crashes_is_started_again_by_the_engine(world: World, role: str) -> None:
+    """T-COMPOSE."""
     [before] = await world.project.containers(role)
     async with world.load():
         with world.tell.step(f"the process in {role} dies by SIGKILL"):
@@ -97,6 +100,7 @@ async def test_a_process_that_hangs_is_ended_by_its_check_and_started_again(worl
 
 @pytest.mark.parametrize("service", ["rabbitmq", "postgres"])
 async def test_a_restart_under_load_loses_nothing(world: World, service: str) -> None:
+    """T-COMPOSE."""
     async with world.load():
         with world.tell.step(f"docker compose restart {service}"):
             await world.project.compose("restart", service)
@@ -109,7 +113,7 @@ async def test_a_restart_under_load_loses_nothing(world: World, service: str) ->
 @pytest.mark.short_story
 @pytest.mark.parametrize("service", ["rabbitmq", "postgres"])
 async def test_what_is_recreated_keeps_its_data(world: World, service: str) -> None:
-    """Host name and volume carry them (B11): by --force-recreate, and by rm and up."""
+    """T-COMPOSE, T-BRK-DURABLE: host name and volume carry them (B11): by --force-recreate, and by rm and up."""
     [before] = await world.project.containers(service)
     async with world.load():
         with world.tell.step(f"docker compose up -d --force-recreate {service}"):
@@ -127,6 +131,7 @@ async def test_what_is_recreated_keeps_its_data(world: World, service: str) -> N
 
 
 async def test_a_broker_that_is_paused_is_waited_for(world: World) -> None:
+    """T-COMPOSE."""
     async with world.load():
         with world.tell.step("docker compose pause rabbitmq until webhooks are refused, unpause"):
             refused = (await world.sum()).webhooks_refused
@@ -143,7 +148,8 @@ async def test_a_broker_that_is_paused_is_waited_for(world: World) -> None:
 
 @pytest.mark.short_story
 async def test_everything_ends_in_good_order_and_finds_its_data_again(world: World) -> None:
-    """Under load every process of ours exits 0 within its grace; `down` removes all but volumes, `up` begins there."""
+    """T-COMPOSE, T-TERM: under load every process of ours exits 0 within its grace; `down` removes all but volumes, and
+    `up` begins there."""
     async with world.load():
         with world.tell.step("docker compose stop under load"):
             await world.project.compose("stop", *OURS)

@@ -131,8 +131,8 @@ async def test_a_queue_without_a_leader_does_not_stop_the_others(
 
 
 async def test_what_nobody_confirms_does_not_count(private_node: PrivateNode, private_vhost: Vhost) -> None:
-    """P5, P7, B6: a frozen broker, one that is out of memory, one that was killed; each is over, and goes on. What was
-    confirmed is there."""
+    """T-OUT-CONFIRM, P5, P7, B6: a frozen broker, one that is out of memory, one that was killed; each is over, and
+    goes on. What was confirmed is there."""
     confirmed: set[str] = set()
     numbers = count(1)
 

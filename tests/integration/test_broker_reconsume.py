@@ -92,7 +92,7 @@ async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel
 
 
 async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
-    """P11, CONTRACT §5.7: fetch has no delay queue; a message waits 30 s here, its neighbours go on meanwhile."""
+    """T-POISON, P11, CONTRACT §5.7: fetch has no delay queue; a message waits 30 s here, its neighbours go on."""
     async with bench(vhost.url) as run:
         done: list[str] = []
 
@@ -118,7 +118,7 @@ async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:
 
 
 async def test_who_waits_for_the_store_waits_alone(vhost: Vhost) -> None:
-    """A row that somebody holds: what else was in the batch goes on, though nothing is behind it to wake a worker."""
+    """T-POISON: a row that somebody holds: what else was in the batch goes on, though nothing behind wakes a worker."""
     async with bench(vhost.url) as run:
         done: list[str] = []
         batches: list[list[str]] = []
@@ -230,7 +230,7 @@ async def _waits(run: Bench, count: int) -> bool:
 async def test_what_the_broker_has_given_to_somebody_else_is_not_sent_again(
     vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kept for too long, on a channel that is lost meanwhile: there would be two of each."""
+    """T-RECONSUME: kept for too long, on a channel that is lost meanwhile: there would be two of each."""
     monkeypatch.setattr("common.broker.consumer.HOLD_SECONDS", 0.0)
     async with bench(vhost.url) as run:
         recorder = Recorder()
@@ -253,7 +253,7 @@ async def test_what_the_broker_has_given_to_somebody_else_is_not_sent_again(
 
 
 async def test_what_is_done_of_a_batch_is_acked_and_not_handed_on_again(vhost: Vhost) -> None:
-    """A handler may do part of a batch at a time; the rest fails, and is taken apart."""
+    """T-POISON: a handler may do part of a batch at a time; the rest fails, and is taken apart."""
     async with bench(vhost.url) as run:
         calls: list[list[str]] = []
         go_on = asyncio.Event()

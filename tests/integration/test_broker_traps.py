@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -17,7 +18,7 @@ from common.broker.consumer import Consumer, Delivery, stage_consumer
 from common.broker.outgoing import Outgoing, PublishRefused, outgoing
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
-from common.broker.topology import WORK, Queue, declare, queue_name, work_queues
+from common.broker.topology import DELIVERY_LIMIT, WORK, Queue, declare, queue_name, work_queues
 from common.errors import BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.parking import parking_consumer
 from common.store.engine import Store
@@ -28,6 +29,8 @@ from tests.waiting import until
 
 DELAYS = (timedelta(milliseconds=200), timedelta(milliseconds=400))
 RETRY = RetryPolicy(DELAYS, timedelta(milliseconds=900))
+DEAD_LETTER_PAUSE = "dead_letter_worker_publisher_confirm_timeout"
+"""After so many milliseconds a node tries again to dead-letter; three minutes, when nothing is set."""
 
 
 def webhook(name: str = "d", connection_id: int = 99) -> WebhookReceived:
@@ -102,7 +105,7 @@ async def bench(url: str) -> AsyncIterator[Bench]:
 
 
 async def test_unroutable_is_refused_before_and_after_a_reconnect(vhost: Vhost) -> None:
-    """P1, P2: a message that no queue wants never counts as published."""
+    """T-BRK-UNROUTABLE, P1, P2: a message that no queue wants never counts as published."""
     async with bench(vhost.url) as made:
         lost = Outgoing("nobody.listens", b"{}")
         with pytest.raises(PublishRefused):
@@ -134,7 +137,7 @@ async def test_messages_are_persistent(vhost: Vhost) -> None:
 
 
 async def test_a_full_queue_is_a_refusal(vhost: Vhost) -> None:
-    """B7: reject-publish nacks."""
+    """T-BRK-NACK, B7: reject-publish nacks."""
     async with bench(vhost.url) as made:
         arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
         full = await made.channel.declare_queue("test.full", durable=True, arguments=arguments)
@@ -157,7 +160,7 @@ async def test_changed_arguments_are_told_by_the_queues_name(vhost: Vhost) -> No
 
 
 async def test_retryable_comes_back_through_the_delay_queue_and_is_parked_in_the_end(vhost: Vhost) -> None:
-    """B9, P11: copies, each with its attempt, none of the broker's traces; no hot loop; then the dead queue."""
+    """T-NOHOTLOOP, B9, P11: copies, each with its attempt, without the broker's traces; then the dead queue."""
     async with bench(vhost.url) as made:
         handler = Recorder(*[Retryable("not yet")] * 10)
         made.consume(handler)
@@ -173,7 +176,7 @@ async def test_retryable_comes_back_through_the_delay_queue_and_is_parked_in_the
 
 
 async def test_permanent_is_parked_at_once_and_lands_in_the_store(vhost: Vhost, database_url: str) -> None:
-    """A poison message blocks nobody: its neighbours in the batch pass."""
+    """T-POISON: a poison message blocks nobody: its neighbours in the batch pass."""
     store = Store(database_url)
     async with bench(vhost.url) as made:
 
@@ -189,12 +192,7 @@ async def test_permanent_is_parked_at_once_and_lands_in_the_store(vhost: Vhost, 
         await made.publisher.publish(outgoing(webhook("poison", 7), "fetch", 7))
         made.consume(handler, "fetch", batch=20)
         made.run(parking_consumer(vhost.url, "fetch", store, made.publisher, RETRY))
-
-        async def rows() -> list[Any]:
-            async with store.reading() as transaction:
-                return await list_parked(transaction)
-
-        (parked,) = await until(rows)
+        (parked,) = await until(partial(_parked, store))
         await until(lambda: len(handler.attempts) == 9)
         assert (parked.queue, parked.reason, parked.connection_id) == ("syncaroo.fetch", "bad_item", 7)
         assert parked.schema_name == "WebhookReceived"
@@ -203,6 +201,7 @@ async def test_permanent_is_parked_at_once_and_lands_in_the_store(vhost: Vhost, 
 
 
 async def test_a_message_that_nobody_understands_is_parked(vhost: Vhost) -> None:
+    """T-POISON."""
     async with bench(vhost.url) as made:
 
         async def handler(deliveries: Sequence[Delivery]) -> None:
@@ -217,13 +216,69 @@ async def test_a_message_that_nobody_understands_is_parked(vhost: Vhost) -> None
 
 
 async def test_a_bug_in_the_handler_never_wedges_the_consumer(vhost: Vhost) -> None:
-    """P10: whatever a handler raises, the message is settled and the next one comes."""
+    """T-SETTLE, P10: whatever a handler raises, the message is settled and the next one comes."""
     async with bench(vhost.url) as made:
         handler = Recorder(ZeroDivisionError(), KeyError("x"))
         made.consume(handler)
         for _ in range(3):
             await made.publisher.publish(outgoing(webhook(), "reconcile", 99))
         await until(lambda: sorted(handler.attempts) == [0, 0, 0, 1, 1])
+
+
+async def test_without_a_dead_queue_a_message_is_kept_and_tried_again_slowly(vhost: Vhost) -> None:
+    """T-DLX-MISSING, T-NOHOTLOOP (P11: requeueing it at once were hundreds of calls a second)."""
+    dead = f"{queue_name('reconcile')}.dead"
+    async with bench(vhost.url) as made:
+        await made.channel.queue_delete(dead)
+        handler = Recorder(*[Permanent("bad_item", "it is poison")] * 100)
+        made.consume(handler)
+        began = asyncio.get_running_loop().time()
+        await made.publisher.publish(outgoing(webhook("kept"), "reconcile", 99))
+        await until(lambda: len(handler.batches) == 4)
+        assert asyncio.get_running_loop().time() - began > 2.5, "three pauses of a second"
+        failures = made.publisher._metrics.publish_failures.labels("test", "unroutable")
+        assert failures._value.get() >= 3, "which an alert is about"
+        await declare(made.channel, work_queues(DELAYS))
+        parked = await until(lambda: _first(made, dead))
+        assert (parked.headers["reason"], b"kept" in parked.body) == ("bad_item", True)
+        await until(lambda: _is_empty(made))
+        assert handler.attempts == [0] * len(handler.batches)
+
+
+async def _first(made: Bench, queue: str) -> Any:
+    return await (await made.channel.get_queue(queue)).get(no_ack=True, fail=False)
+
+
+async def _is_empty(made: Bench) -> bool:
+    return await made.waiting(queue_name("reconcile")) == 0
+
+
+async def test_what_the_broker_gives_up_is_kept_until_there_is_a_dead_queue_and_parked(
+    private_node: PrivateNode, private_vhost: Vhost, database_url: str
+) -> None:
+    """T-POISON-CRASH, T-DLX-MISSING: whoever takes it dies; beyond the broker's limit it waits for its way on."""
+    private_node.ctl("eval", f"application:set_env(rabbit, {DEAD_LETTER_PAUSE}, 1000).")
+    store = Store(database_url)
+    try:
+        async with bench(private_vhost.url) as made:
+            await made.channel.queue_delete(f"{queue_name('reconcile')}.dead")
+            await made.publisher.publish(outgoing(webhook("kept"), "reconcile", 99))
+            queue = await made.channel.get_queue(queue_name("reconcile"))
+            for _ in range(DELIVERY_LIMIT + 1):
+                await (await until(lambda: queue.get(fail=False))).reject(requeue=True)
+            assert await queue.get(fail=False) is None
+            await declare(made.channel, work_queues(DELAYS))
+            made.run(parking_consumer(private_vhost.url, "reconcile", store, made.publisher, RETRY))
+            (parked,) = await until(partial(_parked, store), 30)
+            assert (parked.queue, parked.reason, b"kept" in parked.body) == (queue.name, "delivery_limit", True)
+    finally:
+        await store.close()
+        private_node.ctl("eval", f"application:unset_env(rabbit, {DEAD_LETTER_PAUSE}).")
+
+
+async def _parked(store: Store) -> list[Any]:
+    async with store.reading() as transaction:
+        return await list_parked(transaction)
 
 
 async def test_unavailable_is_kept_and_tried_again_here(vhost: Vhost) -> None:
@@ -236,7 +291,7 @@ async def test_unavailable_is_kept_and_tried_again_here(vhost: Vhost) -> None:
 
 
 async def test_a_cancelled_handler_settles_nothing(vhost: Vhost) -> None:
-    """P8: the message is there again for the next process."""
+    """T-TERM, P8: the message is there again for the next process."""
     async with bench(vhost.url) as made:
         begun = asyncio.Event()
 
@@ -258,7 +313,7 @@ async def test_a_cancelled_handler_settles_nothing(vhost: Vhost) -> None:
 
 
 async def test_a_stop_lets_the_handler_finish_and_ack(vhost: Vhost) -> None:
-    """P9."""
+    """T-TERM, P9."""
     async with bench(vhost.url) as made:
         begun, go_on = asyncio.Event(), asyncio.Event()
         finished: list[int] = []
@@ -281,7 +336,7 @@ async def test_a_stop_lets_the_handler_finish_and_ack(vhost: Vhost) -> None:
 async def test_a_frozen_broker_is_unavailable_in_time_and_recovers(
     private_node: PrivateNode, private_vhost: Vhost
 ) -> None:
-    """P5, P6: no confirm within the budget, and no CancelledError escapes; afterwards all goes on by itself."""
+    """T-BRK-FREEZE, P5, P6: no confirm in time, and no CancelledError escapes; afterwards all goes on by itself."""
     async with bench(private_vhost.url) as made:
         private_node.settle()
         private_node.freeze()
@@ -297,7 +352,7 @@ async def test_a_frozen_broker_is_unavailable_in_time_and_recovers(
 
 
 async def test_consuming_resumes_after_the_broker_was_killed(private_node: PrivateNode, private_vhost: Vhost) -> None:
-    """P13, B4: what was confirmed is still there, and the same consumer gets it."""
+    """T-BRK-DURABLE, P13, B4: what was confirmed is still there, and the same consumer gets it."""
     async with bench(private_vhost.url) as made:
         handler = Recorder()
         made.consume(handler)
@@ -313,7 +368,7 @@ async def test_consuming_resumes_after_the_broker_was_killed(private_node: Priva
 
 
 async def test_a_memory_alarm_stops_publishing_but_not_acks(private_node: PrivateNode, private_vhost: Vhost) -> None:
-    """B6: two connections, so that what is in hand can still be settled; P7: a timed-out publish may arrive later."""
+    """T-BRK-ALARM, B6: two connections: what is in hand is still settled; P7: what timed out may arrive later."""
     async with bench(private_vhost.url) as made:
         for _ in range(5):
             await made.publisher.publish(outgoing(webhook(), "reconcile", 99))

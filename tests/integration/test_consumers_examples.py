@@ -203,7 +203,7 @@ async def knows(example: Example, told: Told, running: Program) -> None:
 
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
 async def test_a_consumer_of_the_document_knows_every_listing_in_the_end(vhost: Vhost, example: Example) -> None:
-    """Snapshot, live events, duplicates, older ones after newer ones, lost connections, kill -9, poison."""
+    """T-OUT-CONTRACT: snapshot, live events, duplicates, older after newer ones, lost connections, kill -9, poison."""
     async with gateway(vhost.url) as upstream, Proxy.before(vhost.url) as proxy:
         told = upstream.told
         for number in range(6):
@@ -259,7 +259,7 @@ async def waits(upstream: Gateway, queue: str, number: int) -> bool:
 
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
 async def test_a_consumer_joins_by_the_relays_own_snapshot(vhost: Vhost, example: Example, database_url: str) -> None:
-    """While events go on: some of what is in the snapshot is older than what came live."""
+    """T-OUT-CONTRACT: while events go on: some of what is in the snapshot is older than what came live."""
     store, stop = Store(database_url), asyncio.Event()
     async with gateway(vhost.url, answers=False) as upstream:
         told = upstream.told
@@ -288,7 +288,7 @@ def row_of(known: Known) -> dict[str, Any]:
 
 @pytest.mark.parametrize("example", CONSUMERS, indirect=True)
 async def test_a_consumer_that_dies_before_its_snapshot_is_complete_asks_again(vhost: Vhost, example: Example) -> None:
-    """Whatever others say of theirs."""
+    """T-OUT-CONTRACT: whatever others say of theirs."""
     async with gateway(vhost.url) as upstream:
         for number in range(4):
             upstream.told.put(f"old{number}", n=number)
@@ -370,7 +370,7 @@ def nameless(told: Told, item_id: str) -> Known:
 async def test_consumers_of_the_document_go_on_after_a_restart_of_the_broker(
     private_node: PrivateNode, node: Node, tmp_path: Path
 ) -> None:
-    """Whatever was published before the kill and after it; each has a virtual host of its own."""
+    """T-OUT-CONTRACT: whatever was published before the kill and after it; each has a virtual host of its own."""
     vhosts = private_node.broker().vhosts(len(CONSUMERS), "gateway-test")
     async with contextlib.AsyncExitStack() as stack:
         running = []

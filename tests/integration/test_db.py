@@ -47,6 +47,7 @@ async def ask(stack: Stack, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 async def test_what_check_says_and_what_upgrade_mends(database_url: str, tmp_path: Path) -> None:
+    """T-MIGRATE."""
     stack = Stack(environment(amqp_url="amqp://nowhere", database_url=database_url), tmp_path / "stack")
 
     code, found = await ask(stack, "check")
@@ -89,6 +90,7 @@ async def test_looking_makes_no_file(tmp_path: Path) -> None:
 async def test_processes_wait_for_an_old_schema_and_refuse_a_newer_one(
     role: str, vhost: Vhost, database_url: str, tmp_path: Path
 ) -> None:
+    """T-MIGRATE."""
     async with Stack(environment(amqp_url=vhost.url, database_url=database_url), tmp_path / "stack") as stack:
         await bring(database_url, to_older)
         (name,) = await stack.start(role)
@@ -108,6 +110,7 @@ async def test_processes_wait_for_an_old_schema_and_refuse_a_newer_one(
 
 
 async def test_what_lasts_is_said_again_loudly(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-MIGRATE."""
     import asyncio
 
     monkeypatch.setattr(schema, "LOUD_SECONDS", 0.3)

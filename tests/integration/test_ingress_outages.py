@@ -74,7 +74,7 @@ async def outage(vhost: Vhost, database_url: str, tmp_path: Path) -> AsyncIterat
 
 
 async def test_what_a_killed_ingress_had_refused_is_resynced_by_the_next_one(outage: Outage, vhost: Vhost) -> None:
-    """The broker is away for the first one, who dies with it."""
+    """T-BRK-DOWN: the broker is away for the first one, who dies with it."""
     (dying,) = await outage.stack.start("ingress", settings={"AMQP_URL": f"amqp://127.0.0.1:{free_port()}/"})
     for connection_id in (98, 99):
         await until(lambda one=connection_id: _is_refused(outage, dying, one), 20)  # type: ignore[misc]  # mypy infers no lambda with a default

@@ -59,6 +59,8 @@ async def asked(vhost: Vhost, tmp_path: Path) -> AsyncIterator[Asked]:
 
 
 async def test_from_a_broker_without_queues_to_an_orderly_end(asked: Asked, vhost: Vhost) -> None:
+    """T-START-ORDER, T-TERM."""
+
     async def says_setup() -> bool:
         status, body = await asked.ready()
         return status == 503 and "gateway setup" in body["reason"] and body["store"] == "down"

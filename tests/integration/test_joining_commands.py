@@ -154,7 +154,7 @@ async def _told(run: Pipeline, number: int) -> None:
 
 
 async def test_a_replay_is_what_was_published_and_can_be_looked_at_before(terminal: Terminal, vhost: Vhost) -> None:
-    """Same ids, bodies, headers and properties, byte for byte; filters; and a preview that sends nothing."""
+    """T-REPLAY-TABLE: same ids, bodies, headers, properties, byte for byte; filters; a preview that sends nothing."""
     async with pipeline(vhost.url, str(terminal.stack.environment["DATABASE_URL"])) as run:
         await _tell(run)
         live = list(run.messages)
@@ -217,6 +217,7 @@ def _wire(message: AbstractIncomingMessage) -> tuple[Any, ...]:
 
 @ON_SQLITE
 async def test_a_replay_that_breaks_off_says_how_to_go_on(terminal: Terminal, vhost: Vhost) -> None:
+    """T-JOIN-FULL."""
     async with pipeline(vhost.url, str(terminal.stack.environment["DATABASE_URL"])) as run:
         await _tell(run)
     source = {"SITE_URI": "http://localhost:8080"}

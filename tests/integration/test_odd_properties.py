@@ -45,6 +45,7 @@ def send(url: str, properties: dict[str, Any]) -> None:
     ids=lambda one: str(one)[:60],
 )
 async def test_it_is_handled_and_so_is_what_follows(vhost: Vhost, properties: dict[str, Any]) -> None:
+    """T-AMQP-ODD."""
     seen: list[Delivery] = []
 
     async def handle(deliveries: Sequence[Delivery]) -> None:
@@ -76,7 +77,7 @@ NO_UTF_8 = Encoded(b"S" + struct.pack(">I", 2) + b"\xff\xfe")
 async def test_what_can_be_read_and_not_be_written_ends_no_consumer(
     vhost: Vhost, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message that fails is copied: with the headers that are ours alone."""
+    """T-AMQP-ODD: a message that fails is copied: with the headers that are ours alone."""
     failed: list[Delivery] = []
 
     async def fail(deliveries: Sequence[Delivery]) -> None:

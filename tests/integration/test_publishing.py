@@ -59,7 +59,7 @@ async def outcomes(publishing: PublishChannel, *messages: Outgoing, seconds: flo
 
 
 async def test_whatever_is_confirmed_is_there_and_nothing_else(vhost: Vhost) -> None:
-    """Nothing is mixed up among those that come back, are refused, and are taken."""
+    """T-BRK-NACK, T-BRK-UNROUTABLE: nothing is mixed up among those that come back, are refused, and are taken."""
     async with opened(vhost.url) as (publishing, beside):
         await beside.declare_queue(
             "full", durable=True, arguments=QUORUM | {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -86,7 +86,7 @@ async def _has(channel: AbstractChannel, count: int) -> bool:
 
 @pytest.mark.parametrize("first_is_lost", [True, False])
 async def test_of_two_with_one_id_the_right_one_comes_back(vhost: Vhost, first_is_lost: bool) -> None:
-    """P3: the library takes the one for the other, and the lost one counts as published."""
+    """T-BRK-MSGID, P3: the library takes the one for the other, and the lost one counts as published."""
     async with opened(vhost.url) as (publishing, beside):
         await beside.declare_exchange("unbound", durable=True)
         for lost in (to("nowhere", message_id="same"), replace(to("there", message_id="same"), exchange="unbound")):
@@ -191,6 +191,7 @@ async def test_an_error_without_a_kind_while_a_channel_opens_is_not_the_end(
 
 
 async def test_a_missing_exchange_is_told_and_ends_the_channel(vhost: Vhost) -> None:
+    """T-BRK-UNROUTABLE."""
     async with opened(vhost.url) as (publishing, _):
         with pytest.raises(BrokerUnavailable, match=r"no exchange 'missing'.*run `gateway setup`"):
             await publishing.publish(Outgoing("key", b"", "missing"), SECONDS)
@@ -200,6 +201,7 @@ async def test_a_missing_exchange_is_told_and_ends_the_channel(vhost: Vhost) -> 
 
 
 async def test_a_confirm_that_never_comes_is_waited_for_no_longer_than_asked(vhost: Vhost) -> None:
+    """T-BRK-LOSTCONFIRM."""
     async with Proxy.before(vhost.url) as proxy, opened(vhost.url) as (_, beside):
         async with await aio_pika.connect(proxy.url(vhost.url)) as connection:
             publishing = await PublishChannel.open(connection)
@@ -253,7 +255,7 @@ async def test_who_has_given_up_makes_room(vhost: Vhost, monkeypatch: pytest.Mon
 
 
 async def test_what_the_socket_does_not_take_is_bounded(vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7: whoever comes when too much waits already is not encoded, and fails in time."""
+    """T-BRK-FREEZE, P7: whoever comes when too much waits already is not encoded, and fails in time."""
     monkeypatch.setattr(module, "UNSENT_BYTES", 2**20)
     async with (
         Proxy.before(vhost.url) as proxy,

@@ -39,7 +39,7 @@ async def opened(url: str, database_url: str) -> AsyncIterator[Desk]:
 async def test_a_broker_that_is_killed_in_the_middle_of_a_snapshot(
     private_node: PrivateNode, private_vhost: Vhost, database_url: str
 ) -> None:
-    """P7, P16: what nobody confirmed is sent again; the request outlives the broker."""
+    """T-JOIN-KILL, P7, P16: what nobody confirmed is sent again; the request outlives the broker."""
     rows = [listing(number, listing_id=f"listing-{number:05}") for number in range(6000)]
     async with opened(private_vhost.url, database_url) as desk:
         await desk.known(rows)
@@ -61,7 +61,7 @@ async def test_a_broker_that_is_killed_in_the_middle_of_a_snapshot(
 async def test_a_queue_without_a_leader_is_waited_for_and_others_are_served(
     private_node: PrivateNode, private_vhost: Vhost, database_url: str
 ) -> None:
-    """B5: it refuses what comes by a new connection."""
+    """T-JOIN-FULL, B5: it refuses what comes by a new connection."""
     rows = [listing(number) for number in range(50)]
     async with opened(private_vhost.url, database_url) as desk:
         await desk.known(rows)

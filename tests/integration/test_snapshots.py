@@ -140,7 +140,7 @@ async def completed(desk: Desk, times: int = 1, timeout: float = 20.0) -> None:
 
 
 async def test_a_plain_message_of_another_client_brings_every_listing(desk: Desk) -> None:
-    """Deleted ones are told, placeholders are not; the end says how many there were."""
+    """T-JOIN-ASK: deleted ones are told, placeholders are not; the end says how many there were."""
     rows = [*map(listing, range(5)), gone(5), listing(6, version=0, body=None)]
     await desk.known(rows)
     await desk.read()
@@ -225,6 +225,7 @@ BAD = {
 
 
 async def test_what_cannot_be_served_is_parked_with_its_reason_and_holds_nobody_up(desk: Desk) -> None:
+    """T-JOIN-ASK."""
     await desk.known([listing(1)])
     await desk.read()
     async with desk.relay():
@@ -243,6 +244,7 @@ async def _are_parked(desk: Desk, number: int) -> bool:
 
 
 async def test_a_request_for_a_queue_that_was_missing_is_served_when_it_is_replayed(desk: Desk) -> None:
+    """T-JOIN-ASK."""
     await desk.known([listing(1)])
     publisher = Publisher(desk.url, "test")
     publisher.start()
@@ -261,7 +263,7 @@ async def test_a_request_for_a_queue_that_was_missing_is_served_when_it_is_repla
 
 
 async def test_a_full_queue_is_waited_for_and_what_was_sent_is_not_sent_again_and_again(desk: Desk) -> None:
-    """B7: refused is what is over the length; others are served meanwhile."""
+    """T-JOIN-FULL, B7: refused is what is over the length; others are served meanwhile."""
     rows = [listing(number) for number in range(20)]
     await desk.known(rows)
     short: dict[str, Any] = {"x-max-length": 5, "x-overflow": "reject-publish"}
@@ -291,7 +293,7 @@ async def _waits(desk: Desk) -> bool:
 async def test_where_the_default_exchange_is_forbidden_the_request_is_parked(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B13: the broker closes the channel; nobody else uses it."""
+    """T-JOIN-ASK, B13: the broker closes the channel; nobody else uses it."""
     await desk.known([listing(1)])
     await desk.read()
     forbidden = _NoDefaultExchange()
@@ -341,7 +343,7 @@ async def test_a_parked_request_is_replayed_by_the_ingress_where_events_have_a_b
 async def test_a_process_that_dies_between_two_parts_loses_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, published: bool
 ) -> None:
-    """The part is sent again; nothing worse than that comes of it."""
+    """T-JOIN-KILL: the part is sent again; nothing worse than that comes of it."""
     monkeypatch.setattr(snapshots, "PART", 4)
     rows = [*map(listing, range(15)), gone(15)]
     await desk.known(rows)

@@ -251,7 +251,7 @@ async def test_the_end_is_told_twice_and_heard_once() -> None:
 
 
 async def test_headers_that_nobody_can_read_are_none() -> None:
-    """Nested so deep that reading them would end the connection, again and again: the handler parks the message."""
+    """T-AMQP-ODD: nested so deep that reading them would end the connection, again and again: the message is parked."""
     taken: list[Taken] = []
     table = b""
     for _ in range(5000):

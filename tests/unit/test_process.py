@@ -96,7 +96,7 @@ sys.exit(main("test", (), lambda: run))
 
 @pytest.mark.parametrize(("how", "code", "said"), [("well", 0, ""), ("wrong", 78, "NAME: is wrong\n"), ("bug", 70, "")])
 def test_what_does_not_hear_that_all_is_over_holds_up_nobody(how: str, code: int, said: str, tmp_path: Path) -> None:
-    """RELIABILITY P12: the exit code is the one that it would have been."""
+    """T-TERM-BUSY, P12: the exit code is the one that it would have been."""
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, how],

@@ -25,9 +25,3 @@ def test_every_setting_is_documented_and_nothing_else() -> None:
     known = {name.upper() for section in sections for name in section.model_fields}
     table_rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert {name for row in table_rows for name in re.findall(r"`([A-Z_]+)`", row)} == known
-
-
-def test_every_test_that_the_tests_readme_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests" / "README.md").read_text()))
-    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    assert named - set(re.findall(r"def (test_\w+)", sources)) == set()

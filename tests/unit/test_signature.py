@@ -48,6 +48,7 @@ def webhook(given: str) -> bytes:
 
 @pytest.mark.parametrize("recipe", [str(recipe) for recipe in RECIPES])
 def test_each_recipe_matches_the_golden_digest_and_no_other(recipe: str) -> None:
+    """T-ING-CANON."""
     raw = webhook(typed_by_hand(recipe))
     assert verify(raw, loads(raw), parse_recipe(recipe), ["another", KEY]) == "match"
     assert verify(raw, loads(raw), parse_recipe(recipe), ["another"]) == ("mismatch" if "hmac" in recipe else "match")
@@ -56,6 +57,7 @@ def test_each_recipe_matches_the_golden_digest_and_no_other(recipe: str) -> None
 
 
 def test_two_digests_written_down_once() -> None:
+    """T-ING-CANON."""
     body = b'{"b":1,"a":"x","hash":"?"}'
     # printf '{"a":"x","b":1}' | openssl dgst -sha256 -hmac k
     expected = "5fd4480841273ec8336e76e19bbeb1dd7bd9ded2c442c84cdb2786f7e030987b"
@@ -76,12 +78,14 @@ def test_the_probe_names_every_recipe_that_matches() -> None:
 @pytest.mark.parametrize("given", ["", "x", "ü", "🏢", "00" * 32, "0" * 10_000, "\\u0000"])
 @pytest.mark.parametrize("recipe", [str(recipe) for recipe in RECIPES])
 def test_odd_hashes_are_no_match_and_no_error(given: str, recipe: str) -> None:
+    """T-ING-SIG."""
     raw = webhook(given)
     assert verify(raw, loads(raw), parse_recipe(recipe), [KEY, "schlüssel"]) in ("mismatch", "missing")
 
 
 @pytest.mark.parametrize("value", ["null", "7", "true", "[]", '{"a":1}'])
 def test_a_hash_that_is_no_text_never_matches(value: str) -> None:
+    """T-ING-SIG."""
     raw = ('{"a":1,"hash":' + value + "}").encode()
     assert verify(raw, loads(raw), RECIPES[0], [KEY]) == ("missing" if value == "null" else "mismatch")
 
@@ -124,6 +128,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["a", "hash", "has", 'h"', "é"]), JSON), st.sampled_from([None, 1]))
 def test_cutting_leaves_exactly_the_rest(body: dict[str, object], indent: int | None) -> None:
+    """T-ING-CANON."""
     import json
 
     rest = {name: value for name, value in body.items() if name != "hash"}

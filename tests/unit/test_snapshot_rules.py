@@ -178,6 +178,7 @@ def told(position: int, listing_id: str | None, subject: str = "s") -> Told:
 
 
 def test_of_a_listing_one_is_under_way_at_a_time() -> None:
+    """T-REPLAY-TABLE."""
     past = [told(number, name) for number, name in enumerate("abcbd")]
     assert [one.position for one in in_order(past)] == [0, 1, 2]
     assert [one.position for one in in_order(past[3:])] == [3, 4]

@@ -48,7 +48,7 @@ def spans() -> Iterator[Exported]:
 
 
 def test_off_nothing_is_loaded_and_nothing_is_done() -> None:
-    """Neither the library nor what it stands on, in any process of ours."""
+    """T-TRACE: neither the library nor what it stands on, in any process of ours."""
     code = """
 import sys
 import ingress.__main__, workers.__main__
@@ -151,6 +151,7 @@ def test_samplers_by_their_names(sampler: str, kept: bool) -> None:
     ],
 )
 def test_an_error_is_told_by_its_kind_and_not_by_what_it_says(spans: Exported, error: Exception, status: str) -> None:
+    """T-TRACE."""
     with pytest.raises(type(error)), tracing.span("one"):
         raise error
     assert spans["one"].status.description == status
@@ -159,6 +160,7 @@ def test_an_error_is_told_by_its_kind_and_not_by_what_it_says(spans: Exported, e
 
 
 def test_of_a_call_the_query_is_not_told() -> None:
+    """T-TRACE."""
     told = tracing.request("GET", URL("http://user:s3cret@api.test:81/v1/a%20b?token=s3cret#s3cret", encoded=True))
     assert told == {
         "http.request.method": "GET", "server.address": "api.test", "server.port": 81, "url.scheme": "http",
