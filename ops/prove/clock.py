@@ -35,8 +35,8 @@ class Clock(ABC):
 class HostClock(Clock):
     """Of every process that is started through `ops.prove.ahead`; what measures seconds goes on as it should."""
 
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "ahead"
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._file.write_text("0")
         self.settings = {AHEAD_FILE: str(self._file)}
 

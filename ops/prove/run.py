@@ -107,7 +107,7 @@ def _flags(seed: int, wires: Wires) -> Sequence[str]:
 
 async def _clocks(work: Path, database_url: str) -> dict[str, Clock]:
     """Those that can be put, by their names."""
-    clocks: dict[str, Clock] = {"processes'": HostClock(work)}
+    clocks: dict[str, Clock] = {"processes'": HostClock(work / "ahead")}
     if database_url.startswith("postgresql"):
         clocks["database's"] = await ServerClock.in_database(database_url)
     return clocks

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from ops.prove.clock import HostClock, ServerClock
+from ops.stack import ROLES
 from tests.acceptance.world import Changes, World, again_and_again, world
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
@@ -28,31 +26,6 @@ SKEWED = (
     ("reconcile", -HOUR // 2), ("reconcile", HOUR // 2),
 )  # fmt: skip
 """Seconds ahead, of each process."""
-OWN_CLOCK = (
-    "CREATE TABLE clock_of_the_test (ahead double precision)",
-    "INSERT INTO clock_of_the_test VALUES (0)",
-    "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS "
-    "'SELECT pg_catalog.clock_timestamp() + make_interval(secs => ahead) FROM public.clock_of_the_test'",
-)
-
-
-@asynccontextmanager
-async def with_a_clock_of_its_own(url: str) -> AsyncIterator[AsyncEngine]:
-    """Whoever connects from now on asks our function for the time."""
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        for statement in OWN_CLOCK:
-            await connection.execute(text(statement))
-        await connection.execute(text(f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog'))
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
-
-
-async def put(clock: AsyncEngine, ahead: float) -> None:
-    async with clock.begin() as connection:
-        await connection.execute(text("UPDATE clock_of_the_test SET ahead = :ahead"), {"ahead": ahead})
 
 
 async def renewed_at(made: World) -> list[float]:
@@ -75,24 +48,22 @@ async def test_a_clock_that_jumps_by_an_hour_neither_stops_renewing_nor_makes_a_
 ) -> None:
     """T-RT-CLOCK: back by an hour, where a worker that has not seen the pair before takes over, and forward again."""
     vhost = vhosts.take()
-    async with (
-        with_a_clock_of_its_own(postgresql_url) as clock,
-        world(
-            tmp_path,
-            amqp_url=vhost.url,
-            database_url=postgresql_url,
-            sandbox=[f"--token-seconds={LIFETIME}"],
-            roles=["ingress", "token"],
-        ) as made,
-    ):
+    clock = await ServerClock.in_database(postgresql_url)
+    async with world(
+        tmp_path,
+        amqp_url=vhost.url,
+        database_url=postgresql_url,
+        sandbox=[f"--token-seconds={LIFETIME}"],
+        roles=["ingress", "token"],
+    ) as made:
         await made.authorise(SECONDS)
         await is_renewed_twice_more(made)
         [worker] = made.stack.names("token")
         await made.stack.terminate(worker)  # a pair that is on its way to the store is kept first
-        await put(clock, -HOUR)
+        await clock.put(-HOUR)
         await made.stack.start("token")
         await is_renewed_twice_more(made)
-        await put(clock, HOUR)
+        await clock.put(HOUR)
         await is_renewed_twice_more(made)
 
         found, times = await made.sum(), await renewed_at(made)
@@ -110,8 +81,11 @@ async def test_hosts_whose_clocks_are_hours_apart_lose_and_overwrite_nothing(
     """T-CLOCK: an answer is newer because it was asked for later, not because of what a clock said (G3)."""
     vhost = vhosts.take()
     async with world(tmp_path, amqp_url=vhost.url, database_url=postgresql_url, roles=()) as made:
-        for role, ahead in SKEWED:
-            await made.stack.start(role, command=["-m", "tests.skewed", str(ahead), role])
+        for number, (role, ahead) in enumerate(SKEWED):
+            clock = HostClock(tmp_path / f"ahead-{number}")
+            await clock.put(ahead)
+            command = ["-m", "ops.prove.ahead", *ROLES[role]]
+            await made.stack.start(role, command=command, settings=clock.settings)
         await made.stack.wait_ready()
         await made.onboard(CONNECTION)
         async with again_and_again(Changes(made, CONNECTION)):

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from ops.broker import PrivateNode
+from ops.prove.proxy import Mode, Proxy
 from ops.stack import WORKERS
 from tests.acceptance.world import World, gateway_setup, recorder, world
 from tests.fixtures.postgresql import database
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 CONNECTION = 99

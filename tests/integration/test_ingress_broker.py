@@ -24,10 +24,10 @@ import pytest
 from common.broker.setup import declare_topology
 from common.broker.topology import WORK, work_queues
 from ops.broker import PrivateNode, Vhost
+from ops.prove.proxy import Mode, Proxy
 from ops.stack import Stack, environment
 from tests.ingress_app import bearer, webhook
 from tests.pipeline import Pipeline, pipeline
-from tests.proxy import Mode, Proxy
 from tests.waiting import until
 
 FETCH = "syncaroo.fetch"

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 async def test_the_gateways_clock_is_put_and_what_measures_goes_on(tmp_path: Path) -> None:
     (tmp_path / "shows_the_time.py").write_text(PROGRAM)
-    clock = HostClock(tmp_path)
+    clock = HostClock(tmp_path / "ahead")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops.prove.ahead", "shows_the_time", "an argument"),
         stdin=asyncio.subprocess.PIPE,
