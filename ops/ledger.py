@@ -104,6 +104,12 @@ class Ledger:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return [f"{name}: {value if isinstance(value, int) else len(value)}" for name, value in values]
 
+    def allowed(self) -> list[str]:
+        """What a person may want to look at: dead letters by queue and reason, and events that came twice."""
+        reasons = Counter(one.rpartition(" ")[0] for one in self.parked)
+        shown = [f"parked: {count} of {reason}" for reason, count in sorted(reasons.items())]
+        return shown + [f"duplicates: {one}" for one in self.duplicates[:SHOWN]]
+
     def faults(self) -> list[str]:
         """What does not add up, member by member, at most 20 of a kind."""
         shown = []

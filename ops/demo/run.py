@@ -52,10 +52,10 @@ def up(work: Path, database_url: str | None = None) -> int:
 
 
 def conclude(tell: Teller, ledger: Ledger, work: Path) -> int:
-    """Print the ledger: what does not add up, then its lines → the exit code."""
+    """Print the ledger: what does not add up, what may be, then its lines → the exit code."""
     tell.heading("The ledger adds up" if ledger.adds_up else f"THE LEDGER DOES NOT ADD UP (logs: {work}/logs)")
-    for fault in ledger.faults():
-        tell.line(f"  {fault}")
+    for told in (*ledger.faults(), *ledger.allowed()):
+        tell.line(f"  {told}")
     for line in ledger.lines():
         print(line, flush=True)
     return ledger.exit_code

@@ -120,6 +120,13 @@ def test_what_went_well_adds_up() -> None:
     ]
 
 
+def test_what_is_allowed_is_told_with_its_reason() -> None:
+    twice = [*GOOD.events, GOOD.events[0]]
+    ledger = audit(replace(GOOD, events=twice, dead_letters=[dead("delivery-1"), dead("delivery-10")]))
+    assert ledger.adds_up
+    assert ledger.allowed() == ["parked: 2 of syncaroo.fetch not_found", "duplicates: event-1"]
+
+
 def test_what_went_to_a_stranger_does_not_add_up() -> None:
     assert faults(replace(GOOD, foreign=["GET /v1/locations/1198 with a token"])) == {"foreign"}
 

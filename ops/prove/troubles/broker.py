@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aio_pika
 
 from common.broker.topology import declare, queue_name, work_queues
+from ops.broker import PrivateNode
+from ops.demo.stage import StoryFailed
 from ops.prove.plan import Kind
 from ops.prove.troubles.scene import Happen, Scene
 
 QUEUE = queue_name("fetch")
 POLICY = "as-ordered"
+TRIES = 3
 DRAIN_SECONDS = 15.0
 """So long a queue may take until it is empty; one that is not in that time is left alone."""
 
@@ -75,17 +79,17 @@ async def out_of_memory(scene: Scene) -> AsyncIterator[None]:
 @asynccontextmanager
 async def disk_full(scene: Scene) -> AsyncIterator[None]:
     """A disk alarm."""
-    await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "999GB")
+    await _order(scene.node, "set_disk_free_limit", "999GB")
     try:
         yield
     finally:
-        await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "50MB")
+        await _order(scene.node, "set_disk_free_limit", "50MB")
 
 
 @asynccontextmanager
 async def connections_closed(scene: Scene) -> AsyncIterator[None]:
     """All that the broker has."""
-    await asyncio.to_thread(scene.node.ctl, "close_all_connections", "as ordered")
+    await _order(scene.node, "close_all_connections", "as ordered")
     yield
 
 
@@ -94,11 +98,11 @@ async def refusing(scene: Scene) -> AsyncIterator[None]:
     """The queue of webhooks is full by an operator's policy: it answers with a nack."""
     definition = '{"max-length": 1, "overflow": "reject-publish"}'
     order = ("set_policy", "--priority", "100", "--apply-to", "queues", POLICY, f"^{QUEUE}$", definition)
-    await asyncio.to_thread(scene.node.ctl, *order)
+    await _order(scene.node, *order)
     try:
         yield
     finally:
-        await asyncio.to_thread(scene.node.ctl, "clear_policy", POLICY)
+        await _order(scene.node, "clear_policy", POLICY)
 
 
 @asynccontextmanager
@@ -108,7 +112,7 @@ async def queue_deleted(scene: Scene) -> AsyncIterator[None]:
     try:
         is_deleted = await _is_drained(scene)
         if is_deleted:
-            await asyncio.to_thread(scene.node.ctl, "delete_queue", QUEUE)
+            await _order(scene.node, "delete_queue", QUEUE)
     finally:
         scene.stage.stack.resume("ingress-1")
     try:
@@ -118,11 +122,19 @@ async def queue_deleted(scene: Scene) -> AsyncIterator[None]:
             await _declare_again(scene)
 
 
+async def _order(node: PrivateNode, *arguments: str) -> str:
+    """rabbitmqctl, again where a busy node has not answered in time."""
+    for _ in range(TRIES):
+        with suppress(subprocess.TimeoutExpired):
+            return await asyncio.to_thread(node.ctl, *arguments)
+    raise StoryFailed(f"the broker has not answered: rabbitmqctl {arguments[0]}")
+
+
 async def _is_drained(scene: Scene) -> bool:
     """Whether it stays empty: what had been sent before may still be on its way."""
     empty, until = 0, asyncio.get_running_loop().time() + DRAIN_SECONDS
     while empty < 2 and asyncio.get_running_loop().time() < until:
-        listed = await asyncio.to_thread(scene.node.ctl, "list_queues", "name", "messages")
+        listed = await _order(scene.node, "list_queues", "name", "messages")
         empty = empty + 1 if dict(line.split("\t") for line in listed.splitlines()).get(QUEUE) == "0" else 0
     return empty == 2
 
