@@ -344,7 +344,12 @@ async def exchange(port: int, sent: bytes, seconds: float) -> tuple[list[int], b
         pass  # it has hung up on what it did not want to read
     finally:
         writer.transport.abort()
-    return [int(status) for status in _STATUS.findall(got.removesuffix(_alive(got)))], got
+    return statuses_of(got.removesuffix(_alive(got))), got
+
+
+def statuses_of(got: bytes) -> list[int]:
+    """Those of all answers, of whichever version of HTTP."""
+    return [int(status) for status in _STATUS.findall(got)]
 
 
 def _alive(got: bytes) -> bytes:

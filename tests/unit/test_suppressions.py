@@ -41,15 +41,14 @@ def test_every_suppression_has_its_reason() -> None:
     "comment",
     [
         "noqa",
-        "noqa: S105",
+        "NOQA: S105",
         "noqa: S105 - why",
         "type: ignore",
-        "type: ignore[misc]",
         "type: ignore  # why",
+        "type: ignore[misc]",
         "pragma: no cover",
         "mypy: ignore-errors",
         "ruff: noqa",
-        "NOQA: S105",
         "nosec",
     ],
 )
