@@ -18,7 +18,7 @@ from typing import Any
 
 import aio_pika
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from common.broker.setup import declare_topology
