@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from common.broker.setup import declare_topology
 from common.broker.topology import work_queues
@@ -43,7 +43,7 @@ class Unread:
             cwd=directory,
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it takes no lock between fork and exec
+            preexec_fn=die_with_parent(),  # noqa: PLW1509  # it takes no lock between fork and exec
         )
 
     @property
