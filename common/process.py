@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from common import tracing
+from common.clock import Monotonic, monotonic_seconds
 from common.errors import SettingsError
 from common.logs import configure, get_logger
 from common.settings import LogSettings, ProcessSettings, TraceSettings, load, secret_values
@@ -30,6 +31,9 @@ GARBAGE = (20_000, 10, 20)
 """How many objects more there are before the collector looks, at the youngest, the middle, all (`gc.set_threshold`)."""
 CLOSING_SECONDS = 5.0
 """How long what is left over may take to hear that all is over: reconnecting libraries swallow a cancellation."""
+
+BUGS_A_MINUTE = 10
+"""So many a loop survives."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -122,6 +126,25 @@ async def until_stopped(stop: asyncio.Event, *services: Coroutine[Any, Any, None
     except BaseExceptionGroup as group_error:
         # Bare, so that wrong settings found on the way still end the process as wrong settings.
         raise group_error.exceptions[0] from None
+
+
+class Bugs:
+    """What nobody expected in a loop. One that passes is logged, and survived. One that is only repeated ends the
+    process in the end: who watches over it starts it again, and knows."""
+
+    def __init__(self, event: str, clock: Monotonic = monotonic_seconds) -> None:
+        """`event` is what log lines about them are called."""
+        self._event = event
+        self._clock = clock
+        self._moments: list[float] = []
+
+    def survive(self, error: Exception) -> None:
+        """Log it; raise it when it is the eleventh within a minute."""
+        now = self._clock()
+        self._moments = [moment for moment in self._moments if moment > now - 60.0] + [now]
+        if len(self._moments) > BUGS_A_MINUTE:
+            raise error
+        log.error(self._event, exc_info=error)
 
 
 async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -335,8 +335,11 @@ class Consumer:
         """Publish the copy, then ack; if it is not confirmed, give the message back after a pause."""
         try:
             await self._publisher.publish(copy)
-        except BrokerUnavailable as error:
-            log.warning("consumer.copy_failed", queue=self._queue, reason=str(error))
+        except Exception as error:  # whatever it is, the message is settled: else nobody has it again
+            if isinstance(error, BrokerUnavailable):
+                log.warning("consumer.copy_failed", queue=self._queue, reason=str(error))
+            else:
+                log.error("consumer.bug", queue=self._queue, exc_info=error)
             self._count("given_back")
             await first_of(asyncio.sleep(1.0), self._stopping.wait())
             await _settle(message.reject(requeue=True))

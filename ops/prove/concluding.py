@@ -18,7 +18,7 @@ STILL_SECONDS = 6.0
 """So long nothing more may happen: retries and second looks come within three."""
 MAY_PARK = frozenset({"forbidden_host", "not_json", "redirected", "not_found"})
 """What Syncaroo's lies lead to."""
-BUGS = ("handler.failed", "fetch.bug", "process.failed", "request.failed")
+BUGS = ("handler.failed", "consumer.bug", "fetch.bug", "relay.bug", "grant.bug", "process.failed", "request.failed")
 """What is written of what nobody thought of."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from schemas.messages import PlatformIds
 from schemas.tables import TargetRow, table_of
 from tests.component.target_parts import authorise, wish_all
 from tests.waiting import until
+from workers.fetch import claim_loop
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.claim_loop import ClaimLoop
 from workers.fetch.store.claims import ClaimStore
@@ -61,6 +64,37 @@ async def test_a_stop_gives_back_what_does_not_finish(store: Store) -> None:
     assert await leases(store) == [None, None, None]
     claims, _ = await targets(store).claim(16)
     assert len(claims) == 3, "another process takes them at once"
+
+
+async def test_a_bug_in_claiming_that_passes_is_survived(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_loop, "BUG_SECONDS", 0.01)
+    stop, fetcher, times = asyncio.Event(), HangingFetcher(), count()
+
+    async def held() -> bool:
+        if next(times) == 0:
+            raise ValueError("a bug")
+        return False
+
+    running = asyncio.create_task(ClaimLoop(targets(store), fetcher, 16, held=held, wind_up_seconds=0.1).run(stop))
+    await until(lambda: len(fetcher.claims) == 3)
+    stop.set()
+    await running
+
+
+async def test_a_bug_in_renewing_leases_ends_no_later_renewal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_loop, "RENEW_SECONDS", 0.01)
+    stop, fetcher, renewed = asyncio.Event(), HangingFetcher(), list[int]()
+
+    class Renews(ClaimStore):
+        async def renew(self, claims: Sequence[Claim]) -> None:
+            renewed.append(len(claims))
+            raise ValueError("a bug")
+
+    mine = Renews(store, "me", rate=100.0, interval=timedelta(0))
+    running = asyncio.create_task(ClaimLoop(mine, fetcher, 16, wind_up_seconds=0.1).run(stop))
+    await until(lambda: renewed[1:])
+    stop.set()
+    await running
 
 
 async def test_nothing_is_claimed_while_reconcile_is_deep(store: Store) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 from sqlalchemy import delete
@@ -14,6 +15,7 @@ from common.broker.broadcast import Heard, NotInLog
 from common.broker.outgoing import Outgoing
 from common.clock import monotonic_seconds, utc_now
 from common.errors import BrokerUnavailable, StoreUnavailable
+from common.process import BUGS_A_MINUTE
 from common.store.engine import Store
 from common.store.events import append_events
 from common.store.leader import Leadership
@@ -249,17 +251,39 @@ async def test_what_only_the_log_lacks_is_not_given_to_all_again(store: Store) -
     assert len(asked) == len(broadcast.logged) == 1
 
 
-async def test_a_bug_in_marking_ends_the_process(store: Store) -> None:
-    """Unlike the store's trouble, it would only be repeated, and nobody would know."""
+async def test_a_bug_in_marking_that_passes_is_survived(store: Store) -> None:
+    await add(store, confirmed(1))
+    rows, broadcast = Forgetful(store, failures=1, error=ValueError), FakeBroadcast()
+    async with relaying(rows, Leadership(store, "relay"), broadcast):
+        await until(lambda: _is_left(store, []))
+    assert len(broadcast.heard) == 1, "marked at the end of the term"
 
-    class Buggy(EventStore):
-        async def published(self, events: Sequence[PendingEvent]) -> list[Lag]:
+
+async def test_a_bug_in_marking_that_is_only_repeated_ends_the_process(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlike the store's trouble: nobody would know."""
+    monkeypatch.setattr(handler, "AWAY_SECONDS", 0.01)
+    await add(store, confirmed(1))
+    rows = Forgetful(store, failures=1000, error=ValueError)
+    with pytest.raises(ValueError, match="as ordered"):
+        async with within(10):
+            await Relay(Parts(rows, FakeBroadcast(), Leadership(store, "relay"), "s")).run(asyncio.Event())
+    assert 1000 - rows.failures > BUGS_A_MINUTE
+
+
+async def test_what_was_passed_by_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody else ever leads."""
+    monkeypatch.setattr(handler, "PASSED_BY_SECONDS", 0.1)
+    await add(store, confirmed(1))
+    times = count()
+
+    def trouble(_: str) -> None:
+        if next(times) < 2:
             raise ValueError("a bug")
 
-    await add(store, confirmed(1))
-    with pytest.raises(ValueError, match="a bug"):
-        async with within(10):
-            await Relay(Parts(Buggy(store), FakeBroadcast(), Leadership(store, "relay"), "s")).run(asyncio.Event())
+    async with relaying(EventStore(store), Leadership(store, "relay"), FakeBroadcast(trouble)):
+        await until(lambda: _is_left(store, []))
 
 
 async def test_one_event_that_cannot_be_published_holds_up_its_listing_alone(store: Store) -> None:
@@ -284,14 +308,15 @@ async def _is_left(store: Store, expected: list[str]) -> bool:
 class Forgetful(EventStore):
     """A store that cannot write for a while."""
 
-    def __init__(self, store: Store, failures: int) -> None:
+    def __init__(self, store: Store, failures: int, error: type[Exception] = StoreUnavailable) -> None:
         super().__init__(store)
         self.failures = failures
+        self.error = error
 
     async def published(self, events: Sequence[PendingEvent]) -> list[Lag]:
         if self.failures:
             self.failures -= 1
-            raise StoreUnavailable("store: as ordered")
+            raise self.error("as ordered")
         return await super().published(events)
 
 

@@ -375,10 +375,11 @@ async def test_a_stop_is_bounded(bench: Bench) -> None:
     assert (await bench.grant()).intent == "refresh"
 
 
-async def test_the_loop_survives_a_store_that_is_away(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailable("store: as ordered"), ValueError("a bug")])
+async def test_the_loop_survives_a_store_that_is_away_and_a_bug_that_passes(bench: Bench, error: Exception) -> None:
     await bench.authorise()
     worker = bench.worker()
-    worker.refresher._store = Away(worker)
+    worker.refresher._store = Away(worker, error)
     async with bench.running(worker):
         await renewed(bench, 2)
 
@@ -409,12 +410,13 @@ class SlowClaim(GrantStore):
 class Away(GrantStore):
     """Cannot be looked at for a while."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, error: Exception) -> None:
         super().__init__(worker.grants._store)
+        self._error = error
         self._left = 3
 
     async def look(self) -> Look:
         self._left -= 1
         if self._left >= 0:
-            raise StoreUnavailable("store: as ordered")
+            raise self._error
         return await super().look()

@@ -13,10 +13,10 @@ from common.broker.consumer import BATCH_BYTES, Consumer, Delivery, stage_consum
 from common.broker.deliveries import Taken
 from common.broker.outgoing import Outgoing, outgoing
 from common.broker.retry import RetryPolicy
-from common.broker.topology import WORK, declare, work_queues
+from common.broker.topology import WORK, Stage, declare, work_queues
 from common.errors import StoreUnavailable, Unavailable
 from ops.broker import Vhost
-from tests.integration.test_broker_traps import DELAYS, Bench, Recorder, bench, webhook
+from tests.integration.test_broker_traps import DELAYS, RETRY, Bench, Recorder, bench, webhook
 from tests.waiting import until, within
 
 SLOW = RetryPolicy([timedelta(seconds=30)], timedelta(hours=1))
@@ -89,6 +89,24 @@ async def test_what_is_kept_while_the_store_is_away_comes_again_when_the_channel
         assert recorder.batches[1][0].redelivered, "by way of the broker"
         assert not consuming.done()
         await until(lambda: _all_delivered(run))
+
+
+@pytest.mark.parametrize("stage", ["fetch", "reconcile"])
+async def test_a_bug_while_a_message_is_moved_gives_it_back(vhost: Vhost, stage: Stage) -> None:
+    """P10: with and without delay queues; the consumer goes on, and somebody has the message again."""
+    async with bench(vhost.url) as run:
+
+        class Buggy:
+            async def publish(self, message: Outgoing) -> None:
+                raise ValueError("a bug")
+
+        recorder = Recorder(RuntimeError("a bug"))
+        buggy: Any = Buggy()
+        consuming = run.run(Consumer(vhost.url, f"syncaroo.{stage}", stage, recorder, buggy, RETRY))
+        await send(run, "moved", stage)
+        await until(lambda: seen(recorder) == ["moved", "moved"], timeout=15)
+        assert recorder.batches[1][0].redelivered
+        assert not consuming.done()
 
 
 async def test_what_is_tried_again_holds_nobody_up(vhost: Vhost) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.process import done_before, first_of
+from common.process import BUGS_A_MINUTE, Bugs, done_before, first_of
 from tests.waiting import within
 
 
@@ -27,6 +27,15 @@ async def test_the_first_that_is_done_ends_the_wait_and_coroutines_end_with_it()
     async with within(5):
         await first_of(_never(cancelled), said.wait())
         await cancelled.wait()
+
+
+def test_bugs_are_survived_unless_they_are_many_within_a_minute() -> None:
+    moments, error = iter([*range(BUGS_A_MINUTE), 60.5, 60.6]), ValueError("a bug")
+    bugs = Bugs("something.failed", clock=lambda: next(moments))
+    for _ in range(BUGS_A_MINUTE + 1):
+        bugs.survive(error)
+    with pytest.raises(ValueError, match="a bug"):
+        bugs.survive(error)
 
 
 async def test_a_task_that_was_given_goes_on() -> None:

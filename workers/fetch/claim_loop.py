@@ -11,7 +11,7 @@ from common.clock import monotonic_seconds
 from common.errors import StoreUnavailable
 from common.identity import place_of
 from common.logs import get_logger
-from common.process import pause
+from common.process import Bugs, pause
 from workers.fetch.claim import Claim, Grant
 from workers.fetch.metrics import FetchMetrics
 from workers.fetch.pacing import cap_of
@@ -20,6 +20,7 @@ from workers.fetch.store.claims import ClaimStore
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 5.0
 WIND_UP_SECONDS = 8.0
+BUG_SECONDS = 1.0
 
 log = get_logger(__name__)
 
@@ -65,6 +66,7 @@ class ClaimLoop:
         self._in_vain = False
         """The last claim found nothing: there may be no token, or no budget, whatever was made wanted."""
         self._rest_until = 0.0
+        self._bugs = Bugs("fetch.bug")
 
     def wake(self) -> None:
         """Targets were made wanted: they are claimed at once."""
@@ -126,6 +128,10 @@ class ClaimLoop:
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
             return False
+        except Exception as error:  # noqa: BLE001  # leases of what it may have claimed run out
+            self._bugs.survive(error)
+            await asyncio.sleep(BUG_SECONDS)
+            return False
         finally:
             ended = monotonic_seconds()
             self._rest_until = ended + min(ended - began, POLL_SECONDS)
@@ -169,6 +175,8 @@ class ClaimLoop:
                     await self._targets.renew(list(self._running.values()))
             except StoreUnavailable as error:
                 log.warning("fetch.lease_not_renewed", reason=str(error))
+            except Exception:
+                log.exception("fetch.bug")  # the next time is soon, and nobody waits for this task
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()

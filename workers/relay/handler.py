@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,7 +14,7 @@ from common.broker.outgoing import Outgoing
 from common.clock import monotonic_seconds
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.logs import bound, get_logger
-from common.process import pause
+from common.process import Bugs, pause
 from common.store.leader import Leadership
 from workers.relay.metrics import RelayMetrics
 from workers.relay.rules import PendingEvent, Window, ids_of, on_the_wire
@@ -29,6 +30,8 @@ GATHER_SECONDS = 0.02
 END_SECONDS = 8.0
 """What is under way at the end is waited for so long; then it is left to the next relay, as a duplicate."""
 TOLD_EVERY_SECONDS = 60.0
+PASSED_BY_SECONDS = 15.0
+"""A term in which a listing was passed by ends after so long: the next one tries it again."""
 
 log = get_logger(__name__)
 
@@ -117,6 +120,7 @@ class Relay:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._bugs = Bugs("relay.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; events in flight are confirmed or left for the next relay."""
@@ -128,6 +132,8 @@ class Relay:
                             await Shift(self._parts).run(stop)
                 except StoreUnavailable as error:
                     log.warning("relay.waiting", reason=str(error))
+                except Exception as error:  # noqa: BLE001  # the next term reads everything again
+                    self._bugs.survive(error)
                 await pause(stop, AWAY_SECONDS)
         finally:
             await self._parts.leadership.release()
@@ -148,16 +154,17 @@ class Shift:
         """The broker took nothing at last; what is held is read again before it is sent: it may have been erased."""
         self._look_below = -1
         """There is more in the store, for when so few are left in the window."""
+        self._ends_at = math.inf
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`, or until another leads.
+        """Until `stop`, until another leads, or until it is time for a new term.
 
         Raises:
             StoreUnavailable: the lead is lost, or nothing can be read.
         """
         stopping = asyncio.create_task(self._parts.signal.wake_at(stop))
         try:
-            while not stop.is_set() and await self._leads():
+            while not stop.is_set() and monotonic_seconds() < self._ends_at and await self._leads():
                 self._forget_after_trouble()
                 await self._look_for_more()
                 self._send()
@@ -225,6 +232,7 @@ class Shift:
             log.exception("relay.failed", event_id=event.event_id, type=event.type, subject=event.subject)
             tracing.note({"gateway.outcome": "failed"})
             self._window.pass_by(event)
+            self._ends_at = min(self._ends_at, monotonic_seconds() + PASSED_BY_SECONDS)
         else:
             self._in_trouble = False
             self._given.discard(event.event_id)
@@ -252,7 +260,7 @@ class Shift:
         """One transaction at a time; what leaves meanwhile is in the next."""
         if self._marking is not None and self._marking.done():
             marked, self._marking = self._marking, None
-            marked.result()  # what is not the store's trouble ends the process, as any bug does
+            marked.result()  # what is not the store's trouble ends the term, as any bug does
         if self._window.left and self._marking is None:
             self._marking = asyncio.create_task(self._mark_all())
 

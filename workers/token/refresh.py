@@ -12,7 +12,7 @@ from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
 from common.errors import Permanent, StoreUnavailable
 from common.logs import get_logger
-from common.process import first_of, pause
+from common.process import Bugs, first_of, pause
 from common.token_pair import Pair, unpack
 from workers.token.keeping import PairKeeper, written
 from workers.token.metrics import TokenMetrics
@@ -69,6 +69,7 @@ class Refresher:
         self._watch = Watch()
         self._steady_since: float | None = None
         self._reminded_at = float("-inf")
+        self._bugs = Bugs("grant.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then what is under way is finished, or given up after 12 s."""
@@ -93,6 +94,8 @@ class Refresher:
             if self._steady_since is not None or self._is_time_to_remind():
                 log.warning("grant.waiting_for_store", reason=str(error))
             self._steady_since = None
+        except Exception as error:  # noqa: BLE001  # a lease that it may have taken runs out
+            self._bugs.survive(error)
 
     async def refresh_if_due(self) -> None:
         """One look at the row, and one request when it is time.
