@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from ops.broker import PrivateNode
 from tests.fixtures.broker import Vhosts
 from tests.fixtures.database import KINDS
 from tests.fixtures.postgresql import database
+
+NewDatabase = Callable[[], AbstractContextManager[str | None]]
+"""Makes databases on PostgreSQL, dropped at the end → `DATABASE_URL`; None where there is no PostgreSQL."""
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +54,11 @@ def postgresql_url(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[
         return
     with database(request.getfixturevalue("postgresql"), "gateway_test") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def new_database(request: pytest.FixtureRequest) -> NewDatabase:
+    """For modules with several gateways."""
+    if "postgresql" not in KINDS:
+        return nullcontext
+    return partial(database, request.getfixturevalue("postgresql"), "gateway_test")

@@ -30,12 +30,12 @@ from schemas.events import ListingChanged, PatchOperation
 from schemas.tables import EventRow, table_of
 from tests.acceptance.world import again_and_again, gateway_setup, webhook_body
 from tests.fixtures.broker import Vhosts
+from tests.kill.entry import command, marker, orders
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
 
 CONNECTION = 99
-MARKER = "frozen"
 LITTLE = 100_000
 PREFETCH_OF_ALL = 10_000
 """Nothing stays in the queue of a subscriber that takes so many: it is within every limit, however busy the machine."""
@@ -296,9 +296,9 @@ async def _freeze_for_a_minute(directory: Path, amqp_url: str, database_url: str
     async with relays(directory, amqp_url, database_url, n=0) as made, subscriber(amqp_url) as heard:
         frozen = await _relay_that_freezes(made.stack, "relay.published", nth=3)
         [other] = await made.stack.start("relay")
-        marker = directory / MARKER
+        reached = marker(directory, "stop", "relay.published")
         adding = asyncio.create_task(made.add(100, 20))
-        await until(marker.exists, 20, what="the relay to be frozen")
+        await until(reached.exists, 20, what="the relay to be frozen")
         since = time.monotonic()
         await adding
         await until(lambda: _elections(made.stack, other), 30, what="the other to take over", patience=1)
@@ -318,7 +318,6 @@ async def _freeze_for_a_minute(directory: Path, amqp_url: str, database_url: str
 
 async def _relay_that_freezes(stack: Stack, point: str, nth: int) -> str:
     """It leads, and stops at the point when it gets there for the `nth` time."""
-    settings = {"KILL_POINT": point, "KILL_MODE": "stop", "KILL_NTH": str(nth), "KILL_MARKER": MARKER}
-    [name] = await stack.start("relay", command=["-m", "tests.kill.entry", "relay"], settings=settings)
+    [name] = await stack.start("relay", command=command("relay"), settings=orders("stop", [point], nth))
     await until(lambda: _elections(stack, name), 20, what="it to lead")
     return name

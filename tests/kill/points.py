@@ -1,13 +1,14 @@
-"""Every point at which a process is killed, as one table: which role, and what is reached there.
+"""Every point at which a process is killed, stopped or surprised, as one table: which role, and what is reached there.
 
-`POINTS[name].install(reach)` wraps the seam in the running process. Names are `<stage>.<where>`.
+`POINTS[name].install(reach)` wraps the seam in the running process, where several may be installed. Names are
+`<stage>.<where>`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -38,7 +39,7 @@ TOKENS = "workers.token.client:TokenClient"
 
 @dataclass(frozen=True)
 class Point:
-    """`role` is what `ops.stack.ROLES` calls the process that dies there, `nth` the how-manieth time it gets there."""
+    """`role` is what `ops.stack.ROLES` calls the process that gets there, `nth` the how-manieth time counts."""
 
     name: str
     role: str
@@ -132,42 +133,57 @@ async def _was_presented(secret: str) -> bool:
 
 def moved(error: Exception, key: str) -> Install:
     """Reconcile refuses every message with this error; reached when the copy of one has been confirmed under `key`."""
-
-    def install(reach: Reach) -> None:
-        def wrap(_: Method) -> Method:
-            async def refuse(self: Any, *given: Any) -> Any:
-                raise error
-
-            return refuse
-
-        replace("workers.reconcile.handler:ReconcileHandler.__call__", wrap)
-        after(PUBLISH, to(key))(reach)
-
-    return install
+    return until_reached(failing("workers.reconcile.handler:ReconcileHandler.__call__", error), after(PUBLISH, to(key)))
 
 
 def refused(install: Install) -> Install:
     """Every event is refused by a subscriber, after all others were given it."""
+    return until_reached(failing(f"{LINE}.confirms", PublishRefused("as ordered"), called=True), install)
+
+
+def failing(seam: str, error: Exception, *, called: bool = False) -> Callable[[Callable[[], bool]], None]:
+    """What fails with this error as long as it is told so; `called`: after it has done what it does."""
+
+    def install(is_on: Callable[[], bool]) -> None:
+        def wrap(original: Method) -> Method:
+            async def fails(self: Any, *given: Any) -> Any:
+                if called or not is_on():
+                    result = await original(self, *given)
+                if is_on():
+                    raise error
+                return result
+
+            return fails
+
+        replace(seam, wrap)
+
+    return install
+
+
+def until_reached(trouble: Callable[[Callable[[], bool]], None], install: Install) -> Install:
+    """With a trouble that leads to the point, and ends with it."""
 
     def install_with_it(reach: Reach) -> None:
-        def wrap(original: Method) -> Method:
-            async def refuses(self: Any, *given: Any) -> Any:
-                await original(self, *given)
-                raise PublishRefused("as ordered")
+        leads = True
 
-            return refuses
+        def reached() -> None:
+            nonlocal leads
+            leads = False
+            reach()
 
-        replace(f"{LINE}.confirms", wrap)
-        install(reach)
+        trouble(lambda: leads)
+        install(reached)
 
     return install_with_it
 
 
 _TABLE = [
+    Point("ingress.authenticated", "ingress", before("ingress.webhook.handler:WebhookHandler._accept")),
     Point("ingress.before_publish", "ingress", before(PUBLISH, to("fetch."))),
     Point("ingress.after_confirm", "ingress", after(PUBLISH, to("fetch."))),
     Point("provider.code_redeemed", "ingress", after(f"{OAUTH}.redeem", something)),
     Point("provider.rotated", "ingress", after(f"{OAUTH}.rotate", something)),
+    Point("fetch.delivered", "fetch", before("workers.fetch.handler:MarkHandler.__call__")),
     Point("fetch.before_mark_commits", "fetch", before_commit(f"{MARKS}.mark")),
     Point("fetch.marked", "fetch", after(f"{MARKS}.mark")),
     Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims)),
@@ -211,4 +227,29 @@ _TABLE = [
 
 POINTS = {point.name: point for point in _TABLE}
 OF_THE_GRANT = [name for name in POINTS if name.startswith(("refresh.", "callback."))]
-"""Points on the way to Syncaroo's tokens: played by `test_grant`, all others by `test_kills`."""
+"""Points on the way to Syncaroo's tokens: played by `test_grant`, all others by `test_kills` and `test_surprises`."""
+OF_THE_FLOW = [name for name in POINTS if name not in OF_THE_GRANT]
+
+STEPS: Mapping[str, str] = {
+    "ingress after auth": "ingress.authenticated",
+    "ingress before publish": "ingress.before_publish",
+    "ingress after confirm": "ingress.after_confirm",
+    "fetch after delivery": "fetch.delivered",
+    "fetch after the sequence number": "fetch.numbered",
+    "fetch after page 1": "fetch.after_page_1",
+    "fetch after publish": "fetch.published",
+    "reconcile inside the transaction": "reconcile.in_transaction",
+    "reconcile after commit": "reconcile.committed",
+    "relay after claim": "relay.read",
+    "relay after publish": "relay.published",
+    "refresh after intent": "refresh.intent",
+    "refresh after send": "refresh.sent",
+    "refresh after response": "refresh.answered",
+    "refresh after commit": "refresh.committed",
+    "provider after code redeemed": "provider.code_redeemed",
+    "provider after rotation": "provider.rotated",
+    "callback after exchange": "callback.exchanged",
+    "retry after the copy": "retry.copied",
+    "park after the publish": "park.published",
+}
+"""RELIABILITY §5.4: points to die at."""

@@ -19,8 +19,6 @@ Install = Callable[[Reach], None]
 """Wraps a seam so that reaching the point calls it."""
 Method = Callable[..., Awaitable[Any]]
 
-_watched: ContextVar[bool] = ContextVar("watched", default=False)
-
 
 def always(*_: Any) -> bool:
     """Every call counts."""
@@ -67,13 +65,15 @@ def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
     arguments (without self)."""
 
     def install(reach: Reach) -> None:
+        watched: ContextVar[bool] = ContextVar(seam, default=False)  # its own: a process may have several such points
+
         def wrap(original: Method) -> Method:
             async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-                token = _watched.set(when(*given))
+                token = watched.set(when(*given))
                 try:
                     return await original(self, *given, **named)
                 finally:
-                    _watched.reset(token)
+                    watched.reset(token)
 
             return wrapped
 
@@ -82,7 +82,7 @@ def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
             async def transaction(self: Any) -> AsyncIterator[Any]:
                 async with begun(self) as inner:
                     yield inner
-                    if _watched.get():
+                    if watched.get():
                         reach()
 
             return transaction

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill.entry import Ordered, Trigger
+from tests.kill.entry import WENT_ON, Ordered, Trigger
+from tests.kill.points import POINTS, STEPS
 
 ROOT = str(Path(__file__).parents[2])
 _REACHER = """
-import os
+import sys
+from pathlib import Path
 from tests.kill.entry import Trigger
-trigger = Trigger.ordered_by(os.environ)
+trigger = Trigger(sys.argv[1], 2, Path(sys.argv[2]))
 for number in (1, 2, 3):
     print(number, flush=True)
     trigger()
@@ -48,20 +50,27 @@ def test_it_stops_once_and_can_be_resumed(stopped: subprocess.Popen[str], marker
     assert stopped.stdout is not None
     assert [stopped.stdout.readline().strip() for _ in range(2)] == ["1", "2"]
     _, status = os.waitpid(stopped.pid, os.WUNTRACED)
-    assert (os.WIFSTOPPED(status), marker.exists()) == (True, True)
+    assert os.WIFSTOPPED(status)
+    assert marker.exists()
+    assert WENT_ON not in marker.read_text()
     stopped.send_signal(signal.SIGCONT)
     said, _ = stopped.communicate(timeout=20)
     assert (stopped.returncode, said.split()) == (0, ["3"])
+    assert WENT_ON in marker.read_text()
 
 
-def test_it_raises_from_the_nth_time_on(marker: Path) -> None:
+def test_it_raises_once(marker: Path) -> None:
     trigger = Trigger("raise", 2, marker)
     trigger()
     assert not marker.exists()
-    for _ in range(2):
-        with pytest.raises(Ordered):
-            trigger()
+    with pytest.raises(Ordered):
+        trigger()
     assert marker.exists()
+    trigger()
+
+
+def test_every_step_has_a_point() -> None:
+    assert set(STEPS.values()) <= POINTS.keys()
 
 
 def test_every_seam_is_there() -> None:
@@ -74,7 +83,6 @@ def test_every_seam_is_there() -> None:
 
 
 def _start(marker: Path, mode: str) -> subprocess.Popen[str]:
-    settings = {"KILL_MARKER": str(marker), "KILL_MODE": mode, "KILL_NTH": "2"}
     return subprocess.Popen(
-        [sys.executable, "-c", _REACHER], env={"PYTHONPATH": ROOT, **settings}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _REACHER, mode, str(marker)], env={"PYTHONPATH": ROOT}, stdout=subprocess.PIPE, text=True
     )
