@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg  # type: ignore[import-untyped, unused-ignore]
+import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
 

@@ -82,7 +82,7 @@ async def test_a_process_that_crashes_is_started_again_by_the_engine(world: Worl
 
 @pytest.mark.parametrize("role", ["ingress", "reconcile"])
 async def test_a_process_that_hangs_is_ended_by_its_check_and_started_again(world: World, role: str) -> None:
-    """T-HANG: the engine itself would call it unhealthy and leave it."""
+    """T-COMPOSE, T-HANG: the engine itself would call it unhealthy and leave it."""
     [before] = await world.project.containers(role)
     async with world.load():
         with world.tell.step(f"the process in {role} is stopped by SIGSTOP"):
