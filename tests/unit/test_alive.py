@@ -1,4 +1,4 @@
-"""T-HANG: the health check of docker-compose.yml, held against real processes: what hangs is ended, and nothing else is."""
+"""T-HANG: the health check of docker-compose.yml against real processes: what hangs is ended, and nothing else is."""
 
 from __future__ import annotations
 
