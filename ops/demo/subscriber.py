@@ -9,11 +9,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import aio_pika
-from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPException
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
+from common.broker.connection import bounded, close, connect_plainly
 from common.codec import loads
+from common.errors import BrokerUnavailable
 from schemas.events import BROADCAST
 
 KEYS = tuple(kind.TYPE for kind in BROADCAST)
@@ -39,6 +39,7 @@ class Subscriber:
         self._stays = stays
         self._name = f"subscriber-{secrets.token_hex(4)}" if stays else None
         self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
         self._coming_back: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,28 +55,33 @@ class Subscriber:
             self._coming_back.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._coming_back
-        assert self._connection is not None
-        await self._connection.close()
+        await close(self._connection)
 
     def changes(self, since: int = 0) -> list[dict[str, Any]]:
         """The data of `listing.changed` events, from the one that came as number `since`."""
         return [event["data"] for event in self.events[since:] if event["type"] == "listing.changed"]
 
     async def _connect(self) -> None:
-        self._connection = await aio_pika.connect(self._url, timeout=CALL_SECONDS)
-        channel = await self._connection.channel()
+        await close(self._connection)
+        self._connection = await connect_plainly(self._url, "subscriber")
+        self._channel = await bounded(self._subscribed(self._connection), CALL_SECONDS)
+
+    async def _subscribed(self, connection: AbstractConnection) -> AbstractChannel:
+        channel = await connection.channel()
         queue = await channel.declare_queue(self._name, durable=self._stays, exclusive=not self._stays)
         for key in KEYS:
             await queue.bind("syncaroo.events", key)
         await queue.consume(self._came)
+        return channel
 
     async def _come_back(self) -> None:
         """The library's own way back gives up where the broker answers and its queues are not there yet."""
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
-            if self._connection is None or self._connection.is_closed:
-                with contextlib.suppress(AMQPException, OSError, TimeoutError):
-                    await asyncio.wait_for(self._connect(), CALL_SECONDS)
+            if self._channel is None or self._channel.is_closed:
+                self._channel = None
+                with contextlib.suppress(BrokerUnavailable):
+                    await self._connect()
 
     async def _came(self, message: AbstractIncomingMessage) -> None:
         event = loads(message.body)
