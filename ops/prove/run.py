@@ -17,7 +17,7 @@ from ops.broker.install import install
 from ops.broker.node import scripts
 from ops.demo import story
 from ops.demo.run import conclude, run
-from ops.demo.stage import StandIn, StoryFailed, fresh, staged
+from ops.demo.stage import Stage, StandIn, StoryFailed, fresh, staged
 from ops.demo.teller import Teller
 from ops.ledger import Ledger
 from ops.prove import ahead
@@ -85,11 +85,7 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         ) as stage,
     ):
         await asyncio.to_thread(node.settle)
-        for role in TWICE:
-            stage.names += await stage.stack.start(role)
-        await story.connect_user(stage, await story.create_user(stage))
-        await story.connect_admin(stage)
-        await story.first_burst(stage)
+        await _onboard(stage)
         is_server = database_url.startswith("postgresql")
         kinds = happenings(postgresql=is_server, wires=tuple(wires.of), clocks_to_put=tuple(clocks))
         plan = planned(list(kinds), seed, seconds)
@@ -97,6 +93,14 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         operator = Operator(stage)
         await _play(scene, kinds, plan, Load(stage.sandbox, seed), operator, seconds)
         return await concluded(scene, plan, operator)
+
+
+async def _onboard(stage: Stage) -> None:
+    for role in TWICE:
+        stage.names += await stage.stack.start(role)
+    await story.connect_user(stage, await story.create_user(stage))
+    await story.connect_admin(stage)
+    await story.first_burst(stage)
 
 
 def _flags(seed: int, wires: Wires) -> Sequence[str]:
