@@ -1,9 +1,9 @@
 """The checker: what Syncaroo sent and was asked, what subscribers got and what the store holds, added up.
 
-Pure. It orders by the stand-in's one counter and by versions, never by clocks, and shares no rule with the gateway: a
-listing is matched with the world by the end of its own URL. Calls do not show their connection, so what one connection
-lost of a URL that another has read shows as stale. Take the evidence at quiescence; a webhook that was lost on purpose
-must have been made good by a resync before.
+Pure. It orders by the stand-in's one counter and by versions; only how long something took is by a clock, that of the
+stand-in. It shares no rule with the gateway: a listing is matched with the world by the end of its own URL. Calls do
+not show their connection, so what one connection lost of a URL that another has read shows as stale. Take the evidence at
+quiescence; a webhook that was lost on purpose must have been made good by a resync before.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ _CONCLUSIVE = frozenset({200, 404, 410})
 _SPOILT = frozenset({"api_status", "api_redirect", "api_html", "api_reset", "api_truncate"})
 """Faults after which the caller has no answer, whatever status is in the record."""
 _NO_VERDICT = frozenset({"dropped", "failed"})
-_DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missing", "token_slow"})
+_DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missing"})
 """Faults after which the caller cannot know what became of its code or token."""
-
-
+GIVEN_UP_SECONDS = 8.0
+"""An answer that took so long may have found nobody who still waits for it."""
+REDELIVERED_SECONDS = 45.0
+"""A message whose reader is dead, or cut off, may be handled so much later than those behind it."""
 _REUSE = "reuse"
 """What the stand-in believes to have answered twice: `presented_again` knows better what was answered."""
 
@@ -46,8 +48,10 @@ class Evidence:
     dead_letters: Sequence[Json] = ()
     foreign: Sequence[str] = ()
     """Requests that came to a host that is nobody of ours."""
-    crashes: int = 0
-    """How often somebody who asks for tokens was killed, or stood still."""
+    targets: Sequence[Json] = ()
+    """Those of the admin API."""
+    crashes: Sequence[tuple[int, int]] = ()
+    """From and to which number somebody who asks for tokens was dead, or stood still."""
     doubtful: Sequence[tuple[int, int]] = ()
     """From and to which number answers may have been lost on a line, and requests may have come that were given up."""
 
@@ -66,7 +70,7 @@ class Ledger:
     parked: tuple[str, ...]
     """Dead letters: allowed, a person sees them."""
     lost: tuple[str, ...]
-    """Accepted webhooks without a fetch that began after them, and not parked."""
+    """Accepted webhooks without a fetch that began after them, or that no target was wanted by, and not parked."""
     gaps: tuple[str, ...]
     """Versions of a listing that no event told."""
     clashes: tuple[str, ...]
@@ -86,8 +90,6 @@ class Ledger:
     """What the stand-in saw that the guide does not allow."""
     foreign: tuple[str, ...] = ()
     """Requests to a host that is nobody of ours."""
-    crashes: int = 0
-    """Of those who ask for tokens, stops included: so many tokens may have been presented again."""
 
     @property
     def adds_up(self) -> bool:
@@ -123,15 +125,13 @@ class Ledger:
         allowed = {"duplicates", "parked"}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "presented_again" and len(value) <= self.crashes:
-                continue
             if isinstance(value, tuple) and field.name not in allowed:
                 yield field.name, value
 
 
 def audit(evidence: Evidence) -> Ledger:
     """Add the evidence up."""
-    records, doubtful = evidence.records, evidence.doubtful
+    records = evidence.records
     accepted = [one for one in records.webhooks if _accepted(one)]
     told = [event for event in evidence.events if event["type"] == "listing.changed"]
     changes = _by_listing(told)
@@ -143,17 +143,16 @@ def audit(evidence: Evidence) -> Ledger:
         events=len({event["id"] for event in evidence.events}),
         duplicates=_sorted(_duplicates(evidence.events)),
         parked=_sorted(f"{one['queue']} {one['reason']} {one['id']}" for one in evidence.dead_letters),
-        lost=tuple(_lost(accepted, records.calls, evidence.dead_letters)),
+        lost=(*_unanswered(accepted, evidence), *_unmarked(records.webhooks, evidence)),
         gaps=_sorted(_gaps(changes, stored)),
         clashes=_sorted(_clashes(changes)),
         phantoms=_sorted(_phantoms(changes, stored)),
         replay_differs=_sorted(_replay_differs(changes, stored)),
         stale=_sorted(_stale(evidence.world, evidence.listings)),
-        overlapping=_sorted(_overlapping(_certain(records.tokens, doubtful))),
-        presented_again=tuple(_presented_again(records.tokens, _certain(records.tokens, doubtful))),
+        overlapping=_sorted(_overlapping(evidence)),
+        presented_again=tuple(_presented_again(evidence)),
         violations=tuple(f"#{one.order} {one.text}" for one in records.violations if one.kind != _REUSE),
         foreign=tuple(evidence.foreign),
-        crashes=evidence.crashes,
     )
 
 
@@ -179,31 +178,40 @@ def unheeded(evidence: Evidence) -> tuple[str, ...]:
     )
 
 
-def _certain(tokens: Iterable[TokenRecord], doubtful: Sequence[tuple[int, int]]) -> list[TokenRecord]:
-    """Those whose answers have come, as far as the lines are concerned."""
-    return [
-        one
-        for one in tokens
-        if not any(one.order_began <= until and since <= (one.order_ended or until) for since, until in doubtful)
-    ]
-
-
 def _accepted(webhook: WebhookRecord) -> bool:
     return webhook.status is not None and 200 <= webhook.status < 300
 
 
-def _lost(accepted: Iterable[WebhookRecord], calls: Iterable[CallRecord], dead: Sequence[Json]) -> Iterator[str]:
+def _unanswered(accepted: Sequence[WebhookRecord], evidence: Evidence) -> Iterator[str]:
     asked_last: dict[str, int] = defaultdict(int)
-    for call in calls:
+    for call in evidence.records.calls:
         if _conclusive(call):
             asked_last[call.url] = max(asked_last[call.url], call.order_began)
-    accepted = list(accepted)
+    dead = evidence.dead_letters
     parked = _parked_until(accepted, dead)
     for one in accepted:
         if asked_last[one.url] > one.order_sent or parked.get(_where(one), 0) >= one.order_sent:
             continue
         if one.delivery_id is None or one.delivery_id not in {_delivery(letter) for letter in dead}:
             yield f"#{one.order_sent} connection {one.connection_id} {one.url} (delivery {one.delivery_id})"
+
+
+def _unmarked(webhooks: Iterable[WebhookRecord], evidence: Evidence) -> Iterator[str]:
+    """Whatever made good for it, a target knows the last webhook that was taken up for it, or one that was redelivered.
+
+    Nothing is said where one was not accepted that may have been taken all the same.
+    """
+    known = {(int(one["connectionId"]), str(one["url"])): one["deliveryId"] for one in evidence.targets}
+    sent: dict[tuple[int, str], list[WebhookRecord]] = defaultdict(list)
+    for one in webhooks:
+        if not one.lost and _where(one) in known:
+            sent[_where(one)].append(one)
+    parked = _parked_until([one for told in sent.values() for one in told], evidence.dead_letters)
+    for where, told in sent.items():
+        latest = max(told, key=lambda one: one.order_sent)
+        near = [one for one in told if one.sent_at >= latest.sent_at - REDELIVERED_SECONDS]
+        if all(map(_accepted, near)) and where not in parked and known[where] not in {one.delivery_id for one in near}:
+            yield f"#{latest.order_sent} connection {where[0]} {where[1]}: its target knows {known[where]} as the last"
 
 
 def _conclusive(call: CallRecord) -> bool:
@@ -233,27 +241,55 @@ def _delivery(letter: Json) -> str | None:
     return None if found is None else str(found)
 
 
-def _overlapping(tokens: Iterable[TokenRecord]) -> Iterator[str]:
+# --- tokens
+
+
+def may_be_lost(evidence: Evidence) -> int:
+    """How many pairs of tokens may have been lost on their way to us: as often a person may have to be called."""
+    certain = _came(evidence)
+    return sum(bool(one.issued) and one.order_began not in certain for one in evidence.records.tokens)
+
+
+def _came(evidence: Evidence) -> set[int]:
+    """Of the requests whose answers have come, the numbers: no fault, no line and no crash was in their way."""
+    tokens = sorted(evidence.records.tokens, key=lambda one: one.order_began)
+    lost = {one.order_began for one in tokens if not _has_verdict(one)}
+    for since, until in (*evidence.doubtful, *evidence.crashes):
+        lost |= {one.order_began for one in tokens if _overlaps(one, since, until)}
+    for since, _ in evidence.crashes:  # what was answered may not have been kept yet
+        lost |= {one.order_began for one in [one for one in tokens if one.order_began < since][-1:]}
+    return {one.order_began for one in tokens} - lost
+
+
+def _overlaps(one: TokenRecord, since: int, until: int) -> bool:
+    return one.order_began <= until and since <= (one.order_ended or until)
+
+
+def _overlapping(evidence: Evidence) -> Iterator[str]:
     """Requests whose end nobody saw count as a moment: who sent them may be dead."""
     ends = 0
-    for one in sorted(tokens, key=lambda one: one.order_began):
+    for one in sorted(evidence.records.tokens, key=lambda one: one.order_began):
+        if any(_overlaps(one, *doubt) for doubt in evidence.doubtful):
+            continue
         if one.order_began < ends:
             yield f"#{one.order_began} {one.grant_type} began before the request before it had ended"
         ends = max(ends, one.order_ended or 0)
 
 
-def _presented_again(tokens: Iterable[TokenRecord], certain: Iterable[TokenRecord]) -> Iterator[str]:
+def _presented_again(evidence: Evidence) -> Iterator[str]:
     answered: dict[str, int] = {}
-    came = {one.order_began for one in certain}
-    for one in sorted(tokens, key=lambda one: one.order_began):
+    came = _came(evidence)
+    for one in sorted(evidence.records.tokens, key=lambda one: one.order_began):
         if earlier := answered.get(one.presented):
             yield f"#{one.order_began} {one.grant_type} {one.presented} was answered in #{earlier}"
-        if one.presented and one.order_began in came and _has_verdict(one):
+        if one.presented and one.order_began in came:
             answered[one.presented] = one.order_began
 
 
 def _has_verdict(one: TokenRecord) -> bool:
-    return one.order_ended is not None and one.outcome not in _NO_VERDICT and not _DOUBTFUL & {*one.fault.split()}
+    if one.order_ended is None or one.outcome in _NO_VERDICT or _DOUBTFUL & {*one.fault.split()}:
+        return False
+    return (one.ended_at or one.began_at) - one.began_at < GIVEN_UP_SECONDS
 
 
 # --- events

@@ -47,6 +47,10 @@ def scripts() -> Path:
     raise NotHere(f"{_SBIN}={chosen} has no rabbitmq-server" if chosen else "rabbitmq-server is not installed")
 
 
+_CTL_SECONDS = 180.0
+"""A busy node, on a busy machine, has been seen to take more than 60."""
+
+
 class PrivateNode:
     """One node that nobody else knows of, and that may be stopped, killed, frozen and started again on the same data.
 
@@ -211,7 +215,7 @@ class PrivateNode:
             input="",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_CTL_SECONDS,
             check=False,
         )
 

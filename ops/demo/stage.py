@@ -89,6 +89,7 @@ class Stage:
             events=list(self.subscriber.events),
             listings=await self.admin.listings(),
             dead_letters=await self.admin.dead_letters(),
+            targets=await self.admin.targets(),
         )
 
 

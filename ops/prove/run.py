@@ -92,7 +92,7 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         scene = Scene(stage, node, database_url, foreign, wires, clocks)
         operator = Operator(stage)
         await _play(scene, kinds, plan, Load(stage.sandbox, seed), operator, seconds)
-        return await concluded(scene, plan, operator)
+        return await concluded(scene, operator)
 
 
 async def _onboard(stage: Stage) -> None:
@@ -140,8 +140,9 @@ async def _play(
         async with AsyncExitStack() as ending:
             for place in sorted(trouble.kind.places):
                 await ending.enter_async_context(places[place])
-            scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s")
-            await ending.enter_async_context(kinds[trouble.kind](scene))
+            struck = await ending.enter_async_context(kinds[trouble.kind](scene)) is not False
+            vain = "" if struck else ": IN VAIN"
+            scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s{vain}")
             await asyncio.sleep(trouble.seconds)
 
     with scene.stage.tell.step(f"{len(plan)} troubles under load") as step:

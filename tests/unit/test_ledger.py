@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ops.ledger import Evidence, Ledger, audit, unheeded
+from ops.ledger import Evidence, Ledger, audit, may_be_lost, unheeded
 from sandbox.records import CallRecord, ChangeRecord, Snapshot, TokenRecord, Violation, WebhookRecord
 from sandbox.truth import Truth
 
@@ -17,10 +17,10 @@ ROOM_NOW = {"ID": 7, "capacity": 12}
 ROOM_THEN = {"ID": 7, "capacity": 10}
 
 
-def webhook(order: int, url: str = ROOM, status: int | None = 200, **more: Any) -> WebhookRecord:
+def webhook(order: int, url: str = ROOM, status: int | None = 200, *, at: float = 0.0, **more: Any) -> WebhookRecord:
     return WebhookRecord(
         order_sent=order,
-        sent_at=0.0,
+        sent_at=at,
         connection_id=99,
         url=url,
         posted_to="",
@@ -116,7 +116,6 @@ def test_what_went_well_adds_up() -> None:
         "presented_again: 0",
         "violations: 0",
         "foreign: 0",
-        "crashes: 0",
     ]
 
 
@@ -334,7 +333,8 @@ def presented(order: int, token: str = "t1", outcome: str = "issued", **more: An
         (presented(1, outcome="dropped", fault="token_drop"), False),
         (presented(1, outcome="failed", fault="token_status"), False),
         (presented(1, fault="token_html"), False),
-        (presented(1, fault="token_slow"), False),
+        (presented(1, fault="token_slow", ended_at=2.0), True),
+        (presented(1, fault="token_slow", ended_at=9.0), False),
         (presented(1, fault="token_status"), False),
         (presented(1, outcome="", order_ended=None), False),
         (presented(1, token="t0"), False),
@@ -347,10 +347,51 @@ def test_a_token_is_presented_again_only_when_nobody_knows_what_became_of_it(
     assert faults(with_records(tokens=[first, presented(5)])) == ({"presented_again"} if is_fault else set())
 
 
-@pytest.mark.parametrize(("crashes", "is_fault"), [(0, True), (1, False), (2, False)])
-def test_as_often_as_somebody_died_a_token_may_be_presented_again(crashes: int, is_fault: bool) -> None:
-    evidence = with_records(tokens=[presented(1), presented(5)])
-    assert faults(replace(evidence, crashes=crashes)) == ({"presented_again"} if is_fault else set())
+@pytest.mark.parametrize(
+    ("crash", "is_fault"),
+    [((3, 4), False), ((2, 2), False), ((0, 1), False), ((5, 9), True), ((6, 9), True), ((0, 0), True)],
+)
+def test_who_died_may_not_know_the_answer_before_its_death_and_knows_those_before(
+    crash: tuple[int, int], is_fault: bool
+) -> None:
+    """The answer to number 1 came at 2, another token's to number 4 at 5."""
+    tokens = [presented(1), presented(4, "t2"), presented(8)]
+    assert faults(replace(with_records(tokens=tokens), crashes=[crash])) == ({"presented_again"} if is_fault else set())
+
+
+def test_so_many_pairs_may_be_lost() -> None:
+    tokens = [
+        presented(1, issued="t2"),
+        presented(4, "t2", issued="t3", fault="token_drop"),
+        presented(8, "t4", issued="t5"),
+    ]
+    assert may_be_lost(with_records(tokens=tokens)) == 1
+    assert may_be_lost(replace(with_records(tokens=tokens), doubtful=[(9, 9)])) == 2
+    assert may_be_lost(replace(with_records(tokens=tokens), doubtful=[(9, 9)], crashes=[(3, 3)])) == 3
+
+
+def target(delivery_id: str | None, url: str = ROOM) -> dict[str, Any]:
+    return {"connectionId": 99, "url": url, "deliveryId": delivery_id}
+
+
+@pytest.mark.parametrize(
+    ("sent", "known", "is_lost"),
+    [
+        pytest.param([webhook(1), webhook(10, at=100.0)], "delivery-10", False, id="the last one"),
+        pytest.param([webhook(1), webhook(10, at=100.0)], "delivery-1", True, id="one of long before"),
+        pytest.param([webhook(1), webhook(10, at=10.0)], "delivery-1", False, id="one that may have been redelivered"),
+        pytest.param([webhook(10)], None, True, id="none"),
+        pytest.param([webhook(1), webhook(10, at=100.0, status=None)], "delivery-1", False, id="not accepted, or so"),
+        pytest.param([webhook(1), webhook(10, at=100.0, status=None, lost=True)], "delivery-1", False, id="never sent"),
+    ],
+)
+def test_a_target_knows_the_last_webhook_that_was_accepted(
+    sent: list[WebhookRecord], known: str | None, is_lost: bool
+) -> None:
+    """Whatever else asked for it since."""
+    evidence = replace(with_records(webhooks=sent, calls=[call(50)]), targets=[target(known)])
+    assert faults(evidence) == ({"lost"} if is_lost else set())
+    assert not faults(replace(evidence, dead_letters=[dead("delivery-10")]))
 
 
 def test_a_request_without_a_token_presents_none() -> None:

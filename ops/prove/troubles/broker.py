@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 
 import aio_pika
 
 from common.broker.topology import declare, queue_name, work_queues
-from ops.broker import PrivateNode
-from ops.demo.stage import StoryFailed
 from ops.prove.plan import Kind
-from ops.prove.troubles.scene import Happen, Scene
+from ops.prove.troubles.scene import LATEST, Happen, Scene
 
 QUEUE = queue_name("fetch")
 POLICY = "as-ordered"
-TRIES = 3
+REFUSED_SECONDS = 5
 DRAIN_SECONDS = 15.0
 """So long a queue may take until it is empty; one that is not in that time is left alone."""
 
@@ -31,7 +28,7 @@ def happenings() -> dict[Kind, Happen]:
         Kind("broker out of memory", ("broker",)): out_of_memory,
         Kind("broker's disk full", ("broker",)): disk_full,
         Kind("broker's connections closed", ("broker",)): connections_closed,
-        Kind("broker refuses webhooks", ("broker",)): refusing,
+        Kind("broker refuses webhooks", ("broker", "fetch"), (3.0, 8.0)): refusing,
         Kind("queue of webhooks deleted", ("broker", "ingress", "fetch")): queue_deleted,
     }
 
@@ -79,62 +76,71 @@ async def out_of_memory(scene: Scene) -> AsyncIterator[None]:
 @asynccontextmanager
 async def disk_full(scene: Scene) -> AsyncIterator[None]:
     """A disk alarm."""
-    await _order(scene.node, "set_disk_free_limit", "999GB")
+    await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "999999GB")
     try:
         yield
     finally:
-        await _order(scene.node, "set_disk_free_limit", "50MB")
+        await asyncio.to_thread(scene.node.ctl, "set_disk_free_limit", "50MB")
 
 
 @asynccontextmanager
 async def connections_closed(scene: Scene) -> AsyncIterator[None]:
     """All that the broker has."""
-    await _order(scene.node, "close_all_connections", "as ordered")
+    await asyncio.to_thread(scene.node.ctl, "close_all_connections", "as ordered")
     yield
 
 
 @asynccontextmanager
-async def refusing(scene: Scene) -> AsyncIterator[None]:
-    """The queue of webhooks is full by an operator's policy: it answers with a nack."""
+async def refusing(scene: Scene) -> AsyncIterator[bool]:
+    """The queue of webhooks is full by an operator's policy, and nobody takes what is in it: it answers with a nack."""
     definition = '{"max-length": 1, "overflow": "reject-publish"}'
     order = ("set_policy", "--priority", "100", "--apply-to", "queues", POLICY, f"^{QUEUE}$", definition)
-    await _order(scene.node, *order)
-    try:
-        yield
-    finally:
-        await _order(scene.node, "clear_policy", POLICY)
+    stack = scene.stage.stack
+    with ExitStack() as down:
+        names = [down.enter_context(scene.down(name)) for name in stack.names("fetch")]
+        for name in names:
+            await stack.kill(name)
+        try:
+            await asyncio.to_thread(scene.node.ctl, *order)
+            yield await _webhooks_are_refused(scene)
+        finally:
+            await asyncio.to_thread(scene.node.ctl, "clear_policy", POLICY)
+            for name in names:
+                await stack.restart(name)
+
+
+async def _webhooks_are_refused(scene: Scene) -> bool:
+    """Whether one is, within a few seconds."""
+    began = (await scene.stage.sandbox.records(LATEST)).order
+    for _ in range(REFUSED_SECONDS):
+        await asyncio.sleep(1.0)
+        if any(one.status == 503 for one in (await scene.stage.sandbox.records(began)).webhooks):
+            return True
+    return False
 
 
 @asynccontextmanager
-async def queue_deleted(scene: Scene) -> AsyncIterator[None]:
+async def queue_deleted(scene: Scene) -> AsyncIterator[bool]:
     """Somebody deletes the queue of webhooks, empty, while nobody publishes to it; then webhooks have nowhere to go."""
     scene.stage.stack.freeze("ingress-1")
     try:
         is_deleted = await _is_drained(scene)
         if is_deleted:
-            await _order(scene.node, "delete_queue", QUEUE)
+            await asyncio.to_thread(scene.node.ctl, "delete_queue", QUEUE)
     finally:
         scene.stage.stack.resume("ingress-1")
     try:
-        yield
+        yield is_deleted
     finally:
         if is_deleted:
             await _declare_again(scene)
-
-
-async def _order(node: PrivateNode, *arguments: str) -> str:
-    """rabbitmqctl, again where a busy node has not answered in time."""
-    for _ in range(TRIES):
-        with suppress(subprocess.TimeoutExpired):
-            return await asyncio.to_thread(node.ctl, *arguments)
-    raise StoryFailed(f"the broker has not answered: rabbitmqctl {arguments[0]}")
 
 
 async def _is_drained(scene: Scene) -> bool:
     """Whether it stays empty: what had been sent before may still be on its way."""
     empty, until = 0, asyncio.get_running_loop().time() + DRAIN_SECONDS
     while empty < 2 and asyncio.get_running_loop().time() < until:
-        listed = await _order(scene.node, "list_queues", "name", "messages")
+        listed = await asyncio.to_thread(scene.node.ctl, "list_queues", "name", "messages")
         empty = empty + 1 if dict(line.split("\t") for line in listed.splitlines()).get(QUEUE) == "0" else 0
     return empty == 2
 

@@ -14,11 +14,11 @@ HOUR = 3600
 
 
 def happenings(clocks: tuple[str, ...]) -> dict[Kind, Happen]:
-    """Both ways, for each clock that can be put."""
+    """Both ways, for each clock that can be put; that of a database is asked for in a session of it."""
     ways = {"ahead": HOUR, "behind": -HOUR}
     return {
-        Kind(f"{which} clock an hour {way}", ("clock",), (3.0, 10.0)): partial(wrong, which, seconds)
-        for which in clocks
+        Kind(f"{which} clock an hour {way}", places, (3.0, 10.0)): partial(wrong, which, seconds)
+        for which, places in ((one, ("clock", "store")) for one in clocks)
         for way, seconds in ways.items()
     }
 

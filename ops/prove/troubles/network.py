@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 from ops.prove.plan import Kind
@@ -37,12 +37,10 @@ def happenings(wires: tuple[str, ...]) -> dict[Kind, Happen]:
 @asynccontextmanager
 async def spoilt(wire: str, mode: Mode, scene: Scene) -> AsyncIterator[None]:
     """The line does this; what Syncaroo has answered meanwhile may never have come."""
-    began = await scene.number() if wire == SYNCAROO else 0
-    scene.wires.of[wire].mode = mode
-    try:
-        yield
-    finally:
-        scene.wires.of[wire].mode = Mode.PASS
-        if wire == SYNCAROO:
+    async with scene.noted(scene.doubtful) if wire == SYNCAROO else nullcontext():
+        scene.wires.of[wire].mode = mode
+        try:
+            yield
+        finally:
+            scene.wires.of[wire].mode = Mode.PASS
             await asyncio.sleep(STRAGGLE_SECONDS)
-            scene.doubtful.append((began, await scene.number()))

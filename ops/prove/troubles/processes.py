@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 from ops.demo.stage import StoryFailed
@@ -25,22 +25,29 @@ def happenings() -> dict[Kind, Happen]:
 @asynccontextmanager
 async def killed(role: str, scene: Scene) -> AsyncIterator[None]:
     """SIGKILL, and started again at the end."""
-    with scene.down(f"{role}-1") as name:
-        await scene.stage.stack.kill(name)
-        try:
-            yield
-        finally:
-            await scene.stage.stack.restart(name)
+    async with _noted(role, scene):
+        with scene.down(f"{role}-1") as name:
+            await scene.stage.stack.kill(name)
+            try:
+                yield
+            finally:
+                await scene.stage.stack.restart(name)
 
 
 @asynccontextmanager
 async def frozen(role: str, scene: Scene) -> AsyncIterator[None]:
     """SIGSTOP, and SIGCONT at the end: it does not know that time has passed."""
-    scene.stage.stack.freeze(f"{role}-1")
-    try:
-        yield
-    finally:
-        scene.stage.stack.resume(f"{role}-1")
+    async with _noted(role, scene):
+        scene.stage.stack.freeze(f"{role}-1")
+        try:
+            yield
+        finally:
+            scene.stage.stack.resume(f"{role}-1")
+
+
+def _noted(role: str, scene: Scene) -> AbstractAsyncContextManager[None]:
+    """Whoever asks for tokens may not know what was answered."""
+    return scene.noted(scene.crashes) if role == "token" else nullcontext()
 
 
 @asynccontextmanager

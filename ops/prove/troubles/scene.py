@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from ops.broker import PrivateNode
@@ -33,6 +33,8 @@ class Scene:
     """Processes that are down on purpose."""
     doubtful: list[tuple[int, int]] = field(default_factory=list)
     """From and to which number of the stand-in's counter its answers may have been lost on their way."""
+    crashes: list[tuple[int, int]] = field(default_factory=list)
+    """Likewise: when somebody who asks for tokens was dead, or stood still."""
 
     @property
     def is_postgresql(self) -> bool:
@@ -55,10 +57,18 @@ class Scene:
             if name not in self.gone and (code := self.stage.stack.exit_code(name)) is not None:
                 raise StoryFailed(f"{name} ended by itself, with exit code {code}; the logs are in {self.stage.logs}")
 
-    async def number(self) -> int:
-        """The last number of the stand-in's counter."""
+    @asynccontextmanager
+    async def noted(self, intervals: list[tuple[int, int]]) -> AsyncIterator[None]:
+        """From and to which number of the stand-in's counter the block lasted."""
+        began = await self._number()
+        try:
+            yield
+        finally:
+            intervals.append((began, await self._number()))
+
+    async def _number(self) -> int:
         return (await self.stage.sandbox.records(after=LATEST)).order
 
 
-Happen = Callable[[Scene], AbstractAsyncContextManager[None]]
-"""Begins when its block begins, and is mended when that ends."""
+Happen = Callable[[Scene], AbstractAsyncContextManager[bool | None]]
+"""Begins when its block begins, and is mended when that ends; False when it could not be brought about."""

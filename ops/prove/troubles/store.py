@@ -31,7 +31,7 @@ def happenings(*, postgresql: bool) -> dict[Kind, Happen]:
         Kind("store slow", ("store",), (2.0, 8.0)): file_slow,
     }
     if sys.platform == "linux":  # only there a limit can be given to a process that runs
-        found[Kind("store's disk full", ("store",), (1.0, 8.0))] = disk_full
+        found[Kind("no file can be written", ("store",), (1.0, 8.0))] = unwritable
     return found
 
 
@@ -116,8 +116,8 @@ async def _hold_again_and_again(file: sqlite3.Connection) -> None:
 
 
 @asynccontextmanager
-async def disk_full(scene: Scene) -> AsyncIterator[None]:
-    """No process of ours that runs now can write to any file, its log included."""
+async def unwritable(scene: Scene) -> AsyncIterator[None]:
+    """No process of ours that runs now can write to any file, its log included, as on a disk that is full."""
     stack = scene.stage.stack
     pids = [stack.pid(name) for name in scene.stage.names if not name.startswith("sandbox") and stack.running(name)]
     before = {pid: limits for pid in pids if (limits := _limit(pid)) is not None}

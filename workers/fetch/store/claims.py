@@ -75,7 +75,7 @@ class ClaimStore:
         self._look_at = 0.0
 
     async def anything_due(self) -> bool:
-        """Whether a claim may find something; cheap, and waits for no writer, but where a clock was put back."""
+        """Whether a claim may find something; cheap, and waits for no writer, save for a look at the clock."""
         await self._look_at_the_clock()
         async with self._store.reading() as transaction:
             now = await transaction.now()

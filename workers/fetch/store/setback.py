@@ -19,18 +19,21 @@ CLOCK = "clock"
 """The beat that says when the store's clock was last looked at."""
 LOOK = timedelta(seconds=5)
 SLACK = timedelta(seconds=2)
-"""So little is corrected by waiting."""
+"""So little, and what has passed since the last look, is corrected by waiting."""
 CHUNK = 500
 
 log = get_logger(__name__)
 _beat, _target = table_of(BeatRow), table_of(TargetRow)
-_WAITING = (
+_OTHERS = (
     table_of(BudgetRow).c.blocked_until,
     table_of(FeedRow).c.reading_until,
     table_of(RefusedRow).c.lease_until,
 )
-"""Beside targets; rows are few."""
-_MOMENTS = ("not_before", "recheck_at", "lease_until")
+"""What waits beside targets; rows are few."""
+_MOMENTS = [_target.c[name] for name in ("not_before", "recheck_at", "lease_until")]
+_KEY = tuple_(_target.c.connection_id, _target.c.url)
+
+Key = tuple[int, str]
 
 
 async def set_right(store: Store) -> bool:
@@ -39,37 +42,40 @@ async def set_right(store: Store) -> bool:
     Leases end, too: who holds one still, and writes by it, finds that another has begun. Done again after a crash.
     """
     async with store.reading() as transaction:
-        now, row = await transaction.now(), await transaction.row(select(_beat.c.at).where(_beat.c.name == CLOCK))
+        # The beat first: one that another process writes meanwhile would else look like the future.
+        row = await transaction.row(select(_beat.c.at).where(_beat.c.name == CLOCK))
+        now = await transaction.now()
     passed = LOOK if row is None else now - row.at
-    is_back = passed < -SLACK
-    if is_back:
+    if passed < -SLACK:
         log.warning("clock.put_back", seconds=-round(passed.total_seconds()))
-        while await _end_waits_of_targets(store, now):
-            pass
-    if is_back or passed >= LOOK:
+        await _end_waits(store, now)
+    if passed < -SLACK or passed >= LOOK:
         async with store.transaction() as transaction:
-            await _end_waits(transaction, now if is_back else None)
             looked = insert(transaction, _beat).values(name=CLOCK, at=now)
             await transaction.execute(looked.on_conflict_do_update(index_elements=["name"], set_={"at": now}))
-    return is_back
+    return passed < -SLACK
 
 
-async def _end_waits_of_targets(store: Store, now: datetime) -> int:
-    """A chunk of those that wait, locked in the order in which all lock them; how many there were."""
-    moments = [_target.c[name] for name in _MOMENTS]
-    key = tuple_(_target.c.connection_id, _target.c.url)
-    waiting = select(_target.c.connection_id, _target.c.url).where(or_(*(moment > now for moment in moments)))
+async def _end_waits(store: Store, now: datetime) -> None:
+    """Each target is looked at once: others may make some wait anew meanwhile."""
+    after: Key | None = (-1, "")
+    while after is not None:
+        async with store.transaction() as transaction:
+            after = await _end_some(transaction, now, after)
     async with store.transaction() as transaction:
-        by_url = _target.c.url.collate("C") if transaction.postgres else _target.c.url
-        ordered = waiting.order_by(_target.c.connection_id, by_url).limit(CHUNK)
-        rows = await transaction.rows(ordered.with_for_update())
-        if rows:
-            ended: dict[Any, Any] = {moment.name: case((moment > now, now), else_=moment) for moment in moments}
-            await transaction.execute(update(_target).where(key.in_([tuple(row) for row in rows])).values(ended))
-    return len(rows)
-
-
-async def _end_waits(transaction: Transaction, now: datetime | None) -> None:
-    if now is not None:
-        for moment in _WAITING:
+        for moment in _OTHERS:
             await transaction.execute(update(moment.table).where(moment > now).values({moment.name: now}))
+
+
+async def _end_some(transaction: Transaction, now: datetime, after: Key) -> Key | None:
+    """Those of the next targets that wait, locked in the order in which all lock them; the last one's key, if any."""
+    by_url = _target.c.url.collate("C") if transaction.postgres else _target.c.url
+    behind = or_(_target.c.connection_id > after[0], (_target.c.connection_id == after[0]) & (by_url > after[1]))
+    waiting = select(_target.c.connection_id, _target.c.url).where(or_(*(moment > now for moment in _MOMENTS)))
+    ordered = waiting.where(behind).order_by(_target.c.connection_id, by_url).limit(CHUNK)
+    keys: list[Key] = [(row.connection_id, row.url) for row in await transaction.rows(ordered.with_for_update())]
+    if not keys:
+        return None
+    ended: dict[Any, Any] = {moment.name: case((moment > now, now), else_=moment) for moment in _MOMENTS}
+    await transaction.execute(update(_target).where(_KEY.in_(keys)).values(ended))
+    return keys[-1]
