@@ -2,8 +2,8 @@
 
 Pure. It orders by the stand-in's one counter and by versions; only how long something took is by a clock, that of the
 stand-in. It shares no rule with the gateway: a listing is matched with the world by the end of its own URL. Calls do
-not show their connection, so what one connection lost of a URL that another has read shows as stale. Take the evidence at
-quiescence; a webhook that was lost on purpose must have been made good by a resync before.
+not show their connection, so what one connection lost of a URL that another has read shows as stale. Take the evidence
+when all is quiet; a webhook that was lost on purpose must have been made good by a resync before.
 """
 
 from __future__ import annotations

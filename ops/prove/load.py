@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 
-from sandbox.driver import SandboxDriver
+from sandbox.driver import DriverError, SandboxDriver
 
 EVERY_SECONDS = 0.1
 MIX = {"price": 60, "rename": 25, "move": 8, "room": 3, "remove": 4}
@@ -13,6 +14,10 @@ MIX = {"price": 60, "rename": 25, "move": 8, "room": 3, "remove": 4}
 BURST_EVERY = 50
 BURST, TARGETS = 40, 5
 """Now and then so many webhooks about so few targets come at once."""
+
+
+COLD_EVERY = 20
+"""So often the price of a rate changes that is not touched before or after: nothing else asks for it."""
 
 
 class Load:
@@ -26,14 +31,23 @@ class Load:
 
     async def run(self) -> None:
         """One after another, in a steady pace."""
-        kinds, weights = list(MIX), list(MIX.values())
+        rates = [url for url in (await self._sandbox.world()).items if "/rates/" in url]
+        cold = self._dice.sample(rates, len(rates) // 2)
+        hot = [url for url in rates if url not in cold]
         while True:
-            (kind,) = self._dice.choices(kinds, weights)
-            if kind == "remove":
-                kind = "restore" if self._is_removed else "remove"
-                self._is_removed = not self._is_removed
-            await self._sandbox.change(kind, wait=False)
+            is_cold = bool(cold) and self.changes % COLD_EVERY == COLD_EVERY - 1
+            kind = "price" if is_cold else self._kind()
+            url = cold.pop() if is_cold else self._dice.choice(hot) if kind == "price" else None
+            with suppress(DriverError):  # it has gone with its room
+                await self._sandbox.change(kind, url, wait=False)
             self.changes += 1
             if self.changes % BURST_EVERY == 0:
                 await self._sandbox.burst(BURST, TARGETS, shuffle=True, wait=False)
             await asyncio.sleep(EVERY_SECONDS)
+
+    def _kind(self) -> str:
+        (kind,) = self._dice.choices(list(MIX), list(MIX.values()))
+        if kind == "remove":
+            kind = "restore" if self._is_removed else "remove"
+            self._is_removed = not self._is_removed
+        return kind

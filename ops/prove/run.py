@@ -35,6 +35,8 @@ TWICE = ("fetch", "reconcile")
 """One of each goes on while the other is in trouble."""
 SETTINGS = {"DELETE_BRAKE": "1", "BURST_QUIET": "0"}
 """No brake: how many are deleted is the dice's."""
+THROUGH = ahead.__name__
+"""By what processes are started."""
 TOKEN_SECONDS = 30
 """So long Syncaroo's access tokens last here: there is always one about to be renewed."""
 
@@ -81,7 +83,7 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
             breaks=True,
             more={**SETTINGS, **settings, **wires.settings},
             stand_in=StandIn(_flags(seed, wires), wires.sandbox_url),
-            through=ahead.__name__,
+            through=THROUGH,
         ) as stage,
     ):
         await asyncio.to_thread(node.settle)

@@ -16,11 +16,34 @@ from tests.waiting import within
 pytestmark = pytest.mark.timeout(400)
 
 
+SABOTAGED = """
+import sys
+from pathlib import Path
+from ops import ledger
+from ops.demo import story
+from ops.prove import concluding, run
+
+async def nothing(stage):
+    pass
+
+run.THROUGH = "tests.saboteur"
+story.change_price = nothing  # it would be waited for
+concluding.SETTLE_SECONDS = 8.0
+ledger.REDELIVERED_SECONDS = 3.0
+sys.exit(run.prove(Path(sys.argv[1]), minutes=0.5, seed=5))
+"""
+"""`gateway prove` of a gateway that loses things, told not to wait for long until it gets them back."""
+
+
 async def prove(*arguments: str) -> tuple[int, str]:
     """Exit code, and all that it said."""
-    command = [sys.executable, "-m", "ops", "prove", *arguments]
+    return await ended("-m", "ops", "prove", *arguments)
+
+
+async def ended(*arguments: str) -> tuple[int, str]:
+    """The same of any Python program."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with within(300):
@@ -46,6 +69,15 @@ async def test_everything_fails_and_nothing_is_lost(tmp_path: Path) -> None:
     assert "broker killed, for" in said
     assert "clock an hour ahead, for" in said
     assert "seed 5" in said
+
+
+async def test_a_gateway_that_loses_something_is_found_out(tmp_path: Path) -> None:
+    """T-SOAK: what `tests.saboteur` does to webhooks, events and tokens."""
+    code, said = await ended("-c", SABOTAGED, str(tmp_path / "work"))
+    assert code == 1, said
+    found = ledger(said)
+    assert [name for name in ("lost", "gaps", "presented_again") if not found[name]] == [], said
+    assert "its target knows" in said
 
 
 async def test_a_database_that_is_somebody_s_is_left_alone(tmp_path: Path) -> None:
