@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography.fernet import Fernet
 
-from common.errors import StoreUnavailable
+from common.errors import BrokerUnavailable, StoreUnavailable
 from common.store.engine import Transaction
 from tests.component.token_parts import Bench, Worker, bench
 from tests.waiting import until
@@ -198,11 +198,12 @@ async def test_back_off_holds_for_everybody_and_for_hurried_fetchers(bench: Benc
     assert (row.lease_owner, row.intent, row.attempts, row.last_error) == (None, "refresh", 1, "HTTP 503")
 
 
-async def test_a_pair_that_the_store_does_not_take_goes_through_the_broker(bench: Bench) -> None:
-    """T-RT-DBFAIL"""
+@pytest.mark.parametrize("failure", [StoreUnavailable("store: as ordered"), ValueError("a bug")])
+async def test_a_pair_that_the_store_does_not_take_goes_through_the_broker(bench: Bench, failure: Exception) -> None:
+    """T-RT-DBFAIL: whatever it says, as of a broken file."""
     await bench.authorise()
     worker, other = bench.worker(), bench.worker()
-    worker.grants.failures = 1
+    worker.grants.failures, worker.grants.failure = 1, failure
     await worker.refresher.refresh_if_due()
     assert (await bench.grant()).rt_version == 1
     assert len(bench.spool.messages) == 1
@@ -216,11 +217,12 @@ async def test_a_pair_that_the_store_does_not_take_goes_through_the_broker(bench
     assert bench.violations() == []
 
 
-async def test_a_pair_is_held_until_store_or_broker_takes_it(bench: Bench) -> None:
-    """T-RT-DBFAIL: both are away for a while."""
+@pytest.mark.parametrize("refusal", [BrokerUnavailable("broker: as ordered"), ValueError("a bug")])
+async def test_a_pair_is_held_until_store_or_broker_takes_it(bench: Bench, refusal: Exception) -> None:
+    """T-RT-DBFAIL: both are away for a while, or say what nobody expects."""
     await bench.authorise()
     worker = bench.worker()
-    worker.grants.failures, bench.spool.refusals = 2, 2
+    worker.grants.failures, bench.spool.refusals, bench.spool.refusal = 2, 2, refusal
     await worker.refresher.refresh_if_due()
     assert (await bench.grant()).rt_version == 2
     assert bench.spool.messages == []

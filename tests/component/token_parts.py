@@ -49,13 +49,14 @@ class Spool:
     """A broker that keeps what it is given, and checks that nothing secret is in clear; `refusals` come first."""
 
     refusals: int = 0
+    refusal: Exception = field(default_factory=lambda: BrokerUnavailable("broker: as ordered"))
     secrets: set[str] = field(default_factory=set)
     messages: list[Outgoing] = field(default_factory=list)
 
     async def publish(self, message: Outgoing) -> None:
         if self.refusals > 0:
             self.refusals -= 1
-            raise BrokerUnavailable("broker: as ordered")
+            raise self.refusal
         clear = message.body.decode() + repr(message.headers)
         assert not [secret for secret in self.secrets if secret in clear], "a secret in clear on the broker"
         assert message.routing_key.startswith("token.")
@@ -69,12 +70,14 @@ class FlakyGrants(GrantStore):
     """The real store, which fails to keep a pair, or to lose one, so many times."""
 
     failures = 0
+    failure: Exception = StoreUnavailable("store: as ordered")
+    """How it fails to keep one."""
     verdict_failures = 0
 
     async def keep(self, *args: Any, **kwargs: Any) -> bool:
         if self.failures > 0:
             self.failures -= 1
-            raise StoreUnavailable("store: as ordered")
+            raise self.failure
         return await super().keep(*args, **kwargs)
 
     async def lose(self, claim: Claim, detail: str) -> bool:

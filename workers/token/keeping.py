@@ -48,7 +48,7 @@ class Publishes(Protocol):
 
 
 class PairKeeper:
-    """Does not return before the pair is safe."""
+    """Does not return before the pair is safe, nor raise: it is the only one, whatever goes wrong with keeping it."""
 
     def __init__(
         self, store: GrantStore, publisher: Publishes, cipher: TokenCipher, *, clock: Monotonic = monotonic_seconds
@@ -100,6 +100,9 @@ class PairKeeper:
         except StoreUnavailable as error:
             log.error("grant.pair_not_stored", reason=str(error), rt_version=message.rt_version)
             return False
+        except Exception:
+            log.exception("grant.bug", rt_version=message.rt_version)
+            return False
         log.info("grant.renewed" if kept else "grant.obsolete_pair", rt_version=message.rt_version)
         return True
 
@@ -108,6 +111,9 @@ class PairKeeper:
             await self._publisher.publish(outgoing(message, "token", SHARD))
         except BrokerUnavailable as error:
             log.error("grant.pair_not_published", reason=str(error), rt_version=message.rt_version)
+            return False
+        except Exception:
+            log.exception("grant.bug", rt_version=message.rt_version)
             return False
         log.warning("grant.pair_published", rt_version=message.rt_version)
         return True
