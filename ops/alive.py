@@ -68,7 +68,10 @@ def holder_of(port: int) -> str:
 
 def listening(port: int) -> list[str]:
     """The inodes of the sockets that listen there."""
-    lines = [line.split() for name in ("tcp", "tcp6") for line in read(f"/proc/net/{name}").splitlines()[1:]]
+    lines: list[list[str]] = []
+    for name in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError):  # without IPv6 there is no tcp6
+            lines += [line.split() for line in read(f"/proc/net/{name}").splitlines()[1:]]
     return [one[9] for one in lines if one[3] == "0A" and int(one[1].rpartition(":")[2], 16) == port]
 
 

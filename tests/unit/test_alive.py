@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -180,6 +181,18 @@ async def test_a_process_that_starts_is_left_alone(start: Start, port: int) -> N
     assert alive.asked(port, "/") is None, "it holds its port and does not answer"
     assert check(port, 5) == [1] * 5
     assert process.poll() is None
+
+
+@LINUX
+def test_a_host_without_ipv6_has_one_list_of_sockets(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = alive.read
+
+    def without(path: str) -> str:
+        return read("/nowhere" if path.endswith("tcp6") else path)
+
+    monkeypatch.setattr(alive, "read", without)
+    with socket.create_server(("127.0.0.1", port)):
+        assert alive.holder_of(port).startswith(f"{os.getpid()} ")
 
 
 def test_without_a_place_for_its_memory_it_checks_all_the_same(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
