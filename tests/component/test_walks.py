@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 
 from schemas.messages import ItemGone, PageFetched
 from schemas.tables import AttemptRow, ListingRow, TargetRow, table_of
-from tests.component.fetch_parts import Bench, bench, pages_of
-from workers.fetch import walking
+from tests.component.fetch_parts import Bench, Published, bench, pages_of
+from tests.waiting import within
+from workers.fetch import fetching, walking
+from workers.fetch.store.outcomes import OutcomeStore
+from workers.fetch.store.suspects import SuspectStore
 
 ROOMS = "/v1/locations/5/resources"
 ROOM = f"{ROOMS}/7"
@@ -350,6 +354,39 @@ async def test_the_end_of_an_item_that_the_broker_did_not_confirm_is_told_again(
 
 
 async def test_a_walk_leaves_its_story(run: Bench) -> None:
+@pytest.mark.parametrize(
+    ("path", "hanging", "call"),
+    [(ROOMS, SuspectStore, "judge"), (ROOMS, OutcomeStore, "answered"), (f"{ROOM}/availability", Published, "publish")],
+)
+async def test_what_hangs_after_the_last_page_is_given_up(
+    run: Bench, monkeypatch: pytest.MonkeyPatch, path: str, hanging: type[Any], call: str
+) -> None:
+    """T-HANG"""
+    for module in (walking, fetching):
+        monkeypatch.setattr(module, "PAGE_SECONDS", 1.0)
+    monkeypatch.setattr(hanging, call, _hang)
+    run.api.answers = pages_of(ids(1) if path == ROOMS else [{"start": "a"}], path=path, base=run.api.base)
+    await run.want(path)
+    async with within(10):
+        (target,) = await run.attempt()
+    assert (target.answered, target.attempts, target.lease_owner) == (0, 1, None)
+
+
+async def test_a_claim_whose_end_cannot_be_written_is_let_go(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-HANG: its lease runs out."""
+    monkeypatch.setattr(fetching, "PAGE_SECONDS", 1.0)
+    monkeypatch.setattr(OutcomeStore, "put_off", _hang)
+    run.api.answers = {ROOMS: 500}
+    await run.want(ROOMS)
+    with pytest.raises(TimeoutError):
+        async with within(10):
+            await run.attempt()
+
+
+async def _hang(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
+
+
     run.api.answers = pages_of(ids(1), ids(2), path=ROOMS, base=run.api.base)
     run.api.answers[ROOMS]["pages"]["current"] = 5
     await run.want(ROOMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,7 +24,7 @@ from workers.fetch.store.outcomes import OutcomeStore
 from workers.fetch.store.suspects import Judged, SuspectStore
 from workers.fetch.verdicts import GiveUp, PutOff, verdict
 from workers.fetch.walk import Walk
-from workers.fetch.walking import Publishes, Walking
+from workers.fetch.walking import PAGE_SECONDS, Publishes, Walking
 
 log = get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Fetcher:
 
         Raises:
             StoreUnavailable: the store is away; the lease runs out by itself.
+            TimeoutError: a bug: it was not written within 5 min what became of the claim; as above.
         """
         attempt = Attempt(self._store, self._grants, self._api, self._cipher, claim, grant, self._metrics)
         walking = Walking(self._store, self._publisher, attempt, claim)
@@ -77,9 +79,11 @@ class Fetcher:
         except UpstreamRefused as error:
             if error.reason != "not_found":
                 raise
-            await self._missing(claim, error)
+            ending = self._missing(claim, error)
         else:
-            await self._answered(walking.claim, walk)
+            ending = self._answered(walking.claim, walk)
+        async with asyncio.timeout(PAGE_SECONDS):
+            await ending
 
     async def _answered(self, claim: Claim, walk: Walk) -> None:
         judged = await self._suspects.judge(claim, walk.seen_ids) if walk.complete else Judged()
@@ -126,11 +130,12 @@ class Fetcher:
         await self._publisher.publish(outgoing(gone, "reconcile", claim.connection_id))
 
     async def _conclude(self, claim: Claim, error: GatewayError, progress: str | None) -> None:
-        match verdict(error, claim.attempts, self._retry):
-            case PutOff() as off:
-                await self._put_off(claim, off, str(error), progress)
-            case GiveUp(reason, status):
-                await self._give_up(claim, reason, status)
+        async with asyncio.timeout(PAGE_SECONDS):
+            match verdict(error, claim.attempts, self._retry):
+                case PutOff() as off:
+                    await self._put_off(claim, off, str(error), progress)
+                case GiveUp(reason, status):
+                    await self._give_up(claim, reason, status)
 
     async def _put_off(self, claim: Claim, off: PutOff, reason: str, progress: str | None) -> None:
         wait = max(jittered(off.delay), off.at_least)

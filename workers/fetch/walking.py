@@ -20,7 +20,8 @@ from workers.fetch.walk import Walk, saved, step
 
 KEEP_SECONDS = 2.0
 PAGE_SECONDS = 300.0
-"""More than all that one page waits for may take together: the lease of what hangs would be renewed for ever."""
+"""More than all that one page waits for may take together, or what comes after the last one: the lease of what hangs
+would be renewed for ever."""
 
 log = get_logger(__name__)
 
@@ -68,7 +69,8 @@ class Walking:
             except UpstreamRefused as error:
                 self._begin_again(error)
         if self._walk.shape == "whole":
-            await self._publish_whole()
+            async with asyncio.timeout(PAGE_SECONDS):
+                await self._publish_whole()
         return self._walk
 
     async def _page(self) -> None:
