@@ -213,5 +213,6 @@ def _claim(row: Any, started: int, second_look: bool, now: datetime) -> Claim:
 
 
 def _walk_of(row: Any, now: datetime) -> Walk | None:
-    """The walk to go on with: an older one has missed too much."""
-    return resumed(row.walk, row.wanted) if row.walk_at is not None and row.walk_at > now - WALK_AGE else None
+    """The walk to go on with: an older one has missed too much, and one of the future was kept by another clock."""
+    is_young = row.walk_at is not None and now - WALK_AGE < row.walk_at <= now
+    return resumed(row.walk, row.wanted) if is_young else None
