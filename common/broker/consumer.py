@@ -42,9 +42,11 @@ from common.process import done_before, first_of
 from schemas.messages import REGISTRY, Message
 
 HOLD_SECONDS = 300.0
-"""How long after its arrival a message is kept while something is away; the broker's limit for an ack is 30 min."""
+"""How long after its arrival a message is kept while something is away."""
+ACK_SECONDS = 1800.0
+"""The broker's limit: who has not acked by then loses its channel, and all that is in hand on it comes again."""
 HANDLER_SECONDS = 120.0
-"""For what a handler is called with. A message may have it twice, with its batch and then alone: within 5 min."""
+"""For what a handler is called with. A message may have it twice, with its batch and then alone."""
 END_SECONDS = 10.0
 """For a handler that is cancelled to roll back and end; after that it is left to itself."""
 BATCH_BYTES = 1024 * 1024
@@ -229,7 +231,7 @@ class Consumer:
     async def _process(self, batch: list[Taken]) -> None:
         self._observe_wait(batch)
         begun = monotonic_seconds()
-        while batch := [message for message in batch if not _is_lost(message)]:
+        while batch := await self._in_time(batch):
             try:
                 await self._handle(batch)
             except Unavailable as error:
@@ -297,6 +299,17 @@ class Consumer:
             return False
         await first_of(asyncio.sleep(min(5.0, 0.2 + held / 4)), self._stopping.wait())
         return not self._stopping.is_set()
+
+    async def _in_time(self, batch: Sequence[Taken]) -> list[Taken]:
+        """Those that will be settled before the broker's limit, even if the handler takes all of its time.
+
+        Of a batch taken apart, in which each message hangs, the last would be over it.
+        """
+        first = monotonic_seconds() - (ACK_SECONDS - self._seconds - END_SECONDS)
+        for message in batch:
+            if message.came < first and not _is_lost(message):
+                await self._send_again(message)
+        return [message for message in batch if message.came >= first and not _is_lost(message)]
 
     async def _send_again(self, message: Taken) -> None:
         """To the end of its queue: it has been in hand for too long."""

@@ -78,6 +78,22 @@ async def test_a_message_whose_handler_hangs_is_tried_again_and_parked_in_the_en
         assert await made.waiting(QUEUE) == 0
 
 
+async def test_of_a_batch_that_hangs_each_is_settled_before_the_broker_takes_it_away(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch, told: list[MutableMapping[str, Any]]
+) -> None:
+    """B3: what would have to wait too long, for the others, goes to the end of its queue."""
+    monkeypatch.setattr(consuming, "END_SECONDS", 0.1)
+    monkeypatch.setattr(consuming, "ACK_SECONDS", 1.0)
+    names = ["hangs 1", "hangs 2", "hangs 3"]
+    async with bench(vhost.url) as made:
+        for name in names:
+            await send(made, name)
+        handler = Hangs()
+        made.consume(handler, batch=3, seconds=SHORT)
+        await until(lambda: _dead(made, len(names)), 30, "all are parked, and none is lost")
+    assert [line for line in told if line["event"] == "consumer.moved" and line["to"] == "reconcile.99"]
+
+
 async def test_a_handler_that_hangs_in_a_transaction_leaves_nothing_of_it(vhost: Vhost, database_url: str) -> None:
     """And holds no lock: what comes next writes."""
     store = Store(database_url)
@@ -159,6 +175,10 @@ async def test_what_hangs_is_not_settled_when_its_consumer_is_cancelled(vhost: V
         made._tasks.clear()
         await until(lambda: _all_wait(made), what="the broker has it again")
         assert await made.waiting(f"{QUEUE}.dead") == 0
+
+
+async def _dead(made: Any, count: int) -> bool:
+    return bool(await made.waiting(f"{QUEUE}.dead") == count)
 
 
 async def _all_wait(made: Any) -> bool:
