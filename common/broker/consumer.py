@@ -442,8 +442,21 @@ def stage_consumer(
     publisher: Publisher,
     retry: RetryPolicy,
     *,
+    batch: int = 1,
+    concurrency: int = 1,
+    seconds: float = HANDLER_SECONDS,
     metrics: BrokerMetrics | None = None,
-    **limits: Any,
 ) -> Consumer:
     """The consumer of a stage's work queue."""
-    return Consumer(url, queue_name(stage), stage, handler, publisher, retry, metrics=metrics, **limits)
+    return Consumer(
+        url,
+        queue_name(stage),
+        stage,
+        handler,
+        publisher,
+        retry,
+        batch=batch,
+        concurrency=concurrency,
+        seconds=seconds,
+        metrics=metrics,
+    )

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import aio_pika
 import pytest
 from pydantic import SecretStr
 
+from common.broker import consumer as consuming
+from common.broker.consumer import Consumer
 from common.broker.outgoing import outgoing
 from common.broker.publisher import Publisher
 from common.broker.topology import declare, event_queues, work_queues
@@ -95,6 +98,23 @@ async def test_a_code_becomes_access_that_renews_itself(bench: Bench, vhost: Vho
     assert bench.violations() == []
     bench.assert_one_at_a_time()
     assert await bench.holds_live_pair()
+
+
+async def test_a_pair_in_hand_is_given_up_no_sooner_than_the_broker_makes_us(
+    bench: Bench, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-RT-DBFAIL: with store and broker away, the handler of its code must not be cancelled as one that hangs."""
+    limits: list[float] = []
+
+    class Noted(Consumer):
+        def __init__(self, *parts: Any, seconds: float, **more: Any) -> None:
+            limits.append(seconds)
+            super().__init__(*parts, seconds=seconds, **more)
+
+    monkeypatch.setattr(consuming, "Consumer", Noted)
+    async with running(bench, vhost.url):
+        await until(lambda: limits)
+    assert 20 * 60 < limits[0] < consuming.ACK_SECONDS - consuming.END_SECONDS
 
 
 async def test_a_pair_from_the_broker_is_stored_and_renewed(bench: Bench, vhost: Vhost) -> None:

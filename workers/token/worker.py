@@ -44,6 +44,9 @@ SECTIONS = (
 
 CONCURRENCY = 4
 """More than one, so that a pair on its way to the store does not wait behind a code; the lease keeps them apart."""
+KEEP_SECONDS = 25 * 60.0
+"""A pair in hand, the only one, is not given up while store and broker are both away; the broker waits for an ack a
+little longer than that."""
 
 
 def build(
@@ -92,7 +95,14 @@ def build(
             refresher = Refresher(grants, client, keeper, cipher, retry, metrics=metrics)
             consumers = [
                 stage_consumer(
-                    url, "token", handler, publisher, retry, concurrency=CONCURRENCY, metrics=monitor.broker
+                    url,
+                    "token",
+                    handler,
+                    publisher,
+                    retry,
+                    concurrency=CONCURRENCY,
+                    seconds=KEEP_SECONDS,
+                    metrics=monitor.broker,
                 ),
                 parking_consumer(url, "token", store, publisher, retry, monitor.broker),
             ]
