@@ -45,7 +45,7 @@ class BrokerUnavailable(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database is down, locked, full or read-only."""
+    """The database is down, locked, full, read-only, or has not the schema of this version."""
 
 
 class IdentityUnavailable(Unavailable):

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from common.errors import StoreUnavailable
-from common.store.engine import Store, is_passing
+from common.store.engine import Store, is_passing, unavailable
 from common.store.schema import MIGRATIONS
 from schemas.tables import SQLModel
 
@@ -55,7 +54,7 @@ async def _upgrade_postgres(database_url: str) -> None:
             await connection.run_sync(_upgrade)
     except (SQLAlchemyError, OSError) as error:
         if is_passing(error):
-            raise StoreUnavailable(f"store: {type(error).__name__}") from error
+            raise unavailable(error) from error
         raise
     finally:
         await engine.dispose()

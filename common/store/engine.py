@@ -39,9 +39,11 @@ RESTED_SECONDS = 10.0
 
 _AUTOCOMMIT: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 
-_PASSING_STATES = ("08", "25006", "40", "42703", "42P01", "53", "55", "57", "58")
-"""SQLSTATE classes that pass by themselves: connection, read-only, rollback, a column or table that a migration has yet
-to make, resources, locks, shutdown, system."""
+_MISSING_STATES = ("42703", "42P01")
+"""A column, a table."""
+_PASSING_STATES = ("08", "0A000", "25006", "40", *_MISSING_STATES, "53", "55", "57", "58")
+"""SQLSTATE classes that pass by themselves: connection, a plan made before a migration, read-only, rollback, what a
+migration has yet to make, resources, locks, shutdown, system."""
 _UNSTORABLE_STATES = ("22", "54")
 """SQLSTATE classes of values that are wrong for ever: out of range or of no encoding, too long for an index."""
 
@@ -184,7 +186,7 @@ class Store:
                     yield Transaction(connection, postgres=self.postgres)
         except (SQLAlchemyError, OSError) as error:
             if is_passing(error):
-                raise StoreUnavailable(f"store: {type(error).__name__}") from error
+                raise unavailable(error) from error
             raise
 
 
@@ -244,16 +246,42 @@ def is_passing(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    state = _state_of(error)
     if state is not None:
-        return str(state).startswith(_PASSING_STATES)
+        return state.startswith(_PASSING_STATES)
     return isinstance(error, OperationalError | InterfaceError)
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """What to raise for trouble that passes; where a person has to do something first, it says what."""
+    if _is_missing(error):
+        return StoreUnavailable(
+            "store: a table or column is missing: another version's schema is there, or none; run `gateway setup`"
+        )
+    return StoreUnavailable(f"store: {type(error).__name__}")
+
+
+def _is_missing(error: BaseException) -> bool:
+    state = _state_of(error)
+    if state is not None:
+        return state in _MISSING_STATES
+    return str(getattr(error, "orig", None)).startswith(("no such table", "no such column"))
+
+
+def _state_of(error: BaseException) -> str | None:
+    """PostgreSQL's SQLSTATE. Of a plan from before a migration SQLAlchemy hands on the driver's error without it."""
+    cause = getattr(error, "orig", None)
+    for one in (cause, getattr(cause, "__cause__", None)):
+        state = getattr(one, "sqlstate", None)
+        if state is not None:
+            return str(state)
+    return None
 
 
 def is_unstorable(error: BaseException) -> bool:
     """Whether it is a value that is wrong, for ever: of no encoding, out of range, too long."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, OverflowError | UnicodeEncodeError) or str(state).startswith(_UNSTORABLE_STATES)
+    state = _state_of(error) or ""
+    return isinstance(error, OverflowError | UnicodeEncodeError) or state.startswith(_UNSTORABLE_STATES)
 
 
 def _forget_values(error: BaseException) -> None:

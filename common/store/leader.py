@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.clock import Monotonic, monotonic_seconds
 from common.errors import StoreUnavailable
 from common.logs import get_logger
-from common.store.engine import Store, is_passing, try_flock
+from common.store.engine import Store, is_passing, try_flock, unavailable
 from common.store.insert import insert
 from schemas.tables import BeatRow, table_of
 
@@ -70,7 +70,7 @@ class Leadership:
         except (SQLAlchemyError, OSError) as error:
             await self.release()
             if is_passing(error):
-                raise StoreUnavailable(f"store: {type(error).__name__}") from error
+                raise unavailable(error) from error
             raise
 
     async def release(self) -> None:

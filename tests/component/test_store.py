@@ -373,9 +373,27 @@ async def test_a_schema_that_is_not_there_yet_is_unavailable(store: Store) -> No
     """T-START-ORDER: also one that is older. On PostgreSQL the ingress, which does not wait for it, once died of it."""
     for statement in ("SELECT 1 FROM not_there_yet", "SELECT not_there_yet FROM fact"):
         for transaction in (store.transaction, store.reading):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable, match=r"a table or column is missing.*gateway setup"):
                 async with transaction() as begun:
                     await begun.execute(text(statement))
+
+
+async def test_a_plan_from_before_a_migration_passes(store: Store, other: Store) -> None:
+    """A rolling upgrade: the schema changes under connections that are in use."""
+    if not store.postgres:
+        pytest.skip("SQLite looks at the schema each time")
+
+    async def read() -> int:
+        async with store.transaction() as begun:
+            return len(await begun.rows(text("SELECT * FROM fact")))
+
+    await put(store, "a", "1")
+    assert await read() == 1
+    async with other.transaction() as migration:
+        await migration.execute(text("ALTER TABLE fact ADD COLUMN later text"))
+    with pytest.raises(StoreUnavailable):
+        await read()
+    assert await read() == 1
 
 
 async def test_a_database_that_is_not_there_is_unavailable(database_url: str) -> None:
