@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -26,6 +27,14 @@ SWEEP_SECONDS = 1.0
 log = get_logger(__name__)
 
 Since = dict[web.RequestHandler, float]
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """What waits to be taken on a connection: so many bytes, none fewer since then."""
+
+    size: int
+    since: float
 
 
 class NotTheirs(logging.Filter):
@@ -59,7 +68,7 @@ class Listener:
             auto_decompress=False,
         )
         self._silent_since: Since = {}
-        self._deaf_since: Since = {}
+        self._unsent: dict[web.RequestHandler, Unsent] = {}
 
     async def start(self) -> int:
         """Listen; the result is the port (of interest when the setting says 0).
@@ -84,8 +93,8 @@ class Listener:
         await self._runner.cleanup()
 
     async def close_silent(self, stop: asyncio.Event) -> None:
-        """Until `stop`: close connections that have sent no whole request within 8 s of being made, or have taken too
-        little of what they asked for, for 30 s."""
+        """Until `stop`: close connections that have sent no whole request within 8 s of being made, or have taken
+        nothing of what they asked for, for 30 s."""
         while not await pause(stop, SWEEP_SECONDS):
             self._sweep(asyncio.get_running_loop().time())
 
@@ -95,16 +104,22 @@ class Listener:
             return
         connections = server.connections
         self._silent_since = {one: self._silent_since.get(one, now) for one in connections if is_silent(one)}
-        self._deaf_since = {one: self._deaf_since.get(one, now) for one in connections if one.writing_paused}
+        self._unsent = {one: _unsent(one, self._unsent.get(one), now) for one in connections if one.writing_paused}
+        deaf_since = {one: unsent.since for one, unsent in self._unsent.items()}
         for connection in _longer(self._silent_since, now - SILENT_SECONDS):
             connection.force_close()
-        for connection in _longer(self._deaf_since, now - TAKE_SECONDS):
+        for connection in _longer(deaf_since, now - TAKE_SECONDS):
             if connection.transport is not None:
                 connection.transport.abort()  # closing would wait for them
 
 
 def _longer(since: Since, then: float) -> list[web.RequestHandler]:
     return [connection for connection, began in since.items() if began < then]
+
+
+def _unsent(connection: web.RequestHandler, before: Unsent | None, now: float) -> Unsent:
+    left = connection.transport.get_write_buffer_size() if connection.transport is not None else 0
+    return Unsent(left, now if before is None or left < before.size else before.since)
 
 
 def is_silent(connection: web.RequestHandler) -> bool:

@@ -272,6 +272,42 @@ async def test_who_does_not_take_the_answers_is_cut_off(served: Served, monkeypa
     await sweeping
 
 
+async def test_who_takes_an_answer_slowly_is_not_cut_off() -> None:
+    """T-ING-SLOW: only who takes nothing for 30 s is cut off, however much is left."""
+    app = web.Application()
+    app.router.add_get("/", _much)
+    listener = Listener(app, "127.0.0.1", 0, "HTTP_PORT")
+    port, loop = await listener.start(), asyncio.get_running_loop()
+    server = listener._runner.server
+    assert server is not None
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await loop.sock_connect(slow, ("127.0.0.1", port))
+        await loop.sock_sendall(slow, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: any(one.writing_paused for one in server.connections))
+        [connection] = server.connections
+        transport = connection.transport
+        assert transport is not None
+        now = 0.0
+        for _ in range(5):
+            listener._sweep(now)
+            left = transport.get_write_buffer_size()
+            while transport.get_write_buffer_size() == left > 0:
+                assert await loop.sock_recv(slow, 2**16), "cut off"
+            now += listen.TAKE_SECONDS - 1
+        assert connection.writing_paused, "there is more to take"
+        listener._sweep(now)
+        assert not transport.is_closing()
+        listener._sweep(now + listen.TAKE_SECONDS + 1)
+        assert transport.is_closing(), "nothing was taken"
+    await listener.close()
+
+
+async def _much(_: web.Request) -> web.Response:
+    return web.Response(body=b"x" * 20 * 2**20)
+
+
 async def _ask_without_end(connection: socket.socket) -> None:
     while True:
         await asyncio.get_running_loop().sock_sendall(
