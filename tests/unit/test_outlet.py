@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,43 @@ def test_what_the_system_refuses_is_lost_and_no_error() -> None:
     os.close(writing)
     assert not outlet.write(LINE)
     assert outlet.lost == 2
+
+
+def test_a_line_in_the_middle_of_a_line_is_lost_and_does_not_tear_it(
+    pipe: tuple[Outlet, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a finaliser's, which runs between any two steps."""
+    outlet, reading = pipe
+    put = os.write
+    said: list[bool] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not said:
+            said.append(outlet.write("inner"))
+        return put(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    long = "y" * 10_000
+    assert outlet.write(long)
+    assert said == [False]
+    assert outlet.lost == 1
+    assert outlet.write("next")
+    assert take(reading, 10_006) == f"{long}\nnext\n".encode()
+
+
+def test_a_line_in_a_file_is_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes append to it."""
+    put = os.write
+    pieces: list[int] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        pieces.append(len(data))
+        return put(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with (tmp_path / "log").open("ab") as file:
+        assert Outlet(file.fileno()).write("y" * 10_000)
+    assert pieces == [10_001]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
