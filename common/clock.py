@@ -23,8 +23,8 @@ def utc_now() -> datetime:
     """The moment, aware UTC: told to subscribers (`fetchedAt`), held against the date of a `Retry-After`, and the clock
     of a store that is a file.
 
-    Else never compared with what another process of ours has read, save to show how long a message waited: nothing is
-    decided by that.
+    Nothing else is decided by it: hosts' clocks differ. How long a message waited, which is shown only, is reckoned
+    from two of them.
     """
     return datetime.now(UTC)
 

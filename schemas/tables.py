@@ -357,7 +357,8 @@ class RefusedRow(SQLModel, table=True):
 
 
 class BeatRow(SQLModel, table=True):
-    """When a kind of process (`ingress`) was last there."""
+    """Moments that are kept by name: when a kind of process (`ingress`) was last there, who leads (`relay`,
+    `history`) had its last pulse, and somebody last looked at the store's clock (`clock`)."""
 
     __tablename__ = "beat"
 

@@ -4,8 +4,8 @@ What a handler raises, and what becomes of the message:
 
     returns              acked
     Unavailable          kept and tried again here: nothing is wrong with the message, what we stand on is away
-    Retryable, any bug,  a copy goes to the next delay queue, is confirmed, then the message is acked
-    nothing in its time
+    Retryable, any bug   a copy goes to the next delay queue, is confirmed, then the message is acked
+    nothing in its time  it is cancelled, which counts as a `HandlerHung`: that is Retryable
     Permanent            a copy goes to the stage's dead queue with the reason, is confirmed, then it is acked
     nothing, as we stop  never settled: the broker gives it to somebody else when the connection closes
 
