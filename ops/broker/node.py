@@ -54,9 +54,9 @@ _CTL_SECONDS = 180.0
 class PrivateNode:
     """One node that nobody else knows of, and that may be stopped, killed, frozen and started again on the same data.
 
-    Listens on 127.0.0.1 only, has its own epmd, cookie, user and password. On Linux it dies with the thread that
-    started it. `plugins` as RabbitMQ names them; `conf` is added to its rabbitmq.conf. Raises NotHere when the
-    package is missing or the node does not come up.
+    Listens on 127.0.0.1 only, has its own epmd, cookie, user and password. On Linux it never outlives us. `plugins`
+    as RabbitMQ names them; `conf` is added to its rabbitmq.conf. Raises NotHere when the package is missing or the node
+    does not come up.
     """
 
     def __init__(self, *, plugins: Sequence[str] = (), conf: str = "", directory: Path | None = None) -> None:

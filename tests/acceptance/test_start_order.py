@@ -40,7 +40,7 @@ async def test_the_broker_comes_last(private_node: PrivateNode, empty_database: 
         store.mode = Mode.PASS
         await until(lambda: _has_schema(made), 20, what="the schema")
         assert not setting_up.done()
-        private_node.start()  # not in a thread: the node ends with the one that started it
+        await asyncio.to_thread(private_node.start)
         await setting_up
         await _converges(made, amqp_url)
 
@@ -55,7 +55,7 @@ async def test_the_database_comes_last(private_node: PrivateNode, empty_database
         store.mode = Mode.RESET
         setting_up = asyncio.create_task(gateway_setup(made.stack))
         await _start(made, *reversed(WORKERS), "ingress")
-        private_node.start()  # not in a thread: the node ends with the one that started it
+        await asyncio.to_thread(private_node.start)
         await until(lambda: _asks_for_setup(made), 20, what="the ingress to miss its queues")
         assert not setting_up.done()
         store.mode = Mode.PASS

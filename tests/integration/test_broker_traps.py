@@ -362,7 +362,7 @@ async def test_consuming_resumes_after_the_broker_was_killed(private_node: Priva
         await asyncio.to_thread(private_node.kill)
         with pytest.raises(BrokerUnavailable):
             await made.publisher.publish(outgoing(webhook(), "reconcile", 99))
-        private_node.start()  # not in a thread: the node ends with the one that started it
+        await asyncio.to_thread(private_node.start)
         await until(lambda: _publishes(made.publisher, "reconcile"), timeout=30)
         await until(lambda: len(handler.batches) >= 2, timeout=30)
 

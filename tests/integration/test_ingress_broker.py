@@ -136,7 +136,7 @@ async def test_without_a_broker_it_refuses_and_what_was_accepted_is_there_when_t
         await asyncio.to_thread(getattr(private_node, how))
         assert {one.status for one in await opened.send_many(20)} == {503}
         assert (await opened.ready())[0] == 503
-        private_node.start()  # not in a thread: the node ends with the one that started it
+        await asyncio.to_thread(private_node.start)
         assert sorted(await waiting(private_vhost.url))[:50] == sorted(str(one.delivery_id) for one in accepted)
         await until(opened.accepts, 30)
 
