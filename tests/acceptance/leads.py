@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 
 from common.errors import GatewayError
+from ops.stack import StackFailed
+from sandbox.driver import DriverError
 from tests.acceptance.world import Changes, Place, World, again_and_again, answers, webhook_body, world
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
@@ -24,6 +26,16 @@ def cells(modes: Iterable[str], points: Iterable[str]) -> list[str]:
     """On each database, in each mode, each point: what tests are parametrised with."""
     points = sorted(points)
     return [f"{database} {mode} {point}" for database in DATABASES for mode in modes for point in points]
+
+
+@contextmanager
+def apart(failed: dict[str, str], *names: str) -> Iterator[None]:
+    """What fails in the block is the failure of these, not the end of everything; of each the first is kept."""
+    try:
+        yield
+    except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError, GatewayError, StackFailed) as error:
+        for name in names:
+            failed.setdefault(name, f"{type(error).__name__}: {error}")
 
 
 @asynccontextmanager

@@ -21,16 +21,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
 
-from common.errors import GatewayError
-from ops.stack import StackFailed
-from sandbox.driver import DriverError
 from tests.acceptance.conftest import NewDatabase
-from tests.acceptance.leads import DATABASES, at_work, cells
+from tests.acceptance.leads import DATABASES, apart, at_work, cells
 from tests.acceptance.world import Admin, Place, World, answers, same_port, selected, world
 from tests.fixtures.broker import Vhosts
 from tests.fixtures.postgresql import run as run_apart
@@ -74,11 +70,8 @@ class Played:
     @contextmanager
     def play(self, *names: str) -> Iterator[None]:
         """What fails in the block is the failure of these, not the end of everything."""
-        try:
+        with apart(self.outcomes, *names):
             yield
-        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError, GatewayError, StackFailed) as error:
-            for name in names:
-                self.outcomes.setdefault(name, f"{type(error).__name__}: {error}")
         for name in names:
             self.outcomes.setdefault(name, "")
 

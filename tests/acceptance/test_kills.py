@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
-from common.errors import GatewayError
 from ops.stack import WORKERS
-from sandbox.driver import DriverError
 from tests.acceptance.leads import (
     DATABASES,
     SECOND_CONNECTION,
+    apart,
     at_work,
     cells,
     changing,
@@ -54,15 +50,6 @@ class Killed:
     failed: dict[str, str] = field(default_factory=dict)
     walked: str = ""
     """The list in whose walk a process died."""
-
-    @contextmanager
-    def group(self, *names: str) -> Iterator[None]:
-        """What fails in the block is the failure of these, not the end of everything."""
-        try:
-            yield
-        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError, GatewayError) as error:
-            for name in names:
-                self.failed.setdefault(name, f"{type(error).__name__}: {error}")
 
     async def end(self, made: World, role: str) -> None:
         """SIGTERM and start again; SIGKILL."""
@@ -112,7 +99,7 @@ async def killed(
 
 async def _all_stages(run: Killed, place: Place, wanted: set[str]) -> None:
     """The workers while everything changes; then the ingress, whose callers are left without an answer."""
-    with run.group(*wanted):
+    with apart(run.failed, *wanted):
         async with onboarded(place) as made:
             async with changing(made):
                 await asyncio.gather(*(_lane(run, made, role, wanted) for role in WORKERS))
@@ -133,7 +120,7 @@ async def _lane(run: Killed, made: World, role: str, wanted: set[str]) -> None:
         await run.end(made, role)
     for point in POINTS.values():
         if point.role == role and point.name in wanted:
-            with run.group(point.name):
+            with apart(run.failed, point.name):
                 await run.die_at(made, point)
     if not made.stack.names(role):
         [name] = await made.stack.start(role, settings=same_port(made))

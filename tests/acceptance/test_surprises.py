@@ -9,24 +9,22 @@ the way to Syncaroo's tokens are `test_grant`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
 
 from common.codec import loads
 from common.errors import GatewayError
-from ops.stack import WORKERS, StackFailed
-from sandbox.driver import DriverError
+from ops.stack import WORKERS
 from tests.acceptance.leads import (
     DATABASES,
     SECOND_CONNECTION,
+    apart,
     at_work,
     cells,
     changing,
@@ -71,15 +69,6 @@ class Played:
     lived_on: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
-    @contextmanager
-    def group(self, *names: str) -> Iterator[None]:
-        """What fails in the block is the failure of these, not the end of everything."""
-        try:
-            yield
-        except (AssertionError, TimeoutError, aiohttp.ClientError, DriverError, GatewayError, StackFailed) as error:
-            for name in names:
-                self.failed.setdefault(name, f"{type(error).__name__}: {error}")
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def played(
@@ -103,7 +92,7 @@ async def played(
 
 async def _all_stages(run: Played, place: Place, wanted: set[str]) -> None:
     """The workers while everything changes; then the ingress."""
-    with run.group(*wanted):
+    with apart(run.failed, *wanted):
         async with onboarded(place, rates=6) as made:
             async with changing(made):
                 await asyncio.gather(*(_lane(run, made, role, wanted) for role in WORKERS))
@@ -129,7 +118,7 @@ async def _lane(run: Played, made: World, role: str, wanted: set[str]) -> None:
     for mode in MODES:
         points = [point.name for point in POINTS.values() if point.role == role and f"{mode} {point.name}" in wanted]
         if points:
-            with run.group(*(f"{mode} {point}" for point in points)):
+            with apart(run.failed, *(f"{mode} {point}" for point in points)):
                 await _play(run, made, role, mode, points)
     if not made.stack.names(role):
         [name] = await made.stack.start(role, settings=same_port(made))
