@@ -26,13 +26,14 @@ WENT_ON = "went on"
 
 
 class Ordered(Exception):
-    """What the mode `raise` raises."""
+    """What the mode `raise` raises: it says at which point."""
 
 
 @dataclass
 class Trigger:
     """Counts how often its point is reached, and acts at the n-th time."""
 
+    point: str
     mode: str
     nth: int
     marker: Path
@@ -50,7 +51,7 @@ class Trigger:
                 os.kill(os.getpid(), signal.SIGSTOP)
                 self.marker.write_text(f"reached\n{WENT_ON}\n")
             case "raise":
-                raise Ordered
+                raise Ordered(self.point)
 
 
 def marker(directory: Path, mode: str, point: str) -> Path:
@@ -75,7 +76,7 @@ def main(role: str) -> None:
     mode, nth = os.environ["KILL_MODE"], os.environ.get("KILL_NTH")
     for name in os.environ["KILL_POINTS"].split(","):
         point = POINTS[name]
-        point.install(Trigger(mode, int(nth or point.nth), marker(Path.cwd(), mode, name)))
+        point.install(Trigger(name, mode, int(nth or point.nth), marker(Path.cwd(), mode, name)))
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

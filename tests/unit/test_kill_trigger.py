@@ -19,7 +19,7 @@ _REACHER = """
 import sys
 from pathlib import Path
 from tests.kill.entry import Trigger
-trigger = Trigger(sys.argv[1], 2, Path(sys.argv[2]))
+trigger = Trigger("a.point", sys.argv[1], 2, Path(sys.argv[2]))
 for number in (1, 2, 3):
     print(number, flush=True)
     trigger()
@@ -60,10 +60,10 @@ def test_it_stops_once_and_can_be_resumed(stopped: subprocess.Popen[str], marker
 
 
 def test_it_raises_once(marker: Path) -> None:
-    trigger = Trigger("raise", 2, marker)
+    trigger = Trigger("a.point", "raise", 2, marker)
     trigger()
     assert not marker.exists()
-    with pytest.raises(Ordered):
+    with pytest.raises(Ordered, match=r"a\.point"):
         trigger()
     assert marker.exists()
     trigger()
