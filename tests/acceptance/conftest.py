@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from tests.fixtures.broker import Vhosts
 from tests.fixtures.database import KINDS
 from tests.fixtures.postgresql import database
 
-NewDatabase = Callable[[], AbstractContextManager[str | None]]
-"""Makes databases on PostgreSQL, dropped at the end → `DATABASE_URL`; None where there is no PostgreSQL."""
+NewDatabase = Callable[[], AbstractContextManager[str]]
+"""Makes databases on PostgreSQL, dropped at the end → `DATABASE_URL`."""
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +46,25 @@ def sqlite_url(directory: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgresql_url(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[str]:
-    """`DATABASE_URL` of an empty database on PostgreSQL; of a SQLite file where there is no PostgreSQL."""
-    if "postgresql" not in KINDS:
-        yield sqlite_url
-        return
-    with database(request.getfixturevalue("postgresql"), "gateway_test") as url:
+def postgresql_url(postgresql: str) -> Iterator[str]:
+    """`DATABASE_URL` of an empty database on PostgreSQL; skips where there is no PostgreSQL."""
+    with database(postgresql, "gateway_test") as url:
         yield url
 
 
 @pytest.fixture(scope="module")
+def urls(request: pytest.FixtureRequest, sqlite_url: str) -> Mapping[str, str]:
+    """By kind, `DATABASE_URL` of an empty database, of each kind that can be had."""
+    return {"sqlite": sqlite_url} | {kind: request.getfixturevalue(f"{kind}_url") for kind in KINDS[1:]}
+
+
+@pytest.fixture(scope="module")
+def best_url(urls: Mapping[str, str]) -> str:
+    """`DATABASE_URL` of an empty database on PostgreSQL; of a SQLite file where there is no PostgreSQL."""
+    return urls[KINDS[-1]]
+
+
+@pytest.fixture(scope="module")
 def new_database(request: pytest.FixtureRequest) -> NewDatabase:
-    """For modules with several gateways."""
-    if "postgresql" not in KINDS:
-        return nullcontext
-    return partial(database, request.getfixturevalue("postgresql"), "gateway_test")
+    """For modules with several gateways; nobody asks where there is no PostgreSQL."""
+    return lambda: database(request.getfixturevalue("postgresql"), "gateway_test")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 
 from common.errors import GatewayError
 from ops.stack import StackFailed
 from sandbox.driver import DriverError
 from tests.acceptance.world import Changes, Place, World, again_and_again, answers, webhook_body, world
 from tests.fixtures.broker import Vhosts
+from tests.fixtures.database import KINDS
+from tests.fixtures.postgresql import reachable
 from tests.waiting import until
 
 DATABASES = ("sqlite", "postgresql")
@@ -22,10 +26,17 @@ PAUSE = 0.25
 """Seconds between changes: slow enough for a busy machine to keep up while a process is dead now and then."""
 
 
-def cells(modes: Iterable[str], points: Iterable[str]) -> list[str]:
-    """On each database, in each mode, each point: what tests are parametrised with."""
-    points = sorted(points)
-    return [f"{database} {mode} {point}" for database in DATABASES for mode in modes for point in points]
+def cells(modes: Iterable[str], points: Iterable[str]) -> list[Any]:
+    """On each database, in each mode, each point: what tests are parametrised with; those of a database that cannot be
+    had are skipped, and `selected` does not have them."""
+    modes, points = list(modes), sorted(points)
+    without = pytest.mark.skip(reason=reachable()[1])
+    return [
+        pytest.param(f"{database} {mode} {point}", marks=() if database in KINDS else without)
+        for database in DATABASES
+        for mode in modes
+        for point in points
+    ]
 
 
 @contextmanager
@@ -39,11 +50,11 @@ def apart(failed: dict[str, str], *names: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def places(directory: Path, vhosts: Vhosts, postgresql_url: str) -> AsyncIterator[dict[str, Place]]:
-    """Where a gateway lives on each database."""
-    pool = {database: vhosts.take() for database in DATABASES}
-    urls = {"sqlite": None, "postgresql": postgresql_url}
-    found = {database: Place(directory / database, pool[database].url, urls[database]) for database in DATABASES}
+async def places(directory: Path, vhosts: Vhosts, urls: Mapping[str, str]) -> AsyncIterator[dict[str, Place]]:
+    """Where a gateway lives on each database that can be had."""
+    pool = {database: vhosts.take() for database in urls}
+    servers = {**urls, "sqlite": None}  # its file is in the directory
+    found = {database: Place(directory / database, pool[database].url, servers[database]) for database in urls}
     for place in found.values():
         place.directory.mkdir()
     try:

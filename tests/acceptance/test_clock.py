@@ -76,11 +76,11 @@ async def test_a_clock_that_jumps_by_an_hour_neither_stops_renewing_nor_makes_a_
 
 
 async def test_hosts_whose_clocks_are_hours_apart_lose_and_overwrite_nothing(
-    tmp_path: Path, vhosts: Vhosts, postgresql_url: str
+    tmp_path: Path, vhosts: Vhosts, best_url: str
 ) -> None:
     """T-CLOCK: an answer is newer because it was asked for later, not because of what a clock said (G3)."""
     vhost = vhosts.take()
-    async with world(tmp_path, amqp_url=vhost.url, database_url=postgresql_url, roles=()) as made:
+    async with world(tmp_path, amqp_url=vhost.url, database_url=best_url, roles=()) as made:
         for number, (role, ahead) in enumerate(SKEWED):
             clock = HostClock(tmp_path / f"ahead-{number}")
             await clock.put(ahead)

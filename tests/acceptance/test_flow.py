@@ -33,9 +33,9 @@ TYPES = {"listing.changed", "connection.changed", "grant.changed"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(directory: Path, amqp_url: str, postgresql_url: str) -> AsyncIterator[World]:
+async def gateway(directory: Path, amqp_url: str, best_url: str) -> AsyncIterator[World]:
     """One gateway for the module; every test leaves it running and quiet."""
-    async with world(directory, amqp_url=amqp_url, database_url=postgresql_url) as made:
+    async with world(directory, amqp_url=amqp_url, database_url=best_url) as made:
         await made.onboard(CONNECTION)
         yield made
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Killed:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def killed(
-    request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, postgresql_url: str
+    request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, urls: Mapping[str, str]
 ) -> dict[str, Killed]:
     """By database; everything that the selected tests want killed, has been."""
     wanted = {database: set[str]() for database in DATABASES}
@@ -87,7 +88,7 @@ async def killed(
         wanted[database].add(point)
     wanted["sqlite"] |= selected(request, "process")
     runs = {database: Killed() for database in DATABASES}
-    async with places(directory, vhosts, postgresql_url) as found:
+    async with places(directory, vhosts, urls) as found:
         await asyncio.gather(
             *(_all_stages(runs[database], found[database], names) for database, names in wanted.items() if names)
         )

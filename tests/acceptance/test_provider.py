@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -116,11 +116,10 @@ class Provider:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateways(
-    directory: Path, vhosts: Vhosts, sqlite_url: str, postgresql_url: str
+    directory: Path, vhosts: Vhosts, urls: Mapping[str, str]
 ) -> AsyncIterator[dict[str, tuple[World, Store]]]:
     """One on each database, of two ingresses and the stand-in."""
-    urls = {"sqlite": sqlite_url, "postgresql": postgresql_url}
-    pool = {kind: vhosts.take() for kind in KINDS}
+    pool = {kind: vhosts.take() for kind in urls}
 
     async def start(kind: str) -> tuple[World, Store]:
         made = await ending.enter_async_context(
@@ -137,8 +136,8 @@ async def gateways(
         return made, store
 
     async with AsyncExitStack() as ending:
-        started = await asyncio.gather(*map(start, KINDS))
-        yield dict(zip(KINDS, started, strict=True))
+        started = await asyncio.gather(*map(start, urls))
+        yield dict(zip(urls, started, strict=True))
     for vhost in pool.values():
         vhosts.give_back(vhost)
 

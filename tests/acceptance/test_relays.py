@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,16 +279,15 @@ async def webhooks(stack: Stack) -> AsyncIterator[list[int]]:
 
 
 async def test_a_relay_that_is_frozen_for_a_minute_is_replaced_and_loses_nothing(
-    tmp_path: Path, vhosts: Vhosts, sqlite_url: str, postgresql_url: str
+    tmp_path: Path, vhosts: Vhosts, urls: Mapping[str, str]
 ) -> None:
     """T-OUT-TWO: it holds events that are published and not marked, and wakes up beside another that leads; on both
     databases, side by side. One that is frozen while it writes to SQLite is not replaced: nobody else can write."""
-    pool = [vhosts.take(), vhosts.take()]
+    pool = {database: vhosts.take() for database in urls}
     await asyncio.gather(
-        _freeze_for_a_minute(tmp_path / "sqlite", pool[0].url, sqlite_url),
-        _freeze_for_a_minute(tmp_path / "postgresql", pool[1].url, postgresql_url),
+        *(_freeze_for_a_minute(tmp_path / database, pool[database].url, url) for database, url in urls.items())
     )
-    for vhost in pool:
+    for vhost in pool.values():
         vhosts.give_back(vhost)
 
 

@@ -27,6 +27,7 @@ from common.settings import Section, parse_duration
 from common.store.engine import Store
 from ingress.oauth.exchange import REFRESH_PREFIX
 from ops.stack import WORKERS
+from tests.acceptance.leads import places
 from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Admin, Place, World, webhook_body, world
 from tests.canaries import found
 from tests.collector import collector
@@ -61,19 +62,15 @@ OIDC = {
 
 
 async def test_no_secret_is_anywhere_in_clear(
-    tmp_path: Path, vhosts: Vhosts, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, vhosts: Vhosts, urls: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = [vhosts.take(), vhosts.take()]
-    places = [Place(tmp_path / "sqlite", pool[0].url), Place(tmp_path / "postgresql", pool[1].url, postgresql_url)]
-    async with asyncio.TaskGroup() as both:
-        runs = [both.create_task(_run(place)) for place in places]
+    async with places(tmp_path, vhosts, urls) as pair, asyncio.TaskGroup() as both:
+        runs = [both.create_task(_run(place)) for place in pair.values()]
     for canaries, where, environment in (run.result() for run in runs):
         where["settings"] = _reprs({**environment, **OIDC}, monkeypatch)
         assert found(canaries, where) == []
         for place, control in CONTROLS.items():
             assert control in where[place], f"nothing was looked for in {place}"
-    for vhost in pool:
-        vhosts.give_back(vhost)
 
 
 CONTROLS = {

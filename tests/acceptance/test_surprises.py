@@ -85,7 +85,7 @@ class Played:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def played(
-    request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, postgresql_url: str
+    request: pytest.FixtureRequest, directory: Path, vhosts: Vhosts, urls: Mapping[str, str]
 ) -> dict[str, Played]:
     """By database; everything that the selected tests want to happen, has."""
     wanted = {database: set[str]() for database in DATABASES}
@@ -93,7 +93,7 @@ async def played(
         database, _, play = cell.partition(" ")
         wanted[database].add(play)
     runs = {database: Played() for database in DATABASES}
-    async with places(directory, vhosts, postgresql_url) as found:
+    async with places(directory, vhosts, urls) as found:
         await asyncio.gather(
             *(_all_stages(runs[database], found[database], plays) for database, plays in wanted.items() if plays)
         )

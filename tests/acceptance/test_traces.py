@@ -63,11 +63,11 @@ class Traced:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def traced(directory: Path, amqp_url: str, postgresql_url: str) -> AsyncIterator[Traced]:
+async def traced(directory: Path, amqp_url: str, best_url: str) -> AsyncIterator[Traced]:
     """One gateway for the module, with everything it logs."""
     async with collector() as found:
         settings = {**found.settings, "LOG_LEVEL": "debug"}
-        async with world(directory, amqp_url=amqp_url, database_url=postgresql_url, settings=settings) as made:
+        async with world(directory, amqp_url=amqp_url, database_url=best_url, settings=settings) as made:
             await made.onboard(CONNECTION)
             yield Traced(made, found)
 

@@ -231,7 +231,8 @@ class Place:
 
 def selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
     """The values of these parameters in the tests of the module that are to run."""
-    params = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    items = (item for item in request.session.items if item.path == request.path)
+    params = [getattr(item, "callspec", None) for item in items if item.get_closest_marker("skip") is None]
     return {str(one.params[name]) for one in params if one is not None for name in names if name in one.params}
 
 
