@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -134,12 +135,13 @@ async def staged(
         stack = await ending.enter_async_context(Stack(settings, work / "logs", through=through))
         with tell.step("gateway setup: store and broker"):
             await _set_up(stack)
+        queue = f"subscriber-{secrets.token_hex(4)}" if breaks else None
         stage = Stage(
             tell=tell,
             stack=stack,
             sandbox=await ending.enter_async_context(SandboxDriver(stand_in.url or stack.sandbox_url)),
             admin=await ending.enter_async_context(AdminApi(stack.url, settings["ADMIN_TOKEN"])),
-            subscriber=await ending.enter_async_context(Subscriber(broker.url, on_event, stays=breaks)),
+            subscriber=await ending.enter_async_context(Subscriber(broker.url, on_event, queue=queue)),
             logs=stack.directory,
         )
         roles = ["ingress", *WORKERS]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,25 +25,31 @@ Event = dict[str, Any]
 class Subscriber:
     """`async with Subscriber(amqp_url) as subscriber: …`; `events` are CloudEvents in the order of their arrival.
 
-    `on_event` is called with each. The queue ends with the connection; one that `stays` outlives the broker, too, and
-    its connection is made again whenever it is lost.
+    `on_event` is called with each; `messages` are what they came in. The queue ends with the connection; one that has a
+    name (`queue`) outlives the broker, too, and its connection is made again whenever it is lost.
     """
 
     def __init__(
-        self, amqp_url: str, on_event: Callable[[Event], None] = lambda event: None, *, stays: bool = False
+        self,
+        amqp_url: str,
+        on_event: Callable[[Event], None] = lambda event: None,
+        *,
+        queue: str | None = None,
+        keys: Sequence[str] = KEYS,
     ) -> None:
         self.events: list[Event] = []
+        self.messages: list[AbstractIncomingMessage] = []
         self._url = amqp_url
         self._on_event = on_event
-        self._stays = stays
-        self._name = f"subscriber-{secrets.token_hex(4)}" if stays else None
+        self._queue = queue
+        self._keys = keys
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
         self._coming_back: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._connect()
-        if self._stays:
+        if self._queue is not None:
             self._coming_back = asyncio.create_task(self._come_back())
         return self
 
@@ -68,8 +73,9 @@ class Subscriber:
 
     async def _subscribed(self, connection: AbstractConnection) -> AbstractChannel:
         channel = await connection.channel()
-        queue = await channel.declare_queue(self._name, durable=self._stays, exclusive=not self._stays)
-        for key in KEYS:
+        stays = self._queue is not None
+        queue = await channel.declare_queue(self._queue, durable=stays, exclusive=not stays)
+        for key in self._keys:
             await queue.bind("syncaroo.events", key)
         await queue.consume(self._came)
         return channel
@@ -85,6 +91,7 @@ class Subscriber:
 
     async def _came(self, message: AbstractIncomingMessage) -> None:
         event = loads(message.body)
+        self.messages.append(message)
         self.events.append(event)
         self._on_event(event)
         await message.ack()

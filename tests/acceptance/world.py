@@ -16,15 +16,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import aio_pika
 import aiohttp
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 
-from common.broker.topology import EVENTS
-from common.codec import dumps, loads
+from common.codec import dumps
 from ops.admin import AdminApi
 from ops.demo.browser import Browser, Page
 from ops.demo.story import platform_locations
+from ops.demo.subscriber import Subscriber
 from ops.ledger import Evidence, Ledger, audit
 from ops.stack import WORKERS, Stack, environment, sandbox_arguments
 from sandbox.driver import DriverError, SandboxDriver
@@ -54,7 +54,7 @@ class World:
     stack: Stack
     sandbox: SandboxDriver
     admin: AdminApi
-    messages: list[aio_pika.abc.AbstractIncomingMessage] = field(default_factory=list)
+    messages: list[AbstractIncomingMessage] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
 
     async def onboard(self, connection_id: int = 99) -> None:
@@ -281,18 +281,8 @@ async def gateway_setup(stack: Stack) -> None:
 @asynccontextmanager
 async def recorder(amqp_url: str, listener: World) -> AsyncIterator[None]:
     """A subscriber to everything on `syncaroo.events`, with a queue that outlives the broker."""
-    connection = await aio_pika.connect_robust(f"{amqp_url}?heartbeat=5")
-    async with connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue(RECORDER, durable=True)
-        await queue.bind(EVENTS, "#")
-
-        async def on_event(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-            listener.messages.append(message)
-            listener.events.append(loads(message.body))
-            await message.ack()
-
-        await queue.consume(on_event)
+    async with Subscriber(amqp_url, queue=RECORDER, keys=["#"]) as subscriber:
+        listener.messages, listener.events = subscriber.messages, subscriber.events
         yield
 
 
