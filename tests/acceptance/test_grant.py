@@ -19,17 +19,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-import asyncpg  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
 
 from tests.acceptance.conftest import NewDatabase
 from tests.acceptance.leads import DATABASES, apart, at_work, cells
+from tests.acceptance.store import ask
 from tests.acceptance.world import Admin, Place, World, answers, same_port, selected, world
 from tests.fixtures.broker import Vhosts
-from tests.fixtures.postgresql import run as run_apart
 from tests.kill.entry import MODES, WENT_ON, command, marker, orders
 from tests.kill.points import OF_THE_GRANT, POINTS, Point
 from tests.waiting import until
@@ -470,7 +468,7 @@ def _told(made: World) -> list[str]:
 
 def calls_for_a_person(place: Place) -> int:
     """Events that say `needs_authorisation`, whether somebody listens or not."""
-    rows = _ask(place, "SELECT data FROM event WHERE type = 'grant.changed'")
+    rows = ask(place.database_url, "SELECT data FROM event WHERE type = 'grant.changed'")
     return sum("needs_authorisation" in data for (data,) in rows)
 
 
@@ -483,29 +481,11 @@ def _set_expiry(place: Place, moment: str) -> None:
 
 
 def _set(place: Place, column: str, moment: str) -> None:
-    _ask(place, f"UPDATE \"grant\" SET {column} = '{moment}'")
+    ask(place.database_url, f"UPDATE \"grant\" SET {column} = '{moment}'")
 
 
 def _end_lease(place: Place) -> None:
-    _ask(place, "UPDATE \"grant\" SET lease_until = '2000-01-01' WHERE lease_owner IS NOT NULL")
-
-
-def _ask(place: Place, statement: str) -> list[Sequence[Any]]:
-    """The rows that the statement gives; it is committed."""
-    if place.postgresql_url is not None:
-        return run_apart(_ask_postgresql(place.postgresql_url, statement))
-    with sqlite3.connect(place.database, timeout=30) as store:
-        rows = store.execute(statement).fetchall()
-    store.close()
-    return rows
-
-
-async def _ask_postgresql(url: str, statement: str) -> list[Sequence[Any]]:
-    connection = await asyncpg.connect(url.replace("postgresql+asyncpg:", "postgresql:", 1), command_timeout=SECONDS)
-    try:
-        return [tuple(row) for row in await connection.fetch(statement)]
-    finally:
-        await connection.close()
+    ask(place.database_url, "UPDATE \"grant\" SET lease_until = '2000-01-01' WHERE lease_owner IS NOT NULL")
 
 
 @contextmanager
