@@ -9,10 +9,8 @@ the way to Syncaroo's tokens are `test_grant`'s.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,6 @@ from tests.acceptance.leads import (
     places,
     telling,
 )
-from tests.acceptance.store import ask
 from tests.acceptance.world import Place, World, same_port, selected
 from tests.fixtures.broker import Vhosts
 from tests.kill.entry import WENT_ON, Ordered, command, marker, orders
@@ -50,20 +47,11 @@ SECONDS = 30.0
 STANDS = 0.3
 """Seconds that a process stands still, unless it is to be longer."""
 STANDS_LONGER: Mapping[str, float] = {
-    "relay.read": 17.0,  # it has no pulse, and another, which is started, leads
+    "fetch.published": 17.0,  # its leases run out, and another fetches what it had claimed
+    "relay.read": 17.0,  # it has no pulse, and another leads
     "reconcile.in_transaction": 6.0,  # SQLite's lock: all others hear that the store is away
 }
-TAKEN_OVER = (
-    "fetch.claimed",
-    "fetch.after_page_1",
-    "fetch.published",
-    "fetch.walk_kept",
-    "fetch.numbered",
-    "fetch.gone_published",
-    "fetch.suspected",
-)
-"""Here its leases are ended in the store, another answers what it had claimed, and it wakes up to what is not its own.
-Where a commit is next, nobody can: the claim's row is locked, on SQLite the store."""
+WITH_ANOTHER = ("fetch.published", "relay.read")
 PARKED: Mapping[str, str] = {
     "unusable_webhook": "`Changes` tells no target now and then",
     "refused": "a 403 leads to `fetch.giving_up_commits`",
@@ -86,10 +74,6 @@ NEED_NOT_TELL: Mapping[str, str] = {
 """Points whose error may leave no word in the log, and why; all others are to."""
 
 
-Claims = Mapping[tuple[int, str], int]
-"""By connection and URL, the number under which it was claimed."""
-
-
 @dataclass
 class Played:
     """By mode and point: whether the process `was_there`, and how it `lived_on`; why a play `failed`."""
@@ -97,8 +81,6 @@ class Played:
     was_there: set[str] = field(default_factory=set)
     lived_on: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
-    taken_over: dict[str, Claims] = field(default_factory=dict)
-    """By point, what another had answered when the process woke up."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -161,7 +143,7 @@ async def _play(run: Played, made: World, role: str, mode: str, points: Sequence
     for name in made.stack.names(role):
         assert await made.stack.terminate(name) == 0
     [name] = await made.stack.start(role, command=command(role), settings={**orders(mode, points), **same_port(made)})
-    leading = asyncio.create_task(_lead(run, made, mode, points))
+    leading = asyncio.create_task(_lead(made, mode, points))
     try:
         await _go_through(run, made, name, mode, points, leading)
     finally:
@@ -171,17 +153,15 @@ async def _play(run: Played, made: World, role: str, mode: str, points: Sequence
     if "provider.code_redeemed" in points:
         await made.connect(_other(mode), has_listings=False)  # whatever became of the first attempt
     assert await made.stack.terminate(name) == 0
-    for claims in run.taken_over.values():
-        assert not [key for key, number in claims.items() if number in _ended(made, claims)[key]], "it was too late"
     _check_errors(made.stack.logs(name), set(points) if mode == "raise" else set())
     run.lived_on |= {f"{mode} {point}" for point in points}
 
 
-async def _lead(run: Played, made: World, mode: str, points: Sequence[str]) -> None:
-    """To one after another: what leads to the next may be in the way of the one before, or be done by another."""
+async def _lead(made: World, mode: str, points: Sequence[str]) -> None:
+    """To one after another: what leads to the next may be in the way of the one before."""
     for point in points:
         await lead_to(made, point, other=_other(mode))
-        await until(partial(run.was_there.__contains__, f"{mode} {point}"), SECONDS, what=f"{point} to be passed")
+        await until(marker(made.stack.directory, mode, point).exists, SECONDS, what=f"{point} to be reached")
 
 
 def _other(mode: str) -> int:
@@ -203,51 +183,20 @@ async def _go_through(
         point = await until(reached, SECONDS, what=f"one of {', '.join(left)} to be reached", pace=0.02)
         there = left.pop(point)
         if mode == "stop":
-            await _stand_still(run, made, name, point, there)
+            await _stand_still(made, name, point, there)
         run.was_there.add(f"{mode} {point}")
 
 
-async def _stand_still(run: Played, made: World, name: str, point: str, there: Path) -> None:
+async def _stand_still(made: World, name: str, point: str, there: Path) -> None:
     await until(lambda: _is_still(made, name), what=f"{name} to stand still")
-    others: list[str] = []
-    if point in TAKEN_OVER:
-        claims = _end_leases(made)
-        others = await made.stack.start("fetch")
-        await until(lambda: _have_ended_later(made, claims), SECONDS, what=f"another to answer {claims}")
-        run.taken_over[point] = claims
-    else:
-        others = await made.stack.start("relay") if point == "relay.read" else []
-        await asyncio.sleep(STANDS_LONGER.get(point, STANDS))
+    others = await made.stack.start(POINTS[point].role) if point in WITH_ANOTHER else []
+    await asyncio.sleep(STANDS_LONGER.get(point, STANDS))
     assert _is_still(made, name)
     assert not _went_on(there)
     made.stack.resume(name)
     await until(lambda: _went_on(there), what=f"{name} to go on", pace=0.02)
     for other in others:
         assert await made.stack.terminate(other) == 0
-
-
-def _end_leases(made: World) -> Claims:
-    """All that are held; nobody fetches. What was held."""
-    database_url = made.stack.environment["DATABASE_URL"]
-    held = ask(database_url, "SELECT connection_id, url, started FROM target WHERE lease_owner IS NOT NULL")
-    ask(database_url, "UPDATE target SET lease_until = '2000-01-01 00:00:00.000000' WHERE lease_owner IS NOT NULL")
-    assert held
-    return {(connection_id, url): started for connection_id, url, started in held}
-
-
-def _have_ended_later(made: World, claims: Claims) -> bool:
-    """Whether each was claimed again, and that has come to an end."""
-    ended = _ended(made, claims)
-    return all(max(ended[key], default=0) > number for key, number in claims.items())
-
-
-def _ended(made: World, claims: Claims) -> Mapping[tuple[int, str], set[int]]:
-    """By connection and URL, the numbers of the claims that have come to an end, from the first of these on."""
-    statement = f"SELECT connection_id, url, started FROM attempt WHERE started >= {min(claims.values())}"
-    found: dict[tuple[int, str], set[int]] = defaultdict(set)
-    for connection_id, url, started in ask(made.stack.environment["DATABASE_URL"], statement):
-        found[connection_id, url].add(started)
-    return found
 
 
 def _went_on(there: Path) -> bool:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from ops.stack import ROLES
 from tests.kill.points import POINTS
-from tests.kill.seams import watch_writes
 
 MODES = ("kill", "stop", "raise")
 WENT_ON = "went on"
@@ -78,8 +77,6 @@ def main(role: str) -> None:
     for name in os.environ["KILL_POINTS"].split(","):
         point = POINTS[name]
         point.install(Trigger(name, mode, int(nth or point.nth), marker(Path.cwd(), mode, name)))
-    if mode == "stop":
-        watch_writes()
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

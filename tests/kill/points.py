@@ -18,7 +18,7 @@ from common.broker.topology import LOG
 from common.errors import Permanent, UpstreamFailed
 from sandbox.driver import SandboxDriver
 from sandbox.records import fingerprint
-from tests.kill.seams import Install, Method, Reach, after, before, before_commit, replace
+from tests.kill.seams import Install, Method, Reach, after, before, before_commit, between_writes, replace
 from tests.waiting import until
 
 PUBLISH = "common.broker.publisher:Publisher.publish"
@@ -186,18 +186,18 @@ _TABLE = [
     Point("fetch.delivered", "fetch", before("workers.fetch.handler:MarkHandler.__call__")),
     Point("fetch.before_mark_commits", "fetch", before_commit(f"{MARKS}.mark")),
     Point("fetch.marked", "fetch", after(f"{MARKS}.mark")),
-    Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims, at_rest=True)),
-    Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2, at_rest=True)),
-    Point("fetch.published", "fetch", after(PUBLISH, to("reconcile."), at_rest=True)),
-    Point("fetch.walk_kept", "fetch", having(KEEP, 0.0, after(f"{OUTCOMES}.next_call", kept, at_rest=True))),
-    Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something, at_rest=True)),
+    Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims)),
+    Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2)),
+    Point("fetch.published", "fetch", after(PUBLISH, to("reconcile."))),
+    Point("fetch.walk_kept", "fetch", having(KEEP, 0.0, after(f"{OUTCOMES}.next_call", kept))),
+    Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
     Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),
     Point("fetch.answered", "fetch", after(f"{OUTCOMES}.answered")),
     Point("fetch.putting_off_commits", "fetch", before_commit(f"{OUTCOMES}.put_off")),
     Point("fetch.giving_up_commits", "fetch", before_commit(f"{OUTCOMES}.park")),
-    Point("fetch.gone_published", "fetch", after(PUBLISH, tells_gone, at_rest=True)),
+    Point("fetch.gone_published", "fetch", after(PUBLISH, tells_gone)),
     Point("fetch.before_suspects_commit", "fetch", before_commit(f"{SUSPECTS}.judge")),
-    Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent, at_rest=True)),
+    Point("fetch.suspected", "fetch", after(f"{SUSPECTS}.judge", some_absent)),
     Point("fetch.parking_commits", "fetch", before_commit(f"{PARKING}.__call__")),
     Point("fetch.parked", "fetch", after(f"{PARKING}.__call__")),
     Point("fetch.resync_half_marked", "fetch", having(CHUNK, 2, before_commit(f"{MARKS}.mark_known")), nth=3),
@@ -210,7 +210,7 @@ _TABLE = [
     Point("relay.before_publish", "relay", before("common.broker.broadcast:Broadcast.publish"), nth=2),
     Point("relay.refused", "relay", refused(before(PUBLISH, to_log))),
     Point("relay.logged", "relay", refused(after(PUBLISH, to_log))),
-    Point("relay.published", "relay", before(f"{EVENTS}.published", at_rest=True)),
+    Point("relay.published", "relay", between_writes(f"{EVENTS}.published")),
     Point("relay.marking_commits", "relay", before_commit(f"{EVENTS}.published")),
     Point("relay.marked", "relay", after(f"{EVENTS}.published")),
     Point("refresh.intent", "token", after(f"{GRANTS}.claim_refresh", something)),

@@ -18,8 +18,6 @@ Reach = Callable[[], None]
 Install = Callable[[Reach], None]
 """Wraps a seam so that reaching the point calls it."""
 Method = Callable[..., Awaitable[Any]]
-_writing: list[object] = []
-"""The stores in which transactions are open, or wait to be; empty where nobody watches."""
 
 
 def always(*_: Any) -> bool:
@@ -27,17 +25,13 @@ def always(*_: Any) -> bool:
     return True
 
 
-def before(seam: str, when: Callable[..., bool] = always, *, at_rest: bool = False) -> Install:
-    """Reached when it is called with arguments (without self) that `when` accepts.
-
-    `at_rest`: not before `rest` has come, so that others can write while it stands still.
-    """
+def before(seam: str, when: Callable[..., bool] = always) -> Install:
+    """Reached when it is called with arguments (without self) that `when` accepts."""
 
     def install(reach: Reach) -> None:
         def wrap(original: Method) -> Method:
             async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
                 if when(*given):
-                    await rest(at_rest)
                     reach()
                 return await original(self, *given, **named)
 
@@ -48,18 +42,14 @@ def before(seam: str, when: Callable[..., bool] = always, *, at_rest: bool = Fal
     return install
 
 
-def after(seam: str, when: Callable[..., bool] = always, *, at_rest: bool = False) -> Install:
-    """Reached when it has returned; `when` gets the arguments and, last, what it returned.
-
-    `at_rest`: not before `rest` has come, so that others can write while it stands still.
-    """
+def after(seam: str, when: Callable[..., bool] = always) -> Install:
+    """Reached when it has returned; `when` gets the arguments and, last, what it returned."""
 
     def install(reach: Reach) -> None:
         def wrap(original: Method) -> Method:
             async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
                 result = await original(self, *given, **named)
                 if when(*given, result):
-                    await rest(at_rest)
                     reach()
                 return result
 
@@ -103,29 +93,24 @@ def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
     return install
 
 
-def watch_writes() -> None:
-    """Of this process, as it is to stand still: who does so while it writes holds up others, and none can be told to
-    go on without it."""
+def between_writes(seam: str) -> Install:
+    """Reached when it is called, once no other task of this process writes to an SQLite store: a process that stands
+    still while it does holds up every other writer, and none can be told to go on without it."""
 
-    def wrap(begun: Any) -> Any:
-        @asynccontextmanager
-        async def transaction(self: Any) -> AsyncIterator[Any]:
-            _writing.append(self)
-            try:
-                async with begun(self) as inner:
-                    yield inner
-            finally:
-                _writing.remove(self)
+    def install(reach: Reach) -> None:
+        def wrap(original: Method) -> Method:
+            async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
+                lock = self._store._lock
+                while lock is not None and lock._tasks.locked():  # noqa: ASYNC110  # nobody tells when it is free
+                    await asyncio.sleep(0.001)
+                reach()
+                return await original(self, *given, **named)
 
-        return transaction
+            return wrapped
 
-    replace("common.store.engine:Store.transaction", wrap)
+        replace(seam, wrap)
 
-
-async def rest(is_wanted: bool) -> None:
-    """If it is wanted and writes are watched, until no task of this process writes, or is about to."""
-    while is_wanted and _writing:  # noqa: ASYNC110  # nobody tells when there is none
-        await asyncio.sleep(0.001)
+    return install
 
 
 def replace(seam: str, wrap: Callable[[Any], Any]) -> None:
