@@ -10,6 +10,7 @@ import pytest
 
 from ops.prove.clock import HostClock, ServerClock
 from ops.stack import ROLES
+from tests.acceptance.conftest import NewDatabase
 from tests.acceptance.world import Changes, World, again_and_again, world
 from tests.fixtures.broker import Vhosts
 from tests.waiting import until
@@ -76,13 +77,19 @@ async def test_a_clock_that_jumps_by_an_hour_neither_stops_renewing_nor_makes_a_
 
 
 async def test_hosts_whose_clocks_are_hours_apart_lose_and_overwrite_nothing(
-    tmp_path: Path, vhosts: Vhosts, best_url: str
+    tmp_path: Path, vhosts: Vhosts, new_database: NewDatabase
 ) -> None:
     """T-CLOCK: an answer is newer because it was asked for later, not because of what a clock said (G3)."""
     vhost = vhosts.take()
-    async with world(tmp_path, amqp_url=vhost.url, database_url=best_url, roles=()) as made:
+    with new_database() as url:
+        await _hours_apart(tmp_path, vhost.url, url)
+    vhosts.give_back(vhost)
+
+
+async def _hours_apart(directory: Path, amqp_url: str, database_url: str) -> None:
+    async with world(directory, amqp_url=amqp_url, database_url=database_url, roles=()) as made:
         for number, (role, ahead) in enumerate(SKEWED):
-            clock = HostClock(tmp_path / f"ahead-{number}")
+            clock = HostClock(directory / f"ahead-{number}")
             await clock.put(ahead)
             command = ["-m", "ops.prove.ahead", *ROLES[role]]
             await made.stack.start(role, command=command, settings=clock.settings)
@@ -94,4 +101,3 @@ async def test_hosts_whose_clocks_are_hours_apart_lose_and_overwrite_nothing(
         fetched = [event["data"]["fetchedAt"] for event in made.events if event["type"] == "listing.changed"]
         hours = {datetime.fromisoformat(at).timestamp() // HOUR for at in fetched}
         assert max(hours) - min(hours) >= 2, "by both of the fetch workers' clocks"
-    vhosts.give_back(vhost)
