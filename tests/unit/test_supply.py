@@ -56,9 +56,7 @@ def test_a_lock_is_names_versions_and_hashes_and_nothing_else(lock: str) -> None
     assert entries((ROOT / lock).read_text())
 
 
-@pytest.mark.parametrize(
-    "odd", ["a==1", "a==1 --hash=md5:00", "--index-url https://x.test/simple", "a @ file:///x/a.whl"]
-)
+@pytest.mark.parametrize("odd", ["a==1", "a==1 --hash=md5:00", "--index-url elsewhere", "a @ file:///x/a.whl"])
 def test_what_does_not_belong_in_a_lock_is_found(odd: str) -> None:
     with pytest.raises(AssertionError):
         entries(odd)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 import aio_pika
 
 from common.broker.topology import declare, queue_name, work_queues
+from ops.broker import PrivateNode
 from ops.prove.plan import Kind
 from ops.prove.troubles.scene import LATEST, Happen, Scene
 
@@ -22,8 +24,8 @@ DRAIN_SECONDS = 15.0
 def happenings() -> dict[Kind, Happen]:
     """All of them; who empties a queue needs both ends of it."""
     return {
-        Kind("broker killed", ("broker",)): killed,
-        Kind("broker stopped", ("broker",)): stopped,
+        Kind("broker killed", ("broker",)): partial(down, PrivateNode.kill),  # as a power cut would
+        Kind("broker stopped", ("broker",)): partial(down, PrivateNode.stop),  # in good order, as for an update
         Kind("broker frozen", ("broker",), (1.0, 15.0)): frozen,
         Kind("broker out of memory", ("broker",)): out_of_memory,
         Kind("broker's disk full", ("broker",)): disk_full,
@@ -34,19 +36,9 @@ def happenings() -> dict[Kind, Happen]:
 
 
 @asynccontextmanager
-async def killed(scene: Scene) -> AsyncIterator[None]:
-    """As a power cut would."""
-    await asyncio.to_thread(scene.node.kill)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(scene.node.start)
-
-
-@asynccontextmanager
-async def stopped(scene: Scene) -> AsyncIterator[None]:
-    """In good order, as for an update."""
-    await asyncio.to_thread(scene.node.stop)
+async def down(end: Callable[[PrivateNode], None], scene: Scene) -> AsyncIterator[None]:
+    """It ends in this way, and starts again at the end."""
+    await asyncio.to_thread(end, scene.node)
     try:
         yield
     finally:
