@@ -124,9 +124,7 @@ async def change_price(stage: Stage) -> None:
     rates = _of_kind(await stage.sandbox.world(), "rates")
     known = next(url for url in rates if ("rates", url.rsplit("/", 1)[1]) in held)
     with stage.tell.step("a price changes") as step:
-        since = len(stage.subscriber.events)
-        done = await stage.sandbox.change("price", known)
-        event = await _event(stage, since, done.url, "updated")
+        event = await _change(stage, "price", "updated", known)
         step.note(f"{event['change']}, {difference(event)}, version {event['version']}")
 
 
