@@ -65,7 +65,7 @@ async def test_everything_fails_and_nothing_is_lost(tmp_path: Path) -> None:
     assert code == 0, said
     found = ledger(said)
     assert {found[name] for name in ("lost", "gaps", "stale", "foreign", "overlapping", "violations")} == {0}
-    assert found["webhooks_accepted"] > 100
+    assert found["webhooks_accepted"] > 75, "more than the first burst, of 65"
     assert "broker killed, for" in said
     assert "clock an hour ahead, for" in said
     assert "seed 5" in said
