@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractRobustConnection
+from aio_pika.connection import Connection
 from aio_pika.exceptions import AMQPError
 from aio_pika.robust_connection import RobustConnection
 from pamqp import decode
@@ -94,9 +94,9 @@ async def connect_once(url: str, name: str, kind: Any = RobustConnection) -> Abs
     Raises:
         BrokerUnavailable: no broker there, or it refuses us.
     """
-    address = _address(url, name)
-    connecting = aio_pika.connect_robust(address, timeout=CONNECT_SECONDS, connection_class=kind)
-    return await bounded(connecting, CONNECT_SECONDS + 1)
+    connection: AbstractRobustConnection = kind(_address(url, name))
+    await _establish(connection)
+    return connection
 
 
 async def connect_plainly(url: str, name: str) -> AbstractConnection:
@@ -107,7 +107,19 @@ async def connect_plainly(url: str, name: str) -> AbstractConnection:
     """
     if len(_unclosed) >= MOST_UNCLOSED:
         raise BrokerUnavailable(f"broker: it reads nothing; {len(_unclosed)} connections are still being closed")
-    return await bounded(aio_pika.connect(_address(url, name), timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+    connection = Connection(_address(url, name))
+    await _establish(connection)
+    return connection
+
+
+async def _establish(connection: AbstractConnection) -> None:
+    """Connect it, or close it. One that is only dropped is closed by the garbage collector, in whatever thread it runs:
+    in another than the loop's this fails, and Python says that a coroutine was never awaited."""
+    try:
+        await bounded(connection.connect(timeout=CONNECT_SECONDS), CONNECT_SECONDS + 1)
+    except BaseException:
+        await close(connection)
+        raise
 
 
 def _address(url: str, name: str) -> URL:

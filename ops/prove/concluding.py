@@ -22,7 +22,7 @@ MAY_ANSWER = frozenset({None, 401, 503})
 MAY_LOG = frozenset({"grant.needs_authorisation"})
 """Of all that is an error in a log."""
 _ERROR = re.compile(r'"event":"([^"]+)","level":"(?:error|critical)"')
-_TRACEBACK = re.compile(r"^Traceback|never retrieved|never awaited", re.MULTILINE)
+_UNCAUGHT = re.compile(r"^Traceback|^.*never (?:retrieved|awaited).*$", re.MULTILINE)
 
 
 async def concluded(scene: Scene, operator: Operator) -> Ledger:
@@ -149,4 +149,4 @@ def _needs(data: story.Data) -> bool:
 
 
 def _bugs(log: str) -> set[str]:
-    return {*_ERROR.findall(log), *_TRACEBACK.findall(log)} - MAY_LOG
+    return {*_ERROR.findall(log), *_UNCAUGHT.findall(log)} - MAY_LOG
