@@ -38,3 +38,4 @@ class Operator:
         self._is_called = is_lost
         if is_lost:
             await story.connect_admin(self._stage)
+            self._is_called = False

@@ -157,4 +157,4 @@ async def _play(
                     task.cancel()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        step.note(f"{load.changes} changes")
+        step.note(f"{load.changes} changes, {operator.calls} times a person had to let us in again")

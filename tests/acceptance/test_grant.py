@@ -176,7 +176,7 @@ async def _renewal(made: World, place: Place, hit: Hit) -> None:
     if hit.mode != "raise":  # who lives on tries again itself
         await made.stack.start("token")
     if hit.leaves_a_lease:
-        _end_lease(place)
+        await _end_lease(made, place)
     outcome = await until(
         partial(_outcome, made, place, order, calls), SECONDS, what="a live pair, or a call", pace=0.5
     )
@@ -217,7 +217,7 @@ async def _exchange(made: World, place: Place, hit: Hit) -> None:
         if hit.mode != "raise":
             await made.stack.start("token")
         if hit.leaves_a_lease:
-            _end_lease(place)
+            await _end_lease(made, place)
         await admin.follow(link, "Not connected" if hit.in_doubt else "Connected")
         if hit.mode == "stop":
             made.stack.resume(name)
@@ -451,6 +451,10 @@ async def issued(made: World, order: int) -> int:
     return sum(one.outcome == "issued" and one.order_began > order for one in tokens)
 
 
+async def _all_answered(made: World) -> bool:
+    return all(one.order_ended is not None for one in (await made.sandbox.records()).tokens)
+
+
 async def _are_due(made: World, targets: int) -> bool:
     return bool((await made.admin.status())["targets"]["due"] == targets)
 
@@ -484,7 +488,9 @@ def _set(place: Place, column: str, moment: str) -> None:
     ask(place.database_url, f"UPDATE \"grant\" SET {column} = '{moment}'")
 
 
-def _end_lease(place: Place) -> None:
+async def _end_lease(made: World, place: Place) -> None:
+    """It outlasts whatever is under way under it."""
+    await until(partial(_all_answered, made), SECONDS, what="Syncaroo to have answered, heard or not")
     ask(place.database_url, "UPDATE \"grant\" SET lease_until = '2000-01-01' WHERE lease_owner IS NOT NULL")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aio_pika.abc import AbstractConnection
+from aio_pika.connection import Connection
 
 from common.broker.connection import connect_once, connect_plainly
 from common.errors import BrokerUnavailable
@@ -20,5 +20,5 @@ async def test_a_connection_that_never_was_is_closed(connect: Callable[[str, str
     port = free_port()
     with pytest.raises(BrokerUnavailable):
         await connect(f"amqp://127.0.0.1:{port}/", "nobody")
-    left = [one for one in gc.get_objects() if isinstance(one, AbstractConnection) and one.url.port == port]
+    left = [one for one in gc.get_objects() if isinstance(one, Connection) and one.url.port == port]
     assert [one for one in left if not one.is_closed] == []

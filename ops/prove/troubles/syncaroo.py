@@ -30,7 +30,6 @@ FAULTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("tokens answer 503", "token_status", {"status": 503}),
     ("tokens are slow", "token_slow", {"seconds": 2.0}),
     ("tokens reset connections", "token_drop", {"consume": False}),
-    ("tokens' answers get lost", "token_drop", {"consume": True}),
     ("webhooks get lost", "webhook_lost", {}),
     ("webhooks come twice", "webhook_double", {}),
     ("webhooks come out of order", "webhook_reorder", {}),
@@ -41,8 +40,11 @@ FAULTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 
 def happenings() -> dict[Kind, Happen]:
-    """Every fault of the stand-in, and tokens that it refuses."""
-    found: dict[Kind, Happen] = {Kind("tokens refused", ("tokens",)): tokens_refused}
+    """Every fault of the stand-in, tokens that it refuses, and such as get lost."""
+    found: dict[Kind, Happen] = {
+        Kind("tokens refused", ("tokens",)): tokens_refused,
+        Kind("tokens' answers get lost", ("tokens", "token_drop")): answers_lost,
+    }
     for name, kind, parameters in FAULTS:
         found[Kind(name, (kind,))] = partial(wrong, kind, **parameters)
     return found
@@ -65,3 +67,10 @@ async def tokens_refused(scene: Scene) -> AsyncIterator[None]:
     """All access tokens that we hold are refused from now on."""
     await scene.stage.sandbox.expire_access()
     yield
+
+
+@asynccontextmanager
+async def answers_lost(scene: Scene) -> AsyncIterator[None]:
+    """Whatever we are given, in exchange for what has been used up by then, does not come; and we have to ask."""
+    async with wrong("token_drop", scene, consume=True, probability=1.0), tokens_refused(scene):
+        yield
