@@ -19,8 +19,8 @@ MAY_PARK = "forbidden_host"
 """What is parked again when it is replayed: a webhook that leads to a stranger."""
 MAY_ANSWER = frozenset({None, 401, 503})
 """To a webhook that is not accepted: nothing, as nobody was there; that its token is none; that somebody is away."""
-MAY_LOG = frozenset({"grant.needs_authorisation"})
-"""Of all that is an error in a log."""
+MAY_LOG = frozenset({"grant.needs_authorisation", "connect.refused"})
+"""Of all that is an error in a log: what a person has to know whose answer got lost, the token's or the code's."""
 _ERROR = re.compile(r'"event":"([^"]+)","level":"(?:error|critical)"')
 _UNCAUGHT = re.compile(r"^Traceback|^.*never (?:retrieved|awaited).*$", re.MULTILINE)
 
