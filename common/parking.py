@@ -12,7 +12,7 @@ from common.broker.following import followed, traceparent_of
 from common.broker.metrics import BrokerMetrics
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
-from common.broker.topology import Stage, queue_name, shard_key
+from common.broker.topology import Stage, dead_queue_name, queue_name, shard_key
 from common.codec import loads
 from common.errors import BadJson
 from common.logs import get_logger
@@ -48,7 +48,7 @@ def parking_consumer(
 ) -> Consumer:
     """The consumer of a stage's dead queue."""
     handler = ParkingHandler(store, stage)
-    return Consumer(url, f"{queue_name(stage)}.dead", stage, handler, publisher, retry, batch=50, metrics=metrics)
+    return Consumer(url, dead_queue_name(stage), stage, handler, publisher, retry, batch=50, metrics=metrics)
 
 
 def parked_from(stage: Stage, delivery: Delivery) -> Parked:

@@ -33,7 +33,7 @@ from common.broker.metrics import BrokerMetrics
 from common.broker.outgoing import Outgoing
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy, jittered
-from common.broker.topology import DELAYED_STAGES, Stage, dead_key, delay_key, queue_name
+from common.broker.topology import DELAYED_STAGES, Stage, dead_key, dead_queue_name, delay_key, queue_name
 from common.clock import monotonic_seconds, utc_now
 from common.codec import convert, decode, loads
 from common.errors import BadJson, BrokerUnavailable, Permanent, Retryable, Unavailable
@@ -130,6 +130,7 @@ class Consumer:
         self._url = url
         self._queue = queue
         self._stage: Stage = stage
+        self._is_dead = queue == dead_queue_name(stage)
         self._handler = handler
         self._publisher = publisher
         self._retry = retry
@@ -320,7 +321,7 @@ class Consumer:
         if not isinstance(error, Permanent | Retryable):
             log.error("handler.failed", queue=self._queue, exc_info=error)
         copy = self._fate(_delivery(message), error)
-        if copy.routing_key.endswith(".retry"):
+        if self._is_dead or copy.routing_key.endswith(".retry"):
             later = asyncio.create_task(self._move_later(message, copy))
             self._waiting.add(later)
             later.add_done_callback(self._waiting.discard)
@@ -328,6 +329,8 @@ class Consumer:
             await self._move(message, copy)
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
+        if self._is_dead:  # it stays so, whatever is in the way of its parking
+            return _copy(delivery, dead_key(self._stage), {})
         if isinstance(error, Permanent):
             return _copy(delivery, dead_key(self._stage), {"reason": error.reason, "detail": error.detail[:200]})
         delay = self._retry.delay(delivery.attempt)
@@ -340,7 +343,7 @@ class Consumer:
         return _copy(delivery, f"{self._stage}.retry", attempt)
 
     async def _move_later(self, message: Taken, copy: Outgoing) -> None:
-        """For a stage without delay queues: the wait is here, beside the work, so that it holds nobody up."""
+        """For what has no delay queue: the wait is here, beside the work, so that it holds nobody up."""
         await first_of(asyncio.sleep(jittered(self._retry.delays[0]).total_seconds()), self._stopping.wait())
         await self._move(message, copy)
 

@@ -78,6 +78,11 @@ def queue_name(stage: Stage) -> str:
     return f"syncaroo.{stage}"
 
 
+def dead_queue_name(stage: Stage) -> str:
+    """The queue of what the stage cannot process."""
+    return f"{queue_name(stage)}.dead"
+
+
 def duration_name(delay: timedelta) -> str:
     """`2s`, `1m`, `500ms`: the largest unit that leaves a whole number."""
     millis = round(delay.total_seconds() * 1000)
@@ -132,7 +137,7 @@ def _stage_queue(stage: Stage) -> Queue:
 
 def _dead_queue(stage: Stage) -> Queue:
     return Queue(
-        name=f"{queue_name(stage)}.dead",
+        name=dead_queue_name(stage),
         bindings=(Binding(WORK, dead_key(stage)),),
         reader=f"{_reader(stage)}, into the table `parked`",
         arguments=_quorum() | {"x-delivery-limit": UNLIMITED},  # stays until its row is written

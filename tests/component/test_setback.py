@@ -10,7 +10,10 @@ import pytest
 
 from common.store.engine import Store, Transaction
 from tests.component.target_parts import HOUR, Process, authorise, process, wish_all
+from workers.fetch.rereading import NEVER, Terms
 from workers.fetch.store import setback
+from workers.fetch.store.feeds import miss
+from workers.fetch.store.resyncs import ResyncStore
 from workers.fetch.store.setback import set_right
 
 CONNECTION = 1
@@ -65,3 +68,16 @@ async def test_a_clock_that_goes_forward_or_runs_ends_no_wait(store: Store, targ
             assert not await set_right(store)
             again, _ = await process(store).claim(3)
             assert claims[0].url not in {claim.url for claim in again}
+
+
+async def test_what_was_missed_before_the_clock_went_back_is_read_again_once(store: Store, targets: Process) -> None:
+    """T-CLOCK: else it had been missed since each reading, for an hour."""
+    terms, resyncs = Terms(NEVER, NEVER, NEVER), ResyncStore(store)
+    with ahead(HOUR):
+        assert not await set_right(store)
+        async with store.transaction() as transaction:
+            await miss(transaction, [CONNECTION])
+    assert await set_right(store)
+    assert await resyncs.due(terms) == [CONNECTION]
+    assert await resyncs.read_again(CONNECTION, terms) is not None
+    assert await resyncs.due(terms) == []

@@ -291,15 +291,67 @@ async def test_after_a_crash_the_old_token_is_presented_again(bench: Bench) -> N
     assert (await bench.grant()).rt_version == 2
 
 
-async def test_an_unfinished_attempt_is_left_alone_while_its_pair_may_be_on_its_way(bench: Bench) -> None:
+@pytest.fixture
+async def heir(bench: Bench) -> AsyncIterator[Worker]:
+    """It has the lease of one who left a pair on the broker and no word in the store, and waits a while."""
+    await bench.authorise()
+    gone, heir = bench.worker(), bench.worker(pace=Pace(poll=0.01, settle=1.0))
+    gone.grants.failures = 1
+    await gone.refresher.refresh_if_due()
+    await bench.change(lease_until=timedelta(seconds=-1))
+    left_by = (await bench.grant()).lease_owner
+    async with bench.running(heir):
+        await until(lambda: _is_anothers(bench, left_by), what="the lease")
+        yield heir
+
+
+async def _is_anothers(bench: Bench, owner: str) -> bool:
+    return (await bench.grant()).lease_owner not in (None, owner)
+
+
+async def test_a_pair_on_its_way_is_waited_for_also_by_a_worker_that_has_been_there_for_long(
+    bench: Bench, heir: Worker
+) -> None:
+    """T-RT-DBFAIL: the store could be read all the time, and is written again when the lease is over."""
+    await heir.handler(bench.spool.deliveries())
+    assert (await bench.grant()).rt_version == 2
+    await renewed(bench, 3)
+    assert bench.requests == ["issued", "issued"]
+    assert bench.violations() == []
+
+
+async def test_what_is_left_unfinished_is_not_waited_for_long(bench: Bench, heir: Worker) -> None:
+    """T-KILL-RT: no pair comes; the old token is the only one there is."""
+    await until(bench.events, what="the call for a person")
+    assert bench.requests == ["issued", "reused"]
+    assert heir.client.asked.is_set()
+
+
+async def test_who_is_told_to_stop_while_it_waits_presents_nothing(bench: Bench) -> None:
+    """The next one waits as long."""
     await bench.authorise(intent="refresh", lease_owner="dead")
     await bench.change(lease_until=timedelta(seconds=-1))
-    clock = Hands()
-    heir = bench.worker(pace=Pace(settle=8.0), clock=clock)
-    for moment, requests in ((0.0, 0), (7.9, 0), (8.1, 1)):
-        clock.moment = moment
-        await heir.refresher.refresh_if_due()
-        assert len(bench.requests) == requests
+    heir = bench.worker(pace=Pace(poll=0.01, settle=30.0))
+    async with bench.running(heir):
+        await until(lambda: _is_anothers(bench, "dead"), what="the lease")
+    assert bench.requests == []
+    row = await bench.grant()
+    assert (row.lease_owner, row.intent) == ("dead", "refresh")
+
+
+async def test_a_request_under_way_is_not_cancelled_because_something_else_fails(bench: Bench) -> None:
+    """What comes is the only pair."""
+    await bench.authorise()
+    worker = bench.worker()
+    worker.client.let_go.clear()
+    running = asyncio.create_task(worker.refresher.run(asyncio.Event()))
+    await worker.client.asked.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    worker.client.let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (await bench.grant()).rt_version == 2
 
 
 async def test_a_lease_that_aged_before_sending_is_given_back(bench: Bench) -> None:

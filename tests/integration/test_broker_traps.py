@@ -18,7 +18,7 @@ from common.broker.consumer import Consumer, Delivery, stage_consumer
 from common.broker.outgoing import Outgoing, PublishRefused, outgoing
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
-from common.broker.topology import DELIVERY_LIMIT, WORK, Queue, declare, queue_name, work_queues
+from common.broker.topology import DELIVERY_LIMIT, WORK, Queue, dead_queue_name, declare, queue_name, work_queues
 from common.errors import BrokerUnavailable, Permanent, Retryable, Unavailable
 from common.parking import parking_consumer
 from common.store.engine import Store
@@ -243,6 +243,28 @@ async def test_without_a_dead_queue_a_message_is_kept_and_tried_again_slowly(vho
         assert (parked.headers["reason"], b"kept" in parked.body) == ("bad_item", True)
         await until(lambda: _is_empty(made))
         assert handler.attempts == [0] * len(handler.batches)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), Permanent("unstorable", "nothing holds it")])
+async def test_what_cannot_be_parked_stays_where_it_is_and_is_tried_again_slowly(
+    vhost: Vhost, error: Exception
+) -> None:
+    """T-NOHOTLOOP: neither back to work nor, as it is dead already, at once to where it came from."""
+    async with bench(vhost.url) as made:
+        dead = Recorder(*[error] * 2)
+        made.run(Consumer(vhost.url, dead_queue_name("reconcile"), "reconcile", dead, made.publisher, RETRY))
+        work = Recorder(Permanent("bad_item", "it is poison"))
+        made.consume(work)
+        began = asyncio.get_running_loop().time()
+        await made.publisher.publish(outgoing(webhook("kept"), "reconcile", 99))
+        await until(lambda: len(dead.batches) == 3)
+        assert asyncio.get_running_loop().time() - began > DELAYS[0].total_seconds(), (
+            "two pauses, each half of it at least"
+        )
+        await until(lambda: _is_empty(made))
+        assert await made.waiting(dead_queue_name("reconcile")) == 0
+        assert len(work.batches) == 1
+        assert dead.attempts == [0, 0, 0]
 
 
 async def _first(made: Bench, queue: str) -> Any:

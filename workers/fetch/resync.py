@@ -9,7 +9,7 @@ from datetime import timedelta
 from common.clock import Monotonic, monotonic_seconds
 from common.errors import StoreUnavailable
 from common.logs import get_logger
-from common.process import pause
+from common.process import Bugs, pause
 from common.settings import ResyncSettings
 from workers.fetch.rereading import Terms
 from workers.fetch.store.resyncs import LOOK_BATCH, Begun, ResyncStore
@@ -36,6 +36,7 @@ class Rereading:
         self._wake = wake
         self._clock = clock
         self._look_now = asyncio.Event()
+        self._bugs = Bugs("fetch.bug")
 
     def look(self) -> None:
         """Look now: a connection is to be read again."""
@@ -66,6 +67,8 @@ class Rereading:
                     _tell(begun)
         except StoreUnavailable as error:
             log.warning("fetch.waiting", reason=str(error))
+        except Exception as error:  # noqa: BLE001  # what is due stays so
+            self._bugs.survive(error)
         else:
             if len(due) == LOOK_BATCH:
                 self.look()

@@ -6,7 +6,7 @@ import asyncio
 
 from common.errors import StoreUnavailable
 from common.logs import get_logger
-from common.process import pause
+from common.process import Bugs, pause
 from common.store.erasing import ErasureStore
 
 LOOK_SECONDS = 5.0
@@ -21,6 +21,7 @@ class Erasing:
 
     def __init__(self, store: ErasureStore) -> None:
         self._store = store
+        self._bugs = Bugs("erasing.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look again and again, until `stop`."""
@@ -29,6 +30,8 @@ class Erasing:
                 await self.erase(stop)
             except StoreUnavailable as error:
                 log.warning("erasing.waiting", reason=str(error))
+            except Exception as error:  # noqa: BLE001  # what is left waits for the next look
+                self._bugs.survive(error)
 
     async def erase(self, stop: asyncio.Event) -> None:
         """All that there is now, or until `stop`.

@@ -6,7 +6,7 @@ import asyncio
 
 from common.errors import StoreUnavailable
 from common.logs import get_logger
-from common.process import pause
+from common.process import Bugs, pause
 from common.store.leader import Leadership
 from workers.relay.store.history import HistoryStore
 
@@ -25,6 +25,7 @@ class Pruning:
     def __init__(self, store: HistoryStore, leadership: Leadership) -> None:
         self._store = store
         self._leadership = leadership
+        self._bugs = Bugs("history.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`: soon after the start, then every hour."""
@@ -36,6 +37,8 @@ class Pruning:
                     await self.prune(stop)
             except StoreUnavailable as error:
                 log.warning("history.waiting", reason=str(error))
+            except Exception as error:  # noqa: BLE001  # what is left waits for the next hour
+                self._bugs.survive(error)
             finally:
                 await self._leadership.release()
 

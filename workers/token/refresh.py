@@ -34,9 +34,9 @@ class Pace:
     """How the loop waits, in seconds."""
 
     poll: float = 1.0
-    settle: float = 8.0
-    """After a start or trouble with the store, this long an unfinished attempt of somebody is left alone: its pair may
-    be on its way through the queue, whose consumers try at least every 5 s."""
+    settle: float = 6.0
+    """So long what somebody left unfinished is left alone once the store can be written: the pair may be on its way
+    through the queue, whose consumers try at least every 5 s. With a request (10 s) it fits into a lease."""
     last: float = 12.0
     """What is under way when told to stop may take this long: a request (10 s) and its commit."""
     remind: float = 60.0
@@ -67,12 +67,13 @@ class Refresher:
         self._clock = clock
         self._metrics = metrics or TokenMetrics()
         self._watch = Watch()
-        self._steady_since: float | None = None
+        self._stopping = asyncio.Event()
         self._reminded_at = float("-inf")
         self._bugs = Bugs("grant.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then what is under way is finished, or given up after 12 s."""
+        self._stopping = stop
         while not stop.is_set():
             await self._finished(asyncio.create_task(self._step()), stop)
             await pause(stop, self._pace.poll)
@@ -84,6 +85,9 @@ class Refresher:
                 await step
         except TimeoutError:
             log.error("grant.given_up")
+        except asyncio.CancelledError:  # another service of the process has failed; this pair may be the only one
+            await asyncio.wait([step], timeout=self._pace.last)
+            raise
         finally:
             step.cancel()
 
@@ -91,9 +95,8 @@ class Refresher:
         try:
             await self.refresh_if_due()
         except StoreUnavailable as error:
-            if self._steady_since is not None or self._is_time_to_remind():
+            if self._is_time_to_remind():
                 log.warning("grant.waiting_for_store", reason=str(error))
-            self._steady_since = None
         except Exception as error:  # noqa: BLE001  # a lease that it may have taken runs out
             self._bugs.survive(error)
 
@@ -105,16 +108,14 @@ class Refresher:
         """
         look = await self._store.look()
         self._metrics.show(look)
-        if self._steady_since is None:
-            self._steady_since = self._clock()
-        if not self._watch.is_due(look, self._clock()) or not self._may_take_over(look):
+        if not self._watch.is_due(look, self._clock()):
             return
         pair = self._opened(look)
         if pair is None:
             return
         began = self._clock()
         claim = await self._store.claim_refresh(look)
-        if claim is not None:
+        if claim is not None and await self._is_left(claim):
             with tracing.span("refresh", attributes={"gateway.attempt": claim.look.attempts}):
                 await self._present(claim, pair, began)
 
@@ -154,11 +155,15 @@ class Refresher:
         say("grant.not_renewed", reason=unknown.detail, attempt=claim.look.attempts, again_in=delay.total_seconds())
         await self._store.put_off(claim, delay, unknown.detail, sent=unknown.sent)
 
-    def _may_take_over(self, look: Look) -> bool:
-        if look.intent is None:
+    async def _is_left(self, claim: Claim) -> bool:
+        """Whether what another holder left unfinished is still so after a while in which the store could be written."""
+        if claim.look.lease_owner is None:
             return True
-        assert self._steady_since is not None
-        return self._clock() - self._steady_since >= self._pace.settle
+        if await pause(self._stopping, self._pace.settle):
+            await self._store.release(claim)
+            return False
+        now = await self._store.look()
+        return (now.lease_owner, now.rt_version) == (claim.owner, claim.rt_version)
 
     def _opened(self, look: Look) -> Pair | None:
         assert look.sealed_pair is not None

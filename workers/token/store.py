@@ -76,11 +76,16 @@ class GrantStore:
         return Claim(owner, now_is)
 
     async def release(self, claim: Claim) -> None:
-        """Give the lease back; what an earlier holder left behind (its intent, its back-off) is there again."""
+        """Give the lease back; what an earlier holder left behind (lease, intent, back-off) is there again."""
         async with self._store.transaction() as transaction:
             if await _holds(transaction, claim):
                 before = claim.look
-                await _change(transaction, lease_owner=None, lease_until=before.lease_until, intent=before.intent)
+                await _change(
+                    transaction,
+                    lease_owner=before.lease_owner,
+                    lease_until=before.lease_until,
+                    intent=before.intent,
+                )
 
     async def put_off(self, claim: Claim, delay: timedelta, detail: str, *, sent: bool) -> None:
         """The outcome of a refresh is not known: nobody tries again before `delay` is over.

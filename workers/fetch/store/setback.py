@@ -27,9 +27,10 @@ _beat, _target = table_of(BeatRow), table_of(TargetRow)
 _OTHERS = (
     table_of(BudgetRow).c.blocked_until,
     table_of(FeedRow).c.reading_until,
+    table_of(FeedRow).c.missed_at,
     table_of(RefusedRow).c.lease_until,
 )
-"""What waits beside targets; rows are few."""
+"""What waits beside targets, or says that something was missed since; rows are few."""
 _MOMENTS = [_target.c[name] for name in ("not_before", "recheck_at", "lease_until")]
 _KEY = tuple_(_target.c.connection_id, _target.c.url)
 
