@@ -28,6 +28,8 @@ _SPOILT = frozenset({"api_status", "api_redirect", "api_html", "api_reset", "api
 _NO_VERDICT = frozenset({"dropped", "failed"})
 _DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missing"})
 """Faults after which the caller cannot know what became of its code or token."""
+KEPT_SECONDS = 10.0
+"""A pair that came so long before a crash has been kept."""
 GIVEN_UP_SECONDS = 8.0
 """An answer that took so long may have found nobody who still waits for it."""
 REDELIVERED_SECONDS = 45.0
@@ -245,9 +247,19 @@ def _delivery(letter: Json) -> str | None:
 
 
 def may_be_lost(evidence: Evidence) -> int:
-    """How many pairs of tokens may have been lost on their way to us: as often a person may have to be called."""
-    certain = _came(evidence)
-    return sum(bool(one.issued) and one.order_began not in certain for one in evidence.records.tokens)
+    """How many refresh tokens were used up for a pair that may not have come, and refused when they were presented once
+    more: as often a person may have to be called."""
+    came = _came(evidence)
+    renewals = [one for one in evidence.records.tokens if one.grant_type == "refresh_token"]
+    in_doubt = {one.presented for one in renewals if one.issued and one.order_began not in came}
+    return len(in_doubt & {one.presented for one in renewals if one.outcome.startswith("reused")})
+
+
+def codes_in_doubt(evidence: Evidence) -> int:
+    """How many codes were used up for a pair that may not have come: as often a person may hear that one is refused."""
+    came, tokens = _came(evidence), evidence.records.tokens
+    return sum(bool(one.issued) and one.grant_type == "authorization_code" and one.order_began not in came
+               for one in tokens)  # fmt: skip
 
 
 def _came(evidence: Evidence) -> set[int]:
@@ -256,9 +268,17 @@ def _came(evidence: Evidence) -> set[int]:
     lost = {one.order_began for one in tokens if not _has_verdict(one)}
     for since, until in (*evidence.doubtful, *evidence.crashes):
         lost |= {one.order_began for one in tokens if _overlaps(one, since, until)}
-    for since, _ in evidence.crashes:  # what was answered may not have been kept yet
-        lost |= {one.order_began for one in [one for one in tokens if one.order_began < since][-1:]}
+    for since, _ in evidence.crashes:  # what was answered right before may not have been kept yet
+        kept = _moment(evidence, since) - KEPT_SECONDS
+        before = [one for one in tokens if one.order_began < since][-1:]
+        lost |= {one.order_began for one in before if (one.ended_at or one.began_at) >= kept}
     return {one.order_began for one in tokens} - lost
+
+
+def _moment(evidence: Evidence, order: int) -> float:
+    """When the counter stood there, about: when the last call or request for tokens before it began."""
+    asked: list[CallRecord | TokenRecord] = [*evidence.records.calls, *evidence.records.tokens]
+    return max((one.began_at for one in asked if one.order_began <= order), default=0.0)
 
 
 def _overlaps(one: TokenRecord, since: int, until: int) -> bool:

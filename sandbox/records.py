@@ -30,6 +30,7 @@ class WebhookRecord(Struct, kw_only=True, rename="camel"):
     cause: str
     lost: bool = False
     order_answered: int | None = None
+    """When it was answered, or given up."""
     answered_at: float | None = None
     status: int | None = None
     delivery_id: str | None = None
@@ -158,7 +159,8 @@ class Records(Struct):
         self.platform.append(record)
         return record
 
-    def answered(self, record: WebhookRecord | PlatformRecord, status: int) -> None:
+    def answered(self, record: WebhookRecord | PlatformRecord, status: int | None) -> None:
+        """With a status, or in vain."""
         record.order_answered, record.answered_at, record.status = self.next(), time.time(), status
 
     def snapshot(self, after: int = 0) -> Snapshot:

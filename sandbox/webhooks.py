@@ -158,6 +158,7 @@ class Sender:
                 self._sandbox.records.answered(record, answer.status)
         except (aiohttp.ClientError, TimeoutError) as error:
             record.error = type(error).__name__
+            self._sandbox.records.answered(record, None)
 
 
 def _delivery_id(answer: bytes) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
+from collections import Counter
 from dataclasses import replace
 
 from ops.demo import story
 from ops.demo.stage import Stage
-from ops.ledger import Evidence, Ledger, audit, may_be_lost, unheeded
-from ops.prove.operator import Operator
+from ops.ledger import Evidence, Ledger, audit, unheeded
+from ops.prove import complaints
+from ops.prove.complaints import LOST, REFUSED
 from ops.prove.troubles.scene import Scene
 
 SETTLE_SECONDS = 180.0
@@ -17,48 +18,56 @@ STILL_SECONDS = 6.0
 """So long nothing more may happen: retries and second looks come within three."""
 MAY_PARK = "forbidden_host"
 """What is parked again when it is replayed: a webhook that leads to a stranger."""
-MAY_ANSWER = frozenset({None, 401, 503})
-"""To a webhook that is not accepted: nothing, as nobody was there; that its token is none; that somebody is away."""
-MAY_LOG = frozenset({"grant.needs_authorisation", "connect.refused"})
-"""Of all that is an error in a log: what a person has to know whose answer got lost, the token's or the code's."""
-_ERROR = re.compile(r'"event":"([^"]+)","level":"(?:error|critical)"')
-_UNCAUGHT = re.compile(r"^Traceback|^.*never (?:retrieved|awaited).*$", re.MULTILINE)
+MAY_PARK_MEANWHILE = frozenset({MAY_PARK, "redirected", "not_json", "bad_shape", "page_refused"})
+"""What Syncaroo's lies lead to."""
+MAY_LOG = frozenset({
+    *("grant.needs_authorisation", REFUSED),  # an answer that held tokens got lost
+    "connect.code_not_published",  # the broker was away when a person authorised
+    *("grant.pair_not_stored", "grant.pair_not_published", "grant.verdict_not_stored"),  # so was the store, or both
+})  # fmt: skip
+"""Of all that is an error in a log."""
 
 
-async def concluded(scene: Scene, operator: Operator) -> Ledger:
-    """The ledger, once everything is mended and nothing moves any more.
+async def concluded(scene: Scene) -> Ledger:
+    """The ledger, once everything is mended and nothing moves any more; a person is still there to be called.
 
     Raises:
         StoryFailed: it goes on moving, what is new is not told, or our access to Syncaroo cannot be had again.
     """
     stage = scene.stage
     await stage.sandbox.clear_faults()
-    with stage.tell.step("everything is mended, and works off what is left"):
-        await _works_off(scene, operator)
+    with stage.tell.step("everything is mended, and works off what is left") as step:
+        await _works_off(scene)
+        step.note(f"a person had to let us in again {complaints.states(stage.subscriber.events).count(LOST)} times")
+    since = await scene.number()
     await story.change_price(stage)
     with stage.tell.step("what accepted webhooks told is in the store") as step:
         lost = await _lost(scene)
         step.note("all of it is" if not lost else f"{len(lost)} ARE NOT")
     with stage.tell.step("dead letters are replayed") as step:
-        step.note(f"{await _replay(scene)} of them")
+        letters, parked = await _replay(scene)
+        step.note(letters)
     with stage.tell.step("a resync asks for what was lost on the way to us; everything is settled"):
         await stage.admin.resync(story.CONNECTION)
         ledger = await _still(scene)
-    violations = (*ledger.violations, *await _complaints(scene, operator, ledger))
+    violations = (*ledger.violations, *parked, *await _complaints(scene, ledger, since))
     return replace(ledger, lost=tuple(dict.fromkeys((*lost, *ledger.lost))), violations=violations)
 
 
-async def _works_off(scene: Scene, operator: Operator) -> None:
+async def _works_off(scene: Scene) -> None:
     scene.look_for_the_dead()
     await scene.stage.stack.wait_ready()
     await scene.stage.sandbox.quiet()
-
-    async def is_authorised() -> bool:
-        await operator.look()
-        return True
-
-    await scene.stage.until(is_authorised, "our access to Syncaroo", SETTLE_SECONDS)
+    since = await scene.number()
+    await scene.stage.sandbox.expire_access()
+    await scene.stage.until(lambda: _has_access(scene, since), "new access to Syncaroo", SETTLE_SECONDS)
     await scene.stage.until(lambda: _is_idle(scene.stage), "nothing is due any more", SETTLE_SECONDS)
+
+
+async def _has_access(scene: Scene, since: int) -> bool:
+    """Whoever has lost it on the way to the end knows by now, and has been let in again."""
+    issued = any(one.outcome == "issued" for one in (await scene.stage.sandbox.records(after=since)).tokens)
+    return issued and bool((await scene.stage.admin.status())["grant"]["state"] == "active")
 
 
 async def _is_idle(stage: Stage) -> bool:
@@ -77,13 +86,15 @@ async def _lost(scene: Scene) -> tuple[str, ...]:
         await asyncio.sleep(1.0)
 
 
-async def _replay(scene: Scene) -> int:
-    """Now that nobody lies any more; how many there were."""
+async def _replay(scene: Scene) -> tuple[str, list[str]]:
+    """Now that nobody lies any more; how many there were, by reason, and those that no trouble is a reason for."""
     letters = await scene.stage.admin.dead_letters()
+    reasons = Counter(str(letter["reason"]) for letter in letters)
     for letter in letters:
         await scene.stage.admin.replay(letter["id"])
     await scene.stage.until(lambda: _is_idle(scene.stage), "nothing is due any more", SETTLE_SECONDS)
-    return len(letters)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return told or "there are none", [f"parked meanwhile: {one}" for one in reasons if one not in MAY_PARK_MEANWHILE]
 
 
 async def _still(scene: Scene) -> Ledger:
@@ -117,36 +128,14 @@ def _missing(evidence: Evidence) -> list[str]:
     return [f"{url} is missing" for url in evidence.world.items if tuple(url.rsplit("/", 2)[1:]) not in held]
 
 
-# --- what the ledger does not know of
-
-
-async def _complaints(scene: Scene, operator: Operator, ledger: Ledger) -> list[str]:
+async def _complaints(scene: Scene, ledger: Ledger, since: int) -> list[str]:
+    """What the ledger does not know of; from number `since` on nothing is wrong any more."""
     evidence = await _evidence(scene)
+    errors = {name: list(complaints.errors(scene.stage.stack.logs(name))) for name in scene.stage.names}
+    refused = sum(found.count(REFUSED) for found in errors.values())
     return [
-        *_odd_answers(evidence),
+        *complaints.odd_answers(evidence.records.webhooks, scene.unheard, scene.unfit, since),
+        *complaints.odd_losses(evidence, refused),
         *(f"parked again: {one}" for one in ledger.parked if one.split()[1] != MAY_PARK),
-        *_odd_calls(evidence, operator),
-        *(f"{name} has logged {bug}" for name in scene.stage.names for bug in _bugs(scene.stage.stack.logs(name))),
+        *(f"{name} has logged {one}" for name, found in errors.items() for one in {*found} - MAY_LOG),
     ]
-
-
-def _odd_answers(evidence: Evidence) -> list[str]:
-    refused = [one for one in evidence.records.webhooks if one.status is None or not 200 <= one.status < 300]
-    return [f"#{one.order_sent} was answered {one.status}" for one in refused if one.status not in MAY_ANSWER]
-
-
-def _odd_calls(evidence: Evidence, operator: Operator) -> list[str]:
-    """A refresh token works once: whoever could not read the answer has to be let in by a person, and nobody else."""
-    told = {one["id"] for one in evidence.events if one["type"] == "grant.changed" and _needs(one["data"])}
-    found = [] if len(told) == operator.calls else [f"{operator.calls} losses of access, {len(told)} told"]
-    if operator.calls > (reasons := may_be_lost(evidence)):
-        found.append(f"access to Syncaroo was lost {operator.calls} times, for {reasons} answers that did not come")
-    return found
-
-
-def _needs(data: story.Data) -> bool:
-    return bool(data["state"] == "needs_authorisation")
-
-
-def _bugs(log: str) -> set[str]:
-    return {*_ERROR.findall(log), *_UNCAUGHT.findall(log)} - MAY_LOG

@@ -35,6 +35,8 @@ class Load:
         cold = self._dice.sample(rates, len(rates) // 2)
         hot = [url for url in rates if url not in cold]
         while True:
+            if not cold:
+                cold, rates = await self._new_since(rates)
             is_cold = bool(cold) and self.changes % COLD_EVERY == COLD_EVERY - 1
             kind = "price" if is_cold else self._kind()
             url = cold.pop() if is_cold else self._dice.choice(hot) if kind == "price" else None
@@ -44,6 +46,11 @@ class Load:
             if self.changes % BURST_EVERY == 0:
                 await self._sandbox.burst(BURST, TARGETS, shuffle=True, wait=False)
             await asyncio.sleep(EVERY_SECONDS)
+
+    async def _new_since(self, rates: list[str]) -> tuple[list[str], list[str]]:
+        """Rates that have come with new rooms, and all there are."""
+        found = [url for url in (await self._sandbox.world()).items if "/rates/" in url]
+        return [url for url in found if url not in {*rates}], [*{*rates, *found}]
 
     def _kind(self) -> str:
         (kind,) = self._dice.choices(list(MIX), list(MIX.values()))

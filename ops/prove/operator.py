@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
@@ -15,27 +17,29 @@ LOOK_SECONDS = 2.0
 
 
 class Operator:
-    """`calls` is how often access was lost."""
+    """Looks every now and then, and tries again when something is in trouble on the way."""
 
     def __init__(self, stage: Stage) -> None:
-        self.calls = 0
         self._stage = stage
-        self._is_called = False
 
-    async def watch(self) -> None:
-        """Authorises again whenever it is asked for, until cancelled."""
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Authorises again whenever it is asked for, as long as the block lasts."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self.look()
+                await self._look()
             except (GatewayError, DriverError, aiohttp.ClientError, TimeoutError, OSError, ValueError):
-                continue  # something is in trouble on the way: a person tries again
+                continue
 
-    async def look(self) -> None:
-        """Authorises again if it is asked for; raises whatever stands in the way."""
-        is_lost = (await self._stage.admin.status())["grant"]["state"] != "active"
-        self.calls += is_lost and not self._is_called
-        self._is_called = is_lost
-        if is_lost:
+    async def _look(self) -> None:
+        if (await self._stage.admin.status())["grant"]["state"] != "active":
             await story.connect_admin(self._stage)
-            self._is_called = False

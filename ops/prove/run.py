@@ -30,8 +30,9 @@ from ops.prove.plan import Kind, Trouble, planned
 from ops.prove.troubles import happenings
 from ops.prove.troubles.scene import Happen, Scene
 from ops.prove.wires import Wires, wired
+from ops.stack import WORKERS
 
-TWICE = ("fetch", "reconcile")
+TWICE = WORKERS
 """One of each goes on while the other is in trouble."""
 SETTINGS = {"DELETE_BRAKE": "1", "BURST_QUIET": "0"}
 """No brake: how many are deleted is the dice's."""
@@ -92,9 +93,9 @@ async def _prove(tell: Teller, node: PrivateNode, work: Path, database_url: str,
         kinds = happenings(postgresql=is_server, wires=tuple(wires.of), clocks_to_put=tuple(clocks))
         plan = planned(list(kinds), seed, seconds)
         scene = Scene(stage, node, database_url, foreign, wires, clocks)
-        operator = Operator(stage)
-        await _play(scene, kinds, plan, Load(stage.sandbox, seed), operator, seconds)
-        return await concluded(scene, operator)
+        async with Operator(stage).watching():
+            await _play(scene, kinds, plan, Load(stage.sandbox, seed), seconds)
+            return await concluded(scene)
 
 
 async def _onboard(stage: Stage) -> None:
@@ -131,9 +132,7 @@ async def _must_be_empty(database_url: str) -> None:
         raise StoryFailed("This database is not empty; `gateway prove` breaks things in an empty one alone.")
 
 
-async def _play(
-    scene: Scene, kinds: dict[Kind, Happen], plan: list[Trouble], load: Load, operator: Operator, seconds: float
-) -> None:
+async def _play(scene: Scene, kinds: dict[Kind, Happen], plan: list[Trouble], load: Load, seconds: float) -> None:
     begun = asyncio.get_running_loop().time()
     places = defaultdict[str, asyncio.Lock](asyncio.Lock)  # to begin and to mend takes time that no plan knows of
 
@@ -142,19 +141,18 @@ async def _play(
         async with AsyncExitStack() as ending:
             for place in sorted(trouble.kind.places):
                 await ending.enter_async_context(places[place])
-            struck = await ending.enter_async_context(kinds[trouble.kind](scene)) is not False
-            vain = "" if struck else ": IN VAIN"
-            scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s{vain}")
+            struck = await ending.enter_async_context(kinds[trouble.kind](scene))
             await asyncio.sleep(trouble.seconds)
+            vain = ": IN VAIN" if struck is False or (callable(struck) and not await struck()) else ""
+            scene.stage.tell.line(f"  {trouble.at:6.1f} s  {trouble.kind.name}, for {trouble.seconds:.1f} s{vain}")
 
     with scene.stage.tell.step(f"{len(plan)} troubles under load") as step:
         try:
             async with asyncio.TaskGroup() as group:
-                going_on = [group.create_task(load.run()), group.create_task(operator.watch())]
+                changing = group.create_task(load.run())
                 await asyncio.gather(*(group.create_task(happen(one)) for one in plan))
                 await asyncio.sleep(begun + seconds - asyncio.get_running_loop().time())
-                for task in going_on:
-                    task.cancel()
+                changing.cancel()
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        step.note(f"{load.changes} changes, {operator.calls} times a person had to let us in again")
+        step.note(f"{load.changes} changes")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ops.ledger import Evidence, Ledger, audit, may_be_lost, unheeded
+from ops.ledger import Evidence, Ledger, audit, codes_in_doubt, may_be_lost, unheeded
 from sandbox.records import CallRecord, ChangeRecord, Snapshot, TokenRecord, Violation, WebhookRecord
 from sandbox.truth import Truth
 
@@ -359,15 +359,40 @@ def test_who_died_may_not_know_the_answer_before_its_death_and_knows_those_befor
     assert faults(replace(with_records(tokens=tokens), crashes=[crash])) == ({"presented_again"} if is_fault else set())
 
 
-def test_so_many_pairs_may_be_lost() -> None:
+def test_a_person_may_be_called_for_what_was_used_up_and_refused_later() -> None:
     tokens = [
-        presented(1, issued="t2"),
+        presented(1, "t1", issued="t2"),
         presented(4, "t2", issued="t3", fault="token_drop"),
-        presented(8, "t4", issued="t5"),
+        presented(8, "t2", outcome="reused_after_drop"),
+        presented(12, "t4", issued="t5"),
+        presented(16, "t6", outcome="dropped", fault="token_drop"),
     ]
-    assert may_be_lost(with_records(tokens=tokens)) == 1
-    assert may_be_lost(replace(with_records(tokens=tokens), doubtful=[(9, 9)])) == 2
-    assert may_be_lost(replace(with_records(tokens=tokens), doubtful=[(9, 9)], crashes=[(3, 3)])) == 3
+    evidence = with_records(tokens=tokens)
+    assert may_be_lost(evidence) == 1
+    assert may_be_lost(replace(evidence, doubtful=[(13, 13)])) == 1, "it was never refused"
+    refused = with_records(tokens=[*tokens, presented(20, "t4", outcome="reused")])
+    assert may_be_lost(refused) == 1, "its answer came"
+    assert may_be_lost(replace(refused, doubtful=[(13, 13)])) == 2
+    assert may_be_lost(replace(refused, crashes=[(14, 15)])) == 2
+
+
+def test_a_code_may_be_refused_whose_answer_did_not_come() -> None:
+    code = {"grant_type": "authorization_code", "issued": "t2"}
+    tokens = [
+        msgspec.structs.replace(presented(1, "c1"), **code),
+        msgspec.structs.replace(presented(4, "c2", fault="token_drop"), **code),
+        presented(8, "t2", issued="t3", fault="token_drop"),
+    ]
+    assert codes_in_doubt(with_records(tokens=tokens)) == 1
+
+
+def test_what_was_answered_long_before_a_crash_has_been_kept() -> None:
+    """Another call, which began right before the crash, is its clock."""
+    tokens = [presented(1, ended_at=0.5), presented(6)]
+    for moment, found in ((10.0, set[str]()), (11.0, {"presented_again"})):
+        clock = msgspec.structs.replace(call(4), began_at=moment)
+        evidence = with_records(tokens=tokens, calls=[*GOOD.records.calls, clock])
+        assert faults(replace(evidence, crashes=[(4, 5)])) == found
 
 
 def target(delivery_id: str | None, url: str = ROOM) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ops.prove.plan import Kind, planned
 from ops.prove.troubles import happenings
-from ops.prove.troubles.syncaroo import FAULTS
+from ops.prove.troubles.syncaroo import FAULTS, OF_TOKENS
 from ops.prove.wires import BROKER, STORE, SYNCAROO, WEBHOOKS
 from sandbox.faults import KINDS as KNOWN
 from sandbox.faults import Fault
@@ -47,6 +47,6 @@ def test_in_ten_minutes_everything_goes_wrong(postgresql: bool) -> None:
 
 
 def test_what_is_ordered_of_the_stand_in_is_known_there() -> None:
-    for _, kind, parameters in FAULTS:
+    for _, kind, parameters in (*FAULTS, *OF_TOKENS):
         fault = Fault(kind=kind, **{name: value for name, value in parameters.items() if name != "foreign"})
         assert fault.kind in KNOWN

@@ -114,13 +114,14 @@ async def _webhooks_are_refused(scene: Scene) -> bool:
 @asynccontextmanager
 async def queue_deleted(scene: Scene) -> AsyncIterator[bool]:
     """Somebody deletes the queue of webhooks, empty, while nobody publishes to it; then webhooks have nowhere to go."""
-    scene.stage.stack.freeze("ingress-1")
-    try:
-        is_deleted = await _is_drained(scene)
-        if is_deleted:
-            await asyncio.to_thread(scene.node.ctl, "delete_queue", QUEUE)
-    finally:
-        scene.stage.stack.resume("ingress-1")
+    async with scene.noted(scene.unheard):
+        scene.stage.stack.freeze("ingress-1")
+        try:
+            is_deleted = await _is_drained(scene)
+            if is_deleted:
+                await asyncio.to_thread(scene.node.ctl, "delete_queue", QUEUE)
+        finally:
+            scene.stage.stack.resume("ingress-1")
     try:
         yield is_deleted
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,6 +12,8 @@ from ops.prove.plan import Kind
 from ops.prove.troubles.scene import Happen, Scene
 
 HOUR = 3600
+STRAGGLE_SECONDS = 2.0
+"""So much later Syncaroo has noticed that what we issued meanwhile is too old now."""
 
 
 def happenings(clocks: tuple[str, ...]) -> dict[Kind, Happen]:
@@ -25,10 +28,12 @@ def happenings(clocks: tuple[str, ...]) -> dict[Kind, Happen]:
 
 @asynccontextmanager
 async def wrong(which: str, seconds: float, scene: Scene) -> AsyncIterator[None]:
-    """It is so much ahead."""
+    """It is so much ahead; what we have issued is too old, or not yet good."""
     clock: Clock = scene.clocks[which]
-    await clock.put(seconds)
-    try:
-        yield
-    finally:
-        await clock.put(0)
+    async with scene.noted(scene.unfit):
+        await clock.put(seconds)
+        try:
+            yield
+        finally:
+            await clock.put(0)
+            await asyncio.sleep(STRAGGLE_SECONDS)

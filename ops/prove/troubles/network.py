@@ -10,7 +10,7 @@ from functools import partial
 from ops.prove.plan import Kind
 from ops.prove.proxy import Mode
 from ops.prove.troubles.scene import Happen, Scene
-from ops.prove.wires import SYNCAROO
+from ops.prove.wires import SYNCAROO, WEBHOOKS
 
 MODES: dict[str, tuple[Mode, tuple[float, float]]] = {
     "dead": (Mode.BLACKHOLE, (1.0, 12.0)),
@@ -36,8 +36,9 @@ def happenings(wires: tuple[str, ...]) -> dict[Kind, Happen]:
 
 @asynccontextmanager
 async def spoilt(wire: str, mode: Mode, scene: Scene) -> AsyncIterator[None]:
-    """The line does this; what Syncaroo has answered meanwhile may never have come."""
-    async with scene.noted(scene.doubtful) if wire == SYNCAROO else nullcontext():
+    """The line does this; what Syncaroo has answered meanwhile may never have come, nor what it was answered."""
+    noted = {SYNCAROO: scene.doubtful, WEBHOOKS: scene.unheard}.get(wire)
+    async with nullcontext() if noted is None else scene.noted(noted):
         scene.wires.of[wire].mode = mode
         try:
             yield

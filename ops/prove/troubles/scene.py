@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -35,6 +35,10 @@ class Scene:
     """From and to which number of the stand-in's counter its answers may have been lost on their way."""
     crashes: list[tuple[int, int]] = field(default_factory=list)
     """Likewise: when somebody who asks for tokens was dead, or stood still."""
+    unheard: list[tuple[int, int]] = field(default_factory=list)
+    """Likewise: when nobody was there to take webhooks, or to be heard."""
+    unfit: list[tuple[int, int]] = field(default_factory=list)
+    """Likewise: when the token of a webhook may have been wrong."""
 
     @property
     def is_postgresql(self) -> bool:
@@ -60,15 +64,18 @@ class Scene:
     @asynccontextmanager
     async def noted(self, intervals: list[tuple[int, int]]) -> AsyncIterator[None]:
         """From and to which number of the stand-in's counter the block lasted."""
-        began = await self._number()
+        began = await self.number()
         try:
             yield
         finally:
-            intervals.append((began, await self._number()))
+            intervals.append((began, await self.number()))
 
-    async def _number(self) -> int:
+    async def number(self) -> int:
+        """Where the stand-in's counter stands."""
         return (await self.stage.sandbox.records(after=LATEST)).order
 
 
-Happen = Callable[[Scene], AbstractAsyncContextManager[bool | None]]
-"""Begins when its block begins, and is mended when that ends; False when it could not be brought about."""
+Struck = Callable[[], Awaitable[bool]]
+Happen = Callable[[Scene], AbstractAsyncContextManager[bool | Struck | None]]
+"""Begins when its block begins, and is mended when that ends; False when it could not be brought about, or what says at
+the end of the block whether it was."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ops.prove.plan import Kind
-from ops.prove.troubles.scene import Happen, Scene
+from ops.prove.troubles.scene import Happen, Scene, Struck
 
 PORTION = 0.3
 """Of calls or webhooks that are hit while something is wrong with them."""
@@ -27,26 +27,32 @@ FAULTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("API repeats a page", "api_next", {"value": "repeated"}),
     ("API redirects elsewhere", "api_redirect", {"foreign": True}),
     ("API's next page is elsewhere", "api_next", {"value": "foreign", "foreign": True}),
-    ("tokens answer 503", "token_status", {"status": 503}),
-    ("tokens are slow", "token_slow", {"seconds": 2.0}),
-    ("tokens reset connections", "token_drop", {"consume": False}),
     ("webhooks get lost", "webhook_lost", {}),
     ("webhooks come twice", "webhook_double", {}),
     ("webhooks come out of order", "webhook_reorder", {}),
     ("webhooks with a wrong hash", "webhook_wrong_hash", {}),
-    ("webhooks with a wrong token", "webhook_bad_token", {}),
     ("webhooks lead elsewhere", "webhook_api_url", {"foreign": True}),
 )
 
 
+OF_TOKENS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("tokens answer 503", "token_status", {"status": 503}),
+    ("tokens are slow", "token_slow", {"seconds": 2.0}),
+    ("tokens reset connections", "token_drop", {"consume": False}),
+    ("tokens' answers get lost", "token_drop", {"consume": True}),
+)
+
+
 def happenings() -> dict[Kind, Happen]:
-    """Every fault of the stand-in, tokens that it refuses, and such as get lost."""
+    """Every fault of the stand-in."""
     found: dict[Kind, Happen] = {
         Kind("tokens refused", ("tokens",)): tokens_refused,
-        Kind("tokens' answers get lost", ("tokens", "token_drop")): answers_lost,
+        Kind("webhooks with a wrong token", ("webhook_bad_token",)): wrong_token,
     }
     for name, kind, parameters in FAULTS:
         found[Kind(name, (kind,))] = partial(wrong, kind, **parameters)
+    for name, kind, parameters in OF_TOKENS:
+        found[Kind(name, ("tokens",), (3.0, 8.0))] = partial(wrong_tokens, kind, **parameters)
     return found
 
 
@@ -70,7 +76,19 @@ async def tokens_refused(scene: Scene) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def answers_lost(scene: Scene) -> AsyncIterator[None]:
-    """Whatever we are given, in exchange for what has been used up by then, does not come; and we have to ask."""
-    async with wrong("token_drop", scene, consume=True, probability=1.0), tokens_refused(scene):
+async def wrong_tokens(kind: str, scene: Scene, **parameters: Any) -> AsyncIterator[Struck]:
+    """Something is wrong with all that is said of tokens; and we have to ask for one, as ours are refused."""
+    since = await scene.number()
+
+    async def struck() -> bool:
+        return any(kind in one.fault for one in (await scene.stage.sandbox.records(after=since)).tokens)
+
+    async with wrong(kind, scene, probability=1.0, **parameters), tokens_refused(scene):
+        yield struck
+
+
+@asynccontextmanager
+async def wrong_token(scene: Scene) -> AsyncIterator[None]:
+    """Some webhooks do not show what we have issued."""
+    async with scene.noted(scene.unfit), wrong("webhook_bad_token", scene):
         yield
