@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
-from common.broker.consumer import Consumer, Delivery
+from common.broker.consumer import Consumer, Delivery, reason_of
 from common.broker.following import followed, traceparent_of
 from common.broker.metrics import BrokerMetrics
 from common.broker.publisher import Publisher
@@ -69,16 +68,6 @@ def parked_from(stage: Stage, delivery: Delivery) -> Parked:
 def _plain(text: str) -> str:
     # What cannot be stored would go from the dead queue to the dead queue, for ever.
     return "".join(character for character in text if character.isprintable())[:200]
-
-
-def reason_of(headers: Mapping[str, Any]) -> str:
-    """Our own reason, else the broker's (`delivery_limit`: every process that took it died)."""
-    if reason := headers.get("reason"):
-        return str(reason)
-    deaths = headers.get("x-death")
-    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
-        return str(deaths[0].get("reason", "unknown"))
-    return "unknown"
 
 
 def _connection_id(body: bytes) -> int | None:

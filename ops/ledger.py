@@ -29,7 +29,7 @@ _NO_VERDICT = frozenset({"dropped", "failed"})
 _DOUBTFUL = frozenset({"token_drop", "token_status", "token_html", "token_missing"})
 """Faults after which the caller cannot know what became of its code or token."""
 KEPT_SECONDS = 10.0
-"""A pair that came so long before a crash has been kept."""
+"""A pair that came so long before a crash has been kept, unless store and broker were both away all the time."""
 GIVEN_UP_SECONDS = 8.0
 """An answer that took so long may have found nobody who still waits for it."""
 REDELIVERED_SECONDS = 45.0

@@ -1,7 +1,7 @@
 """Append-only records of everything that passed, on one counter, so that a checker never compares two clocks.
 
 `order` counts webhooks, calls, token requests and changes, began and ended alike; `*_at` are `time.time()`.
-A record whose end is `None` is still under way, or its other side never answered.
+A record whose end is `None` is still under way, or its other side never answered; a webhook ends when it is given up.
 """
 
 import hashlib

@@ -246,7 +246,7 @@ class GrantRow(SQLModel, table=True):
     lease_owner: str | None = _text(nullable=True)
     lease_until: datetime | None = _time()
     intent: str | None = _text(nullable=True)
-    """What the lease's holder is about to send: `refresh` or `code`; stays after a crash."""
+    """What the lease's holder is about to send, for people: `refresh` or `code`; stays after a crash."""
     attempts: int = _big(0)
     last_error: str | None = _text(nullable=True)
 

@@ -7,6 +7,7 @@ What a handler raises, and what becomes of the message:
     Retryable, any bug   a copy goes to the next delay queue, is confirmed, then the message is acked
     nothing in its time  it is cancelled, which counts as a `HandlerHung`: that is Retryable
     Permanent            a copy goes to the stage's dead queue with the reason, is confirmed, then it is acked
+    either, of the dead  after a pause a copy goes back to the dead queue, as it is
     nothing, as we stop  never settled: the broker gives it to somebody else when the connection closes
 
 Copies, not requeues: a requeue is a hot loop, and counts differ between RabbitMQ's versions.
@@ -330,7 +331,7 @@ class Consumer:
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
         if self._is_dead:  # it stays so, whatever is in the way of its parking
-            return _copy(delivery, dead_key(self._stage), {})
+            return _copy(delivery, dead_key(self._stage), {"reason": reason_of(delivery.headers)})
         if isinstance(error, Permanent):
             return _copy(delivery, dead_key(self._stage), {"reason": error.reason, "detail": error.detail[:200]})
         delay = self._retry.delay(delivery.attempt)
@@ -391,6 +392,16 @@ def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> O
     # The broker drops a message that comes back to a queue by dead-lettering alone: its trace must not be copied.
     kept = {key: value for key, value in delivery.headers.items() if not key.startswith("x-") and _is_ours(value)}
     return Outgoing(routing_key, delivery.body, headers={**kept, **headers})
+
+
+def reason_of(headers: Mapping[str, Any]) -> str:
+    """Why a message is dead: our own reason, else the broker's (`delivery_limit`: every process that took it died)."""
+    if reason := headers.get("reason"):
+        return str(reason)
+    deaths = headers.get("x-death")
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        return str(deaths[0].get("reason", "unknown"))
+    return "unknown"
 
 
 def _is_ours(value: object) -> bool:

@@ -26,7 +26,7 @@ Intervals = Sequence[tuple[int, int]]
 
 
 def odd_answers(webhooks: Iterable[WebhookRecord], unheard: Intervals, unfit: Intervals, well: int) -> Iterator[str]:
-    """Answers to webhooks for which there was no reason.
+    """Answers to webhooks for which there was no reason: for 503 there always may be one, until all is well.
 
     The ingress could not answer while it was `unheard`, and tokens were wrong while they were `unfit`; from number
     `well` on nothing is wrong any more.

@@ -31,13 +31,15 @@ class Load:
 
     async def run(self) -> None:
         """One after another, in a steady pace."""
-        rates = [url for url in (await self._sandbox.world()).items if "/rates/" in url]
+        rates = await self._rates()
         cold = self._dice.sample(rates, len(rates) // 2)
-        hot = [url for url in rates if url not in cold]
+        hot, known = [url for url in rates if url not in cold], {*rates}
         while True:
-            if not cold:
-                cold, rates = await self._new_since(rates)
-            is_cold = bool(cold) and self.changes % COLD_EVERY == COLD_EVERY - 1
+            is_cold = self.changes % COLD_EVERY == COLD_EVERY - 1
+            if is_cold and not cold:
+                cold = [url for url in await self._rates() if url not in known]
+                known.update(cold)
+                is_cold = bool(cold)
             kind = "price" if is_cold else self._kind()
             url = cold.pop() if is_cold else self._dice.choice(hot) if kind == "price" else None
             with suppress(DriverError):  # it has gone with its room
@@ -47,10 +49,9 @@ class Load:
                 await self._sandbox.burst(BURST, TARGETS, shuffle=True, wait=False)
             await asyncio.sleep(EVERY_SECONDS)
 
-    async def _new_since(self, rates: list[str]) -> tuple[list[str], list[str]]:
-        """Rates that have come with new rooms, and all there are."""
-        found = [url for url in (await self._sandbox.world()).items if "/rates/" in url]
-        return [url for url in found if url not in {*rates}], [*{*rates, *found}]
+    async def _rates(self) -> list[str]:
+        """All there are; new ones come with new rooms."""
+        return [url for url in (await self._sandbox.world()).items if "/rates/" in url]
 
     def _kind(self) -> str:
         (kind,) = self._dice.choices(list(MIX), list(MIX.values()))

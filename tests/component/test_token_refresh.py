@@ -327,25 +327,36 @@ async def test_what_is_left_unfinished_is_not_waited_for_long(bench: Bench, heir
     assert heir.client.asked.is_set()
 
 
-async def test_who_is_told_to_stop_while_it_waits_presents_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("how", ["told to stop", "cancelled"])
+async def test_who_ends_while_it_waits_presents_nothing(bench: Bench, how: str) -> None:
     """The next one waits as long."""
     await bench.authorise(intent="refresh", lease_owner="dead")
     await bench.change(lease_until=timedelta(seconds=-1))
-    heir = bench.worker(pace=Pace(poll=0.01, settle=30.0))
-    async with bench.running(heir):
-        await until(lambda: _is_anothers(bench, "dead"), what="the lease")
+    heir, stop = bench.worker(pace=Pace(poll=0.01, settle=30.0)), asyncio.Event()
+    running = asyncio.create_task(heir.refresher.run(stop))
+    await until(lambda: _is_anothers(bench, "dead"), what="the lease")
+    if how == "cancelled":
+        running.cancel()
+    stop.set()
+    await asyncio.wait([running])
     assert bench.requests == []
     row = await bench.grant()
     assert (row.lease_owner, row.intent) == ("dead", "refresh")
 
 
-async def test_a_request_under_way_is_not_cancelled_because_something_else_fails(bench: Bench) -> None:
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_a_request_under_way_is_not_cancelled_because_something_else_fails(
+    bench: Bench, is_stopping: bool
+) -> None:
     """What comes is the only pair."""
     await bench.authorise()
-    worker = bench.worker()
+    worker, stop = bench.worker(), asyncio.Event()
     worker.client.let_go.clear()
-    running = asyncio.create_task(worker.refresher.run(asyncio.Event()))
+    running = asyncio.create_task(worker.refresher.run(stop))
     await worker.client.asked.wait()
+    if is_stopping:
+        stop.set()
+        await until(worker.refresher._ending.is_set)
     running.cancel()
     await asyncio.sleep(0)
     worker.client.let_go.set()

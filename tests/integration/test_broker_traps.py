@@ -14,7 +14,7 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import ChannelPreconditionFailed
 
-from common.broker.consumer import Consumer, Delivery, stage_consumer
+from common.broker.consumer import Consumer, Delivery, reason_of, stage_consumer
 from common.broker.outgoing import Outgoing, PublishRefused, outgoing
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
@@ -251,20 +251,19 @@ async def test_what_cannot_be_parked_stays_where_it_is_and_is_tried_again_slowly
 ) -> None:
     """T-NOHOTLOOP: neither back to work nor, as it is dead already, at once to where it came from."""
     async with bench(vhost.url) as made:
-        dead = Recorder(*[error] * 2)
-        made.run(Consumer(vhost.url, dead_queue_name("reconcile"), "reconcile", dead, made.publisher, RETRY))
-        work = Recorder(Permanent("bad_item", "it is poison"))
-        made.consume(work)
-        began = asyncio.get_running_loop().time()
+        handler = Recorder(*[error] * 2)
         await made.publisher.publish(outgoing(webhook("kept"), "reconcile", 99))
-        await until(lambda: len(dead.batches) == 3)
-        assert asyncio.get_running_loop().time() - began > DELAYS[0].total_seconds(), (
-            "two pauses, each half of it at least"
-        )
-        await until(lambda: _is_empty(made))
+        queue = await made.channel.get_queue(queue_name("reconcile"))
+        await (await until(lambda: queue.get(fail=False))).reject(requeue=False)
+        began = asyncio.get_running_loop().time()
+        made.run(Consumer(vhost.url, dead_queue_name("reconcile"), "reconcile", handler, made.publisher, RETRY))
+        await until(lambda: len(handler.batches) == 3)
+        pauses = asyncio.get_running_loop().time() - began
+        assert pauses > DELAYS[0].total_seconds(), "two, each half of it at least"
         assert await made.waiting(dead_queue_name("reconcile")) == 0
-        assert len(work.batches) == 1
-        assert dead.attempts == [0, 0, 0]
+        assert await made.waiting(queue_name("reconcile")) == 0
+        assert handler.attempts == [0, 0, 0]
+        assert {reason_of(one.headers) for batch in handler.batches for one in batch} == {"rejected"}
 
 
 async def _first(made: Bench, queue: str) -> Any:

@@ -155,6 +155,11 @@ def test_what_was_missed_after_the_reading_began_is_not_settled_by_it() -> None:
     assert missed == [None, NOW + SECOND]
 
 
+def test_what_was_missed_is_kept_when_the_clock_went_back_meanwhile() -> None:
+    """Whether it was missed since the reading began cannot be told."""
+    assert read_again(Feed(missed_at=NOW), NOW + HOUR, NOW + SECOND, OFF, 0.5).missed_at == NOW
+
+
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 

@@ -92,7 +92,7 @@ def read_again(feed: Feed, began: datetime, now: datetime, terms: Terms, spread:
     That settles every reason that holds, but for webhooks missed since; the next time is planned after the interval and
     up to a tenth of it. `spread`, 0 to 1, is random: connections that began together do not stay so.
     """
-    missed_since = feed.missed_at is not None and feed.missed_at > began
+    missed_since = feed.missed_at is not None and (feed.missed_at > began or began > now)  # the clock went back
     return replace(
         feed,
         first_read=feed.first_read or _first_burst_is_over(feed, now, terms),

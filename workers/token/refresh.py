@@ -34,13 +34,13 @@ class Pace:
     """How the loop waits, in seconds."""
 
     poll: float = 1.0
-    settle: float = 6.0
-    """So long what somebody left unfinished is left alone once the store can be written: the pair may be on its way
-    through the queue, whose consumers try at least every 5 s. With a request (10 s) it fits into a lease."""
+    settle: float = 8.0
+    """So long what somebody left unfinished is left alone once the store can be written: its pair may be on its way
+    through the queue, whose consumers try again after 5 s at most."""
     last: float = 12.0
     """What is under way when told to stop may take this long: a request (10 s) and its commit."""
     remind: float = 60.0
-    """How often trouble that only a person can end is logged."""
+    """How often trouble that lasts is logged."""
 
 
 class Refresher:
@@ -67,13 +67,13 @@ class Refresher:
         self._clock = clock
         self._metrics = metrics or TokenMetrics()
         self._watch = Watch()
-        self._stopping = asyncio.Event()
+        self._ending = asyncio.Event()
+        """Nothing is begun any more."""
         self._reminded_at = float("-inf")
         self._bugs = Bugs("grant.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then what is under way is finished, or given up after 12 s."""
-        self._stopping = stop
         while not stop.is_set():
             await self._finished(asyncio.create_task(self._step()), stop)
             await pause(stop, self._pace.poll)
@@ -81,15 +81,21 @@ class Refresher:
     async def _finished(self, step: asyncio.Task[None], stop: asyncio.Event) -> None:
         try:
             await first_of(step, stop.wait())
-            async with asyncio.timeout(self._pace.last):
-                await step
-        except TimeoutError:
-            log.error("grant.given_up")
+            await self._end(step)
         except asyncio.CancelledError:  # another service of the process has failed; this pair may be the only one
-            await asyncio.wait([step], timeout=self._pace.last)
+            await self._end(step)
             raise
         finally:
             step.cancel()
+
+    async def _end(self, step: asyncio.Task[None]) -> None:
+        if not step.done():
+            self._ending.set()
+            await asyncio.wait([step], timeout=self._pace.last)
+        if step.done():
+            step.result()
+        else:
+            log.error("grant.given_up")
 
     async def _step(self) -> None:
         try:
@@ -113,9 +119,10 @@ class Refresher:
         pair = self._opened(look)
         if pair is None:
             return
+        left = look if look.lease_owner is None else await self._settled(look)
         began = self._clock()
-        claim = await self._store.claim_refresh(look)
-        if claim is not None and await self._is_left(claim):
+        claim = await self._store.claim_refresh(left) if left is not None else None
+        if claim is not None:
             with tracing.span("refresh", attributes={"gateway.attempt": claim.look.attempts}):
                 await self._present(claim, pair, began)
 
@@ -155,15 +162,17 @@ class Refresher:
         say("grant.not_renewed", reason=unknown.detail, attempt=claim.look.attempts, again_in=delay.total_seconds())
         await self._store.put_off(claim, delay, unknown.detail, sent=unknown.sent)
 
-    async def _is_left(self, claim: Claim) -> bool:
-        """Whether what another holder left unfinished is still so after a while in which the store could be written."""
-        if claim.look.lease_owner is None:
-            return True
-        if await pause(self._stopping, self._pace.settle):
+    async def _settled(self, look: Look) -> Look | None:
+        """What another holder left unfinished, as it still is after a while under a lease of ours; None: it is not, or
+        there is no time left. The leases before and after it show that the store can be written."""
+        claim = await self._store.claim_refresh(look)
+        if claim is None:
+            return None
+        if await pause(self._ending, self._pace.settle):
             await self._store.release(claim)
-            return False
+            return None
         now = await self._store.look()
-        return (now.lease_owner, now.rt_version) == (claim.owner, claim.rt_version)
+        return now if (now.lease_owner, now.rt_version) == (claim.owner, claim.rt_version) else None
 
     def _opened(self, look: Look) -> Pair | None:
         assert look.sealed_pair is not None

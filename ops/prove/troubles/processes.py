@@ -82,8 +82,11 @@ async def _away(role: str, scene: Scene) -> AsyncIterator[None]:
         return
     async with scene.noted(scene.unheard):
         yield
-        async with asyncio.timeout(STARTS_SECONDS):
-            await _listening(scene)
+        try:
+            async with asyncio.timeout(STARTS_SECONDS):
+                await _listening(scene)
+        except TimeoutError:
+            raise StoryFailed(f"the ingress does not listen again; the logs are in {scene.stage.logs}") from None
 
 
 async def _listening(scene: Scene) -> None:
