@@ -6,6 +6,8 @@ Apart, because a memory or disk alarm stops everything that a publishing connect
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -34,6 +36,19 @@ _unclosed: set[asyncio.Task[None]] = set()
 BROKER_ERRORS = (AMQPError, OSError, RuntimeError, StopAsyncIteration, TimeoutError)
 """What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection,
 `StopAsyncIteration` for one that ends before it has begun (seen behind a proxy without a server)."""
+_UNAWAITED = re.compile(r"never retrieved.* defined at \S*/aiormq/", re.DOTALL)
+
+
+class NotOurs(logging.Filter):
+    """Drops how a task of the AMQP library ended that nobody waits for: its reader gives up a lost channel after a
+    while, and whoever uses the channel is told in another way."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, BROKER_ERRORS) and _UNAWAITED.search(record.getMessage()))
+
+
+logging.getLogger("asyncio").addFilter(NotOurs())
 
 _MOMENT_BYTES = 8
 _librarys_moment = decode.timestamp
