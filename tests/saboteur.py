@@ -1,42 +1,57 @@
 """`python -m tests.saboteur MODULE ARGUMENT…`: as `ops.prove.ahead`, but the gateway loses some of what it should not.
 
-Of webhooks and events, once so many went well, every fifth and tenth is lost; each refresh token is presented twice.
+Once the file MARK lies beside AHEAD_FILE, every third webhook and every third event that a process handles is lost, and
+each refresh token is presented twice.
 """
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from common.broker.broadcast import Heard
 from common.errors import GatewayError
+from ops.prove.clock import AHEAD_FILE
 from schemas.messages import WebhookReceived
 from tests.kill.seams import replace
 
-WEBHOOKS, EVENTS = 70, 200
-"""The first burst, on which the story waits, comes through."""
+MARK = "sabotage"
+EVERY = 3
+
+
+def begun() -> bool:
+    """What comes before it goes well: the story waits for it."""
+    return Path(os.environ[AHEAD_FILE]).with_name(MARK).exists()
+
+
+def one_in_three() -> Callable[[], bool]:
+    """Whether this one is to be lost."""
+    counted = count()
+    return lambda: begun() and next(counted) % EVERY == 0
 
 
 def lose_webhooks(mark: Any) -> Any:
     """They are acked and never marked."""
-    counted = count()
+    is_lost = one_in_three()
 
     async def some(self: Any, webhooks: Sequence[WebhookReceived], *given: Any) -> Any:
-        return await mark(self, [one for one in webhooks if (n := next(counted)) < WEBHOOKS or n % 5], *given)
+        return await mark(self, [one for one in webhooks if not is_lost()], *given)
 
     return some
 
 
 def lose_events(publish: Any) -> Any:
     """They count as published."""
-    counted = count()
+    is_lost = one_in_three()
 
     async def some(self: Any, *given: Any) -> Any:
-        return await publish(self, *given) if (n := next(counted)) < EVENTS or n % 10 else Heard.BY_ALL
+        return Heard.BY_ALL if is_lost() else await publish(self, *given)
 
     return some
 
@@ -46,8 +61,9 @@ def present_twice(refresh: Any) -> Any:
 
     async def twice(self: Any, token: str) -> Any:
         pair = await refresh(self, token)
-        with suppress(GatewayError):
-            await refresh(self, token)
+        if begun():
+            with suppress(GatewayError):
+                await refresh(self, token)
         return pair
 
     return twice

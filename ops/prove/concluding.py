@@ -13,7 +13,10 @@ from ops.prove import complaints
 from ops.prove.complaints import LOST, REFUSED
 from ops.prove.troubles.scene import Scene
 
+MEND_SECONDS = 180.0
+"""What must happen by itself may take so long."""
 SETTLE_SECONDS = 180.0
+"""So long what is wrong may come right."""
 STILL_SECONDS = 6.0
 """So long nothing more may happen: retries and second looks come within three."""
 MAY_PARK = "forbidden_host"
@@ -60,8 +63,8 @@ async def _works_off(scene: Scene) -> None:
     await scene.stage.sandbox.quiet()
     since = await scene.number()
     await scene.stage.sandbox.expire_access()
-    await scene.stage.until(lambda: _has_access(scene, since), "new access to Syncaroo", SETTLE_SECONDS)
-    await scene.stage.until(lambda: _is_idle(scene.stage), "nothing is due any more", SETTLE_SECONDS)
+    await scene.stage.until(lambda: _has_access(scene, since), "new access to Syncaroo", MEND_SECONDS)
+    await scene.stage.until(lambda: is_idle(scene.stage), "nothing is due any more", MEND_SECONDS)
 
 
 async def _has_access(scene: Scene, since: int) -> bool:
@@ -70,7 +73,8 @@ async def _has_access(scene: Scene, since: int) -> bool:
     return issued and bool((await scene.stage.admin.status())["grant"]["state"] == "active")
 
 
-async def _is_idle(stage: Stage) -> bool:
+async def is_idle(stage: Stage) -> bool:
+    """All that was wanted is answered, and all that changed is told."""
     status = await stage.admin.status()
     return (status["targets"]["due"], status["events"]["unpublished"]) == (0, 0)
 
@@ -92,7 +96,7 @@ async def _replay(scene: Scene) -> tuple[str, list[str]]:
     reasons = Counter(str(letter["reason"]) for letter in letters)
     for letter in letters:
         await scene.stage.admin.replay(letter["id"])
-    await scene.stage.until(lambda: _is_idle(scene.stage), "nothing is due any more", SETTLE_SECONDS)
+    await scene.stage.until(lambda: is_idle(scene.stage), "nothing is due any more", MEND_SECONDS)
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return told or "there are none", [f"parked meanwhile: {one}" for one in reasons if one not in MAY_PARK_MEANWHILE]
 
@@ -102,7 +106,7 @@ async def _still(scene: Scene) -> Ledger:
     deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
     before, ledger = None, await _ledger(scene)
     while asyncio.get_running_loop().time() < deadline:
-        if ledger.adds_up and ledger == before and await _is_idle(scene.stage):
+        if ledger.adds_up and ledger == before and await is_idle(scene.stage):
             break
         scene.look_for_the_dead()
         await asyncio.sleep(STILL_SECONDS)
