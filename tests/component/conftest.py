@@ -1,12 +1,23 @@
-"""What tests of stores share: a store on each database, as one process sees it and as another does."""
+"""What tests of stores share: a store on each database, as one process sees it, as another does, and on a full disk."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, event
 
 from common.store.engine import Store
+from tests.fixtures.database import KINDS, migrate
+from tests.fixtures.disk import filled, small_disk
+from tests.fixtures.postgresql import binaries, database, execute, private_server, run, spare_user
+
+Fill = Callable[[Store], AbstractContextManager[None]]
+"""How the disk under a store is filled, until the end of the block."""
 
 
 @pytest.fixture
@@ -23,3 +34,51 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     opened = Store(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(params=KINDS)
+def _disk_of_its_own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Fill]]:
+    """`DATABASE_URL` of a database that has the schema, and how its disk is filled."""
+    with _sqlite(tmp_path) if request.param == "sqlite" else _postgresql() as (url, fill):
+        migrate(url)
+        yield url, fill
+
+
+@pytest.fixture
+async def disk(_disk_of_its_own: tuple[str, Fill]) -> AsyncIterator[tuple[Store, Fill]]:
+    """A store, and how its disk is filled."""
+    url, fill = _disk_of_its_own
+    opened = Store(url)
+    yield opened, fill
+    await opened.close()
+
+
+@contextmanager
+def _sqlite(directory: Path) -> Iterator[tuple[str, Fill]]:
+    """`max_page_count` stands for the disk: needs no rights."""
+    yield f"sqlite+aiosqlite:///{directory / 'gateway.db'}", _no_more_pages
+
+
+@contextmanager
+def _no_more_pages(store: Store) -> Iterator[None]:
+    pages = 1  # as many as there are
+
+    @event.listens_for(store._engine.sync_engine, "begin")
+    def _limit(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    yield
+    pages = 10_000_000
+
+
+@contextmanager
+def _postgresql() -> Iterator[tuple[str, Fill]]:
+    """A server of our own keeps its tables, but not its log, on a file system that is filled."""
+    if binaries() is None:
+        pytest.skip("no PostgreSQL binaries, and the disk of another server is not ours to fill")
+    with small_disk(megabytes=24) as folder, private_server() as server:
+        shutil.chown(folder, spare_user() or os.geteuid())
+        run(execute(server, f"CREATE TABLESPACE small LOCATION '{folder}'"))
+        run(execute(server, "ALTER ROLE postgres SET default_tablespace = small"))
+        with database(server, "gateway_test") as url:
+            yield url, lambda _: filled(folder)

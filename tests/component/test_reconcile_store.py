@@ -25,6 +25,7 @@ from common.store.targets import Wanted, want
 from schemas.messages import ItemGone, Json, Message, PlatformIds
 from schemas.tables import EventRow, ListingRow, ParkedRow, TargetRow, table_of
 from tests.answers import ROOM, ROOMS, page, source
+from tests.component.conftest import Fill
 from tests.rfc6902 import applied
 from tests.waiting import within
 from workers.reconcile.handler import ReconcileHandler
@@ -237,22 +238,13 @@ async def _held(store: Store, database_url: str) -> AsyncIterator[None]:
         foreign.execute("ROLLBACK")
 
 
-async def test_a_full_disk_leaves_no_half_of_a_page(store: Store) -> None:
-    """T-DB-FULL: `PRAGMA max_page_count`; the listing without its event would never be told."""
-    if store.postgres:
-        pytest.skip("a PostgreSQL disk cannot be filled here")
-    pages = 10_000_000
-
-    @sqlalchemy_event.listens_for(store._engine.sync_engine, "begin")
-    def _limit(connection: Any) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
-
-    pages = 1  # as many as there are
+async def test_a_full_disk_leaves_no_half_of_a_page(disk: tuple[Store, Fill]) -> None:
+    """T-DB-FULL: the listing without its event would never be told."""
+    store, fill = disk
     many = page(10, *({"ID": str(one), "text": "x" * 1000} for one in range(200)), url=ROOMS, shape="list")
-    with pytest.raises(StoreUnavailable):
+    with fill(store), pytest.raises(StoreUnavailable):
         await deliver(store, many)
     assert not await _half_done(store)
-    pages = 10_000_000
     await deliver(store, many)
     assert len(await told(store)) == 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from common.store.targets import Wanted, want
 from ops.migrating import alembic_config, upgrade
 from schemas.messages import PlatformIds
 from schemas.tables import FactRow, SQLModel, UserRow, table_of
+from tests.component.conftest import Fill
 from tests.waiting import until, within
 
 FACTS = {"SYNCAROO_BASE_URL": "https://app.syncaroo.com", "EVENT_SOURCE": "https://yourapp.com"}
@@ -275,21 +277,20 @@ async def test_waiting_for_a_transaction_can_be_cancelled(store: Store) -> None:
 # --- the store is away ------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(store: Store) -> None:
+async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(disk: tuple[Store, Fill]) -> None:
     """D12, T-DB-FULL."""
-    if store.postgres:
-        pytest.skip("a PostgreSQL disk cannot be filled here")
+    store, fill = disk
+    large = random.Random(3).randbytes(500_000).hex()  # no database packs it into much less
 
-    async def fill(pages: int) -> None:
+    async def write() -> None:
         async with store.transaction() as transaction:
-            await transaction.execute(text(f"PRAGMA max_page_count={pages}"))
             await transaction.execute(_fact.insert().values(name="first", value="1"))
-            await transaction.execute(_fact.insert().values(name="second", value="x" * 1_000_000))
+            await transaction.execute(_fact.insert().values(name="second", value=large))
 
-    with pytest.raises(StoreUnavailable):
-        await fill(1)  # as many as there are
+    with fill(store), pytest.raises(StoreUnavailable):
+        await write()
     assert await get(store, "first") is None
-    await fill(1_000_000)
+    await write()
     assert await get(store, "first") == "1"
 
 

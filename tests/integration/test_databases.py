@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.fixtures.postgresql import _binaries, database, private_server, run
+from tests.fixtures.postgresql import binaries, database, private_server, run
 
 
 async def _first(url: str, *statements: str) -> object:
@@ -32,7 +32,7 @@ async def test_an_empty_one_has_no_schema(empty_database_url: str) -> None:
 
 
 def test_a_private_server_runs_even_as_root() -> None:
-    if _binaries() is None:
+    if binaries() is None:
         pytest.skip("no PostgreSQL binaries")
     with private_server() as server, database(server, "x") as url:
         assert run(_first(url, "SHOW fsync")) == "off"

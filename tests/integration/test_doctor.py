@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +33,7 @@ from ops.migrating import alembic_config
 from ops.stack import Stack, environment, sandbox_arguments
 from schemas.tables import SYNCAROO_ACCOUNT, BeatRow, GrantRow, table_of
 from tests.fixtures.broker import Vhosts
+from tests.fixtures.disk import small_disk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -417,28 +415,14 @@ async def test_another_environments_store(one: Patient) -> None:
     assert "EVENT_SOURCE" in said["seen"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 4 MB in memory; only root can have one."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for a file system of its own")
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False)
-        if mounted.returncode:
-            pytest.skip("may not mount a file system")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", folder], check=True)
+async def test_a_full_disk(one: Patient, sqlite_url: str) -> None:
+    with small_disk(megabytes=4) as disk:
+        shutil.copy(sqlite_url.partition("///")[2], disk / "gateway.db")
 
+        said = await one.finds("disk", DATABASE_URL=f"sqlite+aiosqlite:///{disk / 'gateway.db'}")
 
-async def test_a_full_disk(one: Patient, sqlite_url: str, small_disk: Path) -> None:
-    shutil.copy(sqlite_url.partition("///")[2], small_disk / "gateway.db")
-
-    said = await one.finds("disk", DATABASE_URL=f"sqlite+aiosqlite:///{small_disk / 'gateway.db'}")
-
-    assert "the disk is full" in said["seen"]
-    assert str(small_disk) in said["advice"]
+        assert "the disk is full" in said["seen"]
+        assert str(disk) in said["advice"]
 
 
 async def test_a_database_that_may_not_be_written(one: Patient, sqlite_url: str) -> None:
