@@ -212,7 +212,9 @@ def _unmarked(webhooks: Iterable[WebhookRecord], evidence: Evidence) -> Iterator
     for where, told in sent.items():
         latest = max(told, key=lambda one: one.order_sent)
         near = [one for one in told if one.sent_at >= latest.sent_at - REDELIVERED_SECONDS]
-        if all(map(_accepted, near)) and where not in parked and known[where] not in {one.delivery_id for one in near}:
+        if parked.get(where, 0) >= latest.order_sent:
+            continue
+        if all(map(_accepted, near)) and known[where] not in {one.delivery_id for one in near}:
             yield f"#{latest.order_sent} connection {where[0]} {where[1]}: its target knows {known[where]} as the last"
 
 

@@ -36,7 +36,7 @@ _unclosed: set[asyncio.Task[None]] = set()
 BROKER_ERRORS = (AMQPError, OSError, RuntimeError, StopAsyncIteration, TimeoutError)
 """What the AMQP libraries raise when the broker is away: `RuntimeError` is theirs for a closed connection,
 `StopAsyncIteration` for one that ends before it has begun (seen behind a proxy without a server)."""
-_UNAWAITED = re.compile(r"never retrieved.* defined at \S*/aiormq/", re.DOTALL)
+_UNAWAITED = re.compile(r"never retrieved.* defined at [^>]*/aiormq/", re.DOTALL)
 
 
 class NotOurs(logging.Filter):

@@ -52,6 +52,8 @@ END_SECONDS = 10.0
 """For a handler that is cancelled to roll back and end; after that it is left to itself."""
 BATCH_BYTES = 1024 * 1024
 """Of the bodies of a batch, or one message: what is made of a body takes many times its place."""
+REASON_LENGTH = 200
+"""Characters of a header that anybody may have sent: there is a limit to how long all of them are together."""
 CALL_SECONDS = 10.0
 
 log = get_logger(__name__)
@@ -316,7 +318,7 @@ class Consumer:
     async def _send_again(self, message: Taken) -> None:
         """To the end of its queue: it has been in hand for too long."""
         delivery = _delivery(message)
-        await self._move(message, _copy(delivery, delivery.routing_key, {}))
+        await self._move(message, _copy(delivery, delivery.routing_key, self._reason(delivery)))
 
     async def _move_failed(self, message: Taken, error: Exception) -> None:
         if not isinstance(error, Permanent | Retryable):
@@ -331,7 +333,7 @@ class Consumer:
 
     def _fate(self, delivery: Delivery, error: Exception) -> Outgoing:
         if self._is_dead:  # it stays so, whatever is in the way of its parking
-            return _copy(delivery, dead_key(self._stage), {"reason": reason_of(delivery.headers)})
+            return _copy(delivery, dead_key(self._stage), self._reason(delivery))
         if isinstance(error, Permanent):
             return _copy(delivery, dead_key(self._stage), {"reason": error.reason, "detail": error.detail[:200]})
         delay = self._retry.delay(delivery.attempt)
@@ -342,6 +344,10 @@ class Consumer:
         if self._stage in DELAYED_STAGES:
             return _copy(delivery, delay_key(self._stage, delay), attempt)
         return _copy(delivery, f"{self._stage}.retry", attempt)
+
+    def _reason(self, delivery: Delivery) -> Mapping[str, str]:
+        """Of what is dead: the broker's own would not be copied."""
+        return {"reason": reason_of(delivery.headers)} if self._is_dead else {}
 
     async def _move_later(self, message: Taken, copy: Outgoing) -> None:
         """For what has no delay queue: the wait is here, beside the work, so that it holds nobody up."""
@@ -397,10 +403,10 @@ def _copy(delivery: Delivery, routing_key: str, headers: Mapping[str, Any]) -> O
 def reason_of(headers: Mapping[str, Any]) -> str:
     """Why a message is dead: our own reason, else the broker's (`delivery_limit`: every process that took it died)."""
     if reason := headers.get("reason"):
-        return str(reason)
+        return str(reason)[:REASON_LENGTH]
     deaths = headers.get("x-death")
     if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
-        return str(deaths[0].get("reason", "unknown"))
+        return str(deaths[0].get("reason", "unknown"))[:REASON_LENGTH]
     return "unknown"
 
 

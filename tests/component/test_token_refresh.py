@@ -11,9 +11,11 @@ from cryptography.fernet import Fernet
 
 from common.errors import BrokerUnavailable, StoreUnavailable
 from common.store.engine import Transaction
+from schemas.tables import GrantRow, table_of
 from tests.component.token_parts import Bench, Worker, bench
-from tests.waiting import until
+from tests.waiting import until, within
 from workers.fetch.store.grants import GrantStore as Refused
+from workers.token import keeping
 from workers.token.refresh import Pace
 from workers.token.rules import Look
 from workers.token.store import Claim, GrantStore
@@ -337,11 +339,50 @@ async def test_who_ends_while_it_waits_presents_nothing(bench: Bench, how: str) 
     await until(lambda: _is_anothers(bench, "dead"), what="the lease")
     if how == "cancelled":
         running.cancel()
-    stop.set()
-    await asyncio.wait([running])
+    else:
+        stop.set()
+    async with within(10):
+        await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled() == (how == "cancelled")
     assert bench.requests == []
     row = await bench.grant()
     assert (row.lease_owner, row.intent) == ("dead", "refresh")
+
+
+async def test_a_lease_that_comes_after_the_end_was_told_is_given_back(bench: Bench) -> None:
+    """A request would begin that there is no time to finish."""
+    await bench.authorise()
+    worker, stop = bench.worker(), asyncio.Event()
+    slow = worker.refresher._store = HeldClaim(worker)
+    running = asyncio.create_task(worker.refresher.run(stop))
+    await slow.asked.wait()
+    stop.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    slow.let_go.set()
+    await running
+    assert bench.requests == []
+    row = await bench.grant()
+    assert (row.lease_owner, row.rt_version) == (None, 1)
+
+
+async def test_a_store_that_is_slow_is_not_waited_for_with_a_pair_in_hand(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-RT-DBFAIL, T-TERM-BUSY: what the store does not take at once goes to the broker, also in the time of a stop."""
+    monkeypatch.setattr(keeping, "COMMIT_SECONDS", 0.1)
+    await bench.authorise()
+    worker = bench.worker()
+    worker.client.let_go.clear()
+    async with bench.running(worker):
+        await worker.client.asked.wait()
+        async with bench.store.transaction() as transaction:
+            await transaction.rows(table_of(GrantRow).select().with_for_update())
+            worker.client.let_go.set()
+            await until(lambda: bench.spool.messages, what="the pair on the broker")
+    await worker.handler(bench.spool.deliveries())
+    assert (await bench.grant()).rt_version == 2
+    assert await bench.holds_live_pair()
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])
@@ -356,7 +397,8 @@ async def test_a_request_under_way_is_not_cancelled_because_something_else_fails
     await worker.client.asked.wait()
     if is_stopping:
         stop.set()
-        await until(worker.refresher._ending.is_set)
+        for _ in range(5):
+            await asyncio.sleep(0)
     running.cancel()
     await asyncio.sleep(0)
     worker.client.let_go.set()
@@ -444,9 +486,10 @@ async def test_a_stop_is_bounded(bench: Bench) -> None:
 async def test_the_loop_survives_a_store_that_is_away_and_a_bug_that_passes(bench: Bench, error: Exception) -> None:
     await bench.authorise()
     worker = bench.worker()
-    worker.refresher._store = Away(worker, error)
+    away = worker.refresher._store = Away(worker, error)
     async with bench.running(worker):
         await renewed(bench, 2)
+    assert away.left < 0, "it was met, and it passed"
 
 
 class Hands:
@@ -472,16 +515,29 @@ class SlowClaim(GrantStore):
         return claim
 
 
+class HeldClaim(GrantStore):
+    """The lease is taken only when `let_go` is set."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.grants._store)
+        self.asked, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def claim_refresh(self, look: Look) -> Claim | None:
+        self.asked.set()
+        await self.let_go.wait()
+        return await super().claim_refresh(look)
+
+
 class Away(GrantStore):
     """Cannot be looked at for a while."""
 
     def __init__(self, worker: Worker, error: Exception) -> None:
         super().__init__(worker.grants._store)
         self._error = error
-        self._left = 3
+        self.left = 3
 
     async def look(self) -> Look:
-        self._left -= 1
-        if self._left >= 0:
+        self.left -= 1
+        if self.left >= 0:
             raise self._error
         return await super().look()

@@ -14,12 +14,13 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import ChannelPreconditionFailed
 
+from common.broker import consumer
 from common.broker.consumer import Consumer, Delivery, reason_of, stage_consumer
 from common.broker.outgoing import Outgoing, PublishRefused, outgoing
 from common.broker.publisher import Publisher
 from common.broker.retry import RetryPolicy
 from common.broker.topology import DELIVERY_LIMIT, WORK, Queue, dead_queue_name, declare, queue_name, work_queues
-from common.errors import BrokerUnavailable, Permanent, Retryable, Unavailable
+from common.errors import BrokerUnavailable, Permanent, Retryable, StoreUnavailable, Unavailable
 from common.parking import parking_consumer
 from common.store.engine import Store
 from common.store.parked import list_parked
@@ -266,6 +267,24 @@ async def test_what_cannot_be_parked_stays_where_it_is_and_is_tried_again_slowly
         assert {reason_of(one.headers) for batch in handler.batches for one in batch} == {"rejected"}
 
 
+async def test_what_waits_for_long_to_be_parked_keeps_the_broker_s_reason(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes to the end of its queue as a copy, which has no trace of the broker's."""
+    monkeypatch.setattr(consumer, "HOLD_SECONDS", 0.0)
+    async with bench(vhost.url) as made:
+        handler = Recorder(StoreUnavailable("store: away"))
+        await made.publisher.publish(outgoing(webhook("kept"), "reconcile", 99))
+        queue = await made.channel.get_queue(queue_name("reconcile"))
+        await (await until(lambda: queue.get(fail=False))).reject(requeue=False)
+        made.run(Consumer(vhost.url, dead_queue_name("reconcile"), "reconcile", handler, made.publisher, RETRY))
+        await until(lambda: len(handler.batches) == 2)
+        [before], [copy] = handler.batches
+        assert "x-death" in before.headers
+        assert "x-death" not in copy.headers
+        assert reason_of(copy.headers) == "rejected"
+
+
 async def _first(made: Bench, queue: str) -> Any:
     return await (await made.channel.get_queue(queue)).get(no_ack=True, fail=False)
 
@@ -308,7 +327,18 @@ async def test_unavailable_is_kept_and_tried_again_here(vhost: Vhost) -> None:
         handler = Recorder(Unavailable("away"), Unavailable("away"))
         made.consume(handler)
         await made.publisher.publish(outgoing(webhook(), "reconcile", 99))
-        await until(lambda: handler.attempts == [0, 0, 0])
+        queues = (queue_name("reconcile"), dead_queue_name("reconcile"))
+        await until(lambda: len(handler.batches) >= 2)
+        assert [await made.waiting(queue) for queue in queues] == [0, 0]
+        await until(lambda: len(handler.batches) >= 3)
+        first, *again = [delivery for batch in handler.batches for delivery in batch]
+        assert (first.attempt, first.redelivered, len(again)) == (0, False, 2)
+        for one in again:
+            assert one == first
+            assert one.body is first.body, "what is in hand: by way of the broker it would be another"
+        made.stop.set()
+        await made.end()
+        assert [await made.waiting(queue) for queue in queues] == [0, 0], "it was acked in the end"
 
 
 async def test_a_cancelled_handler_settles_nothing(vhost: Vhost) -> None:
@@ -373,19 +403,26 @@ async def test_a_frozen_broker_is_unavailable_in_time_and_recovers(
 
 
 async def test_consuming_resumes_after_the_broker_was_killed(private_node: PrivateNode, private_vhost: Vhost) -> None:
-    """T-BRK-DURABLE, P13, B4: what was confirmed is still there, and the same consumer gets it."""
+    """T-BRK-DURABLE, P13, B4: what was confirmed and nobody had taken is still there; who consumed goes on."""
     async with bench(private_vhost.url) as made:
         handler = Recorder()
         made.consume(handler)
         await made.publisher.publish(outgoing(webhook("before"), "reconcile", 99))
         await until(lambda: handler.batches)
         private_node.settle()
+        kept = [f"kept {number}" for number in range(20)]
+        for name in kept:
+            await made.publisher.publish(outgoing(webhook(name), "fetch", 99))
         await asyncio.to_thread(private_node.kill)
         with pytest.raises(BrokerUnavailable):
             await made.publisher.publish(outgoing(webhook(), "reconcile", 99))
         await asyncio.to_thread(private_node.start)
         await until(lambda: _publishes(made.publisher, "reconcile"), timeout=30)
         await until(lambda: len(handler.batches) >= 2, timeout=30)
+        late = Recorder()
+        made.consume(late, "fetch")
+        await until(lambda: len(late.batches) >= len(kept), timeout=30)
+        assert [getattr(one.message(), "delivery_id", "") for batch in late.batches for one in batch] == kept
 
 
 async def test_a_memory_alarm_stops_publishing_but_not_acks(private_node: PrivateNode, private_vhost: Vhost) -> None:

@@ -417,6 +417,8 @@ def test_a_target_knows_the_last_webhook_that_was_accepted(
     evidence = replace(with_records(webhooks=sent, calls=[call(50)]), targets=[target(known)])
     assert faults(evidence) == ({"lost"} if is_lost else set())
     assert not faults(replace(evidence, dead_letters=[dead("delivery-10")]))
+    earlier = faults(replace(evidence, dead_letters=[dead("delivery-1")]))
+    assert earlier == faults(evidence), "what was parked before it makes good nothing that came later"
 
 
 def test_a_request_without_a_token_presents_none() -> None:

@@ -144,20 +144,21 @@ def test_read_again_settles_every_reason_until_something_new_happens(
     now = feed.heard_at + timedelta(seconds=later)
     if why_again(feed, now, given_terms) is None:
         return
-    again = read_again(feed, now, now, given_terms, spread)
+    again = read_again(feed, feed, now, given_terms, spread)
     assert why_again(again, now, given_terms) is None
     assert why_again(again, now + given_terms.interval * 0.99, given_terms) != "interval"
     assert (again.heard_at, again.bursts, again.usual_quiet) == (feed.heard_at, feed.bursts, feed.usual_quiet)
 
 
 def test_what_was_missed_after_the_reading_began_is_not_settled_by_it() -> None:
-    missed = [read_again(Feed(missed_at=NOW + one), NOW, NOW + HOUR, OFF, 0.5).missed_at for one in (NEVER, SECOND)]
-    assert missed == [None, NOW + SECOND]
-
-
-def test_what_was_missed_is_kept_when_the_clock_went_back_meanwhile() -> None:
-    """Whether it was missed since the reading began cannot be told."""
-    assert read_again(Feed(missed_at=NOW), NOW + HOUR, NOW + SECOND, OFF, 0.5).missed_at == NOW
+    """Whatever the store's clock said meanwhile."""
+    before = Feed(missed_at=NOW)
+    missed = [
+        read_again(Feed(missed_at=NOW + one), before, NOW + HOUR, OFF, 0.5).missed_at
+        for one in (NEVER, SECOND, -SECOND)
+    ]
+    assert missed == [None, NOW + SECOND, NOW - SECOND]
+    assert read_again(before, Feed(), NOW + HOUR, OFF, 0.5).missed_at == NOW
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_what_was_missed_is_kept_when_the_clock_went_back_meanwhile() -> None:
 def test_the_next_time_is_within_a_tenth_of_the_interval_and_stands(
     given_terms: Terms, spread: float, other: float
 ) -> None:
-    again = read_again(BUSY, NOW, NOW, given_terms, spread)
+    again = read_again(BUSY, BUSY, NOW, given_terms, spread)
     if not given_terms.interval:
         assert again.resync_at is None
         return

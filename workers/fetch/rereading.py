@@ -86,13 +86,13 @@ def why_again(feed: Feed, now: datetime, terms: Terms) -> Why | None:
     return None
 
 
-def read_again(feed: Feed, began: datetime, now: datetime, terms: Terms, spread: float) -> Feed:
-    """The feed after everything was made wanted, which `began` at that time.
+def read_again(feed: Feed, before: Feed, now: datetime, terms: Terms, spread: float) -> Feed:
+    """The feed after everything was made wanted; `before` is what it was when that began.
 
     That settles every reason that holds, but for webhooks missed since; the next time is planned after the interval and
     up to a tenth of it. `spread`, 0 to 1, is random: connections that began together do not stay so.
     """
-    missed_since = feed.missed_at is not None and (feed.missed_at > began or began > now)  # the clock went back
+    missed_since = feed.missed_at != before.missed_at  # not later: the clock may have been set back meanwhile
     return replace(
         feed,
         first_read=feed.first_read or _first_burst_is_over(feed, now, terms),

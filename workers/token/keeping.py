@@ -23,6 +23,8 @@ SHARD = 0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds between tries to write what must not get lost."""
+COMMIT_SECONDS = 3.0
+"""A store that takes longer counts as away, and the broker is tried: the store's own limits would outlast a stop."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -90,15 +92,16 @@ class PairKeeper:
     async def _committed(self, message: PairObtained, lifetime: timedelta, asked_at: float) -> bool:
         left = lifetime - timedelta(seconds=self._clock() - asked_at)
         try:
-            kept = await self._store.keep(
-                message.rt_version,
-                message.sealed_pair,
-                valid_for=left,
-                refresh_in=refresh_after(left, random.random()),  # noqa: S311  # spreads load, guards nothing
-                attempt_id=message.attempt_id,
-            )
-        except StoreUnavailable as error:
-            log.error("grant.pair_not_stored", reason=str(error), rt_version=message.rt_version)
+            async with asyncio.timeout(COMMIT_SECONDS):
+                kept = await self._store.keep(
+                    message.rt_version,
+                    message.sealed_pair,
+                    valid_for=left,
+                    refresh_in=refresh_after(left, random.random()),  # noqa: S311  # spreads load, guards nothing
+                    attempt_id=message.attempt_id,
+                )
+        except (StoreUnavailable, TimeoutError) as error:
+            log.error("grant.pair_not_stored", reason=str(error) or "slow", rt_version=message.rt_version)
             return False
         except Exception:
             log.exception("grant.bug", rt_version=message.rt_version)

@@ -36,9 +36,11 @@ class Pace:
     poll: float = 1.0
     settle: float = 8.0
     """So long what somebody left unfinished is left alone once the store can be written: its pair may be on its way
-    through the queue, whose consumers try again after 5 s at most."""
-    last: float = 12.0
-    """What is under way when told to stop may take this long: a request (10 s) and its commit."""
+    through the queue, whose consumers pause for 5 s at most between two tries. A consumer whose own line to the store
+    hangs takes longer; then the old token is refused, and the pair is taken when it comes."""
+    last: float = 19.0
+    """What is under way when told to stop may take this long: a request (10 s), and its pair's way to store or broker;
+    less than the process's grace (20 s)."""
     remind: float = 60.0
     """How often trouble that lasts is logged."""
 
@@ -73,7 +75,8 @@ class Refresher:
         self._bugs = Bugs("grant.bug")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then what is under way is finished, or given up after 12 s."""
+        """Until `stop`; then nothing is presented any more, and a request under way and its pair have 19 s."""
+        self._ending.clear()
         while not stop.is_set():
             await self._finished(asyncio.create_task(self._step()), stop)
             await pause(stop, self._pace.poll)
@@ -94,8 +97,10 @@ class Refresher:
             await asyncio.wait([step], timeout=self._pace.last)
         if step.done():
             step.result()
-        else:
-            log.error("grant.given_up")
+            return
+        log.error("grant.given_up")
+        step.cancel()
+        await asyncio.wait([step], timeout=self._pace.poll)
 
     async def _step(self) -> None:
         try:
@@ -128,8 +133,9 @@ class Refresher:
 
     async def _present(self, claim: Claim, pair: Pair, leased_at: float) -> None:
         asked_at = self._clock()
-        if asked_at - leased_at > LEASE.total_seconds() / 2:
-            log.warning("grant.lease_too_old")
+        is_old = asked_at - leased_at > LEASE.total_seconds() / 2
+        if is_old or self._ending.is_set():
+            log.warning("grant.lease_too_old" if is_old else "grant.left_to_others")
             await self._store.release(claim)
             return
         reply = await self._client.refresh(pair.refresh_token)

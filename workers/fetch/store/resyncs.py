@@ -59,7 +59,7 @@ class ResyncStore:
         async with self._store.transaction() as transaction:
             feed = await _locked(transaction, connection_id)
             if feed is not None:
-                after = read_again(feed, begun.at, await transaction.now(), terms, _spread())
+                after = read_again(feed, begun.feed, await transaction.now(), terms, _spread())
                 await _write(transaction, connection_id, after, reading_until=None)
         return replace(begun, targets=found)
 
