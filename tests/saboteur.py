@@ -1,7 +1,7 @@
 """`python -m tests.saboteur MODULE ARGUMENT…`: as `ops.prove.ahead`, but the gateway loses some of what it should not.
 
 Once the file MARK lies beside AHEAD_FILE, every third webhook and every third event that a process handles is lost, and
-each refresh token is presented twice.
+each refresh token is presented twice. MARK tells the deliveries of the webhooks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,27 @@ MARK = "sabotage"
 EVERY = 3
 
 
-def begun() -> bool:
-    """What comes before it goes well: the story waits for it."""
-    return Path(os.environ[AHEAD_FILE]).with_name(MARK).exists()
+def mark() -> Path:
+    """What comes before it is there goes well: the story waits for it."""
+    return Path(os.environ[AHEAD_FILE]).with_name(MARK)
 
 
 def one_in_three() -> Callable[[], bool]:
     """Whether this one is to be lost."""
     counted = count()
-    return lambda: begun() and next(counted) % EVERY == 0
+    return lambda: mark().exists() and next(counted) % EVERY == 0
 
 
-def lose_webhooks(mark: Any) -> Any:
+def lose_webhooks(take_up: Any) -> Any:
     """They are acked and never marked."""
     is_lost = one_in_three()
 
     async def some(self: Any, webhooks: Sequence[WebhookReceived], *given: Any) -> Any:
-        return await mark(self, [one for one in webhooks if not is_lost()], *given)
+        lost = [one for one in webhooks if is_lost()]
+        with mark().open("a") if lost else nullcontext() as told:
+            for one in lost:
+                print(one.delivery_id, file=told)
+        return await take_up(self, [one for one in webhooks if one not in lost], *given)
 
     return some
 
@@ -61,7 +65,7 @@ def present_twice(refresh: Any) -> Any:
 
     async def twice(self: Any, token: str) -> Any:
         pair = await refresh(self, token)
-        if begun():
+        if mark().exists():
             with suppress(GatewayError):
                 await refresh(self, token)
         return pair
