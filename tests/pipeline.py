@@ -41,7 +41,7 @@ from common.settings import (
 )
 from common.store.engine import Store
 from schemas.messages import Message, PlatformIds, WebhookReceived
-from schemas.tables import ConnectionRow, GrantRow, ListingRow, ParkedRow, table_of
+from schemas.tables import ConnectionRow, GrantRow, ListingRow, ParkedRow, TargetRow, table_of
 from workers.fetch import worker as fetch_worker
 from workers.reconcile import worker as reconcile_worker
 from workers.relay import worker as relay_worker
@@ -125,6 +125,10 @@ class Pipeline:
     async def bodies(self) -> dict[str, Any]:
         """Live listings by their own path."""
         return {row.own_path: loads(row.body.encode()) for row in await self.rows(ListingRow) if row.body is not None}
+
+    async def at_rest(self) -> bool:
+        """Nothing is wanted, and no second look is due."""
+        return not any(row.wanted > row.answered or row.recheck_at for row in await self.rows(TargetRow))
 
     async def parked(self) -> list[str]:
         return sorted(row.reason for row in await self.rows(ParkedRow))

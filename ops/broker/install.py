@@ -1,6 +1,7 @@
 """Installs the distribution's RabbitMQ, when we may, without ever starting its service."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -47,13 +48,24 @@ def _apt(package: str, sudo: list[str], say: Say) -> None:
     say(f"Installing {package} with apt-get …")
     apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
     get = [*apt, "install", "-y", "--no-install-recommends", package]
-    with _no_services(sudo):
+    with _one_at_a_time(), _no_services(sudo):
         try:
             _run(get, "apt-get")
         except NotHere:
             say("Asking apt-get for newer package lists …")
             _run([*apt, "update"], "apt-get update")
             _run(get, "apt-get")
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of our processes on this machine: what the first puts back the second would still need."""
+    folder = os.open(_POLICY.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from ops.broker import PrivateNode
+from tests.acceptance.world import has_postgresql, needs_postgresql, parameters
 from tests.fixtures.broker import Vhosts
-from tests.fixtures.database import KINDS
 from tests.fixtures.postgresql import database
 
 NewDatabase = Callable[[], AbstractContextManager[str]]
 """Makes databases on PostgreSQL, dropped at the end → `DATABASE_URL`."""
+
+
+@pytest.fixture(autouse=True)
+def _its_database(request: pytest.FixtureRequest) -> None:
+    """Skips what is played on a PostgreSQL that cannot be had; the others of its module are played without it."""
+    if any(map(needs_postgresql, parameters(request.node).values())):
+        request.getfixturevalue("postgresql")
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +62,14 @@ def postgresql_url(postgresql: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def urls(request: pytest.FixtureRequest, sqlite_url: str) -> Mapping[str, str]:
     """By kind, `DATABASE_URL` of an empty database, of each kind that can be had."""
-    return {"sqlite": sqlite_url} | {kind: request.getfixturevalue(f"{kind}_url") for kind in KINDS[1:]}
+    there = {"postgresql": request.getfixturevalue("postgresql_url")} if has_postgresql(request) else {}
+    return {"sqlite": sqlite_url} | there
 
 
 @pytest.fixture(scope="module")
 def best_url(urls: Mapping[str, str]) -> str:
     """`DATABASE_URL` of an empty database on PostgreSQL; of a SQLite file where there is no PostgreSQL."""
-    return urls[KINDS[-1]]
+    return urls.get("postgresql", urls["sqlite"])
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import pytest
 
 from common.errors import GatewayError
 from ops.stack import StackFailed
@@ -16,27 +14,19 @@ from sandbox.driver import DriverError
 from tests.acceptance.world import Changes, Place, World, again_and_again, answers, webhook_body, world
 from tests.fixtures.broker import Vhosts
 from tests.fixtures.database import KINDS
-from tests.fixtures.postgresql import reachable
 from tests.waiting import until
 
-DATABASES = ("sqlite", "postgresql")
+DATABASES = KINDS
 CONNECTION, SECOND_CONNECTION = 99, 100
 PAGE_SIZE = 2
 PAUSE = 0.25
 """Seconds between changes: slow enough for a busy machine to keep up while a process is dead now and then."""
 
 
-def cells(modes: Iterable[str], points: Iterable[str]) -> list[Any]:
-    """On each database, in each mode, each point: what tests are parametrised with; those of a database that cannot be
-    had are skipped, and `selected` does not have them."""
+def cells(modes: Iterable[str], points: Iterable[str]) -> list[str]:
+    """On each database, in each mode, each point: what tests are parametrised with."""
     modes, points = list(modes), sorted(points)
-    without = pytest.mark.skip(reason=reachable()[1])
-    return [
-        pytest.param(f"{database} {mode} {point}", marks=() if database in KINDS else without)
-        for database in DATABASES
-        for mode in modes
-        for point in points
-    ]
+    return [f"{database} {mode} {point}" for database in DATABASES for mode in modes for point in points]
 
 
 @contextmanager

@@ -128,20 +128,31 @@ async def test_what_is_paused_waits_and_what_is_filtered_stays_away(gateway: Wor
         await go_on.click()
         await expect(rows(page).first).not_to_have_attribute("data-id", before)
         await page.goto(f"{gateway.stack.url}/console?connection=98")
+        await expect(page.locator("#live")).to_have_text("Live")
+        async with operator(gateway, chromium) as (everything, _):
+            before = await newest(everything)
+            await gateway.sandbox.change("price", wait=False)
+            await expect(rows(everything).first).not_to_have_attribute("data-id", before)
         await expect(page.locator("#empty")).to_be_visible()
         await expect(rows(page)).to_have_count(0)
 
 
 async def test_a_stream_that_broke_off_misses_nothing(gateway: World, chromium: Browser) -> None:
     async with operator(gateway, chromium) as (page, watch):
-        await page.context.set_offline(True)
+        await page.context.set_offline(True)  # which ends nothing that is open
+        assert await gateway.stack.terminate("ingress-1") == 0
+        await gateway.stack.restart("ingress-1")
+        await expect(page.locator("#live")).to_have_text("Connecting again …")
+        await gateway.stack.wait_ready()
         await gateway.sandbox.change("price", wait=False)
         await gateway.ledger()
-        await page.context.set_offline(False)
         async with store_of(gateway) as store:
             latest = await latest_event(store)
-        await expect(page.locator(f'#log > li[data-id="{latest}"]')).to_have_count(1)
-        watch.complaints.clear()  # what failed while it was offline
+        row = page.locator(f'#log > li[data-id="{latest}"]')
+        await expect(row).to_have_count(0)
+        await page.context.set_offline(False)
+        await expect(row).to_have_count(1)
+        watch.complaints[:] = [one for one in watch.complaints if "/console/events" not in one]
 
 
 async def latest_event(store: Store) -> str:

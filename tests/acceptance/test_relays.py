@@ -215,8 +215,8 @@ async def test_a_subscriber_that_refuses_sleeps_or_has_no_leader_holds_up_nobody
         await until(lambda: len(heard.ids) == sum(made.versions.values()), 60, "the healthy one to have everything")
         heard.check(made.versions)
         (await in_the_log(await connection.channel(), made.versions)).check(made.versions)
-        assert await ready(channel, "asleep") <= LITTLE // SMALLEST_EVENT < limit, (
-            "neither more messages nor more bytes"
+        assert 0 < await ready(channel, "asleep") <= LITTLE // SMALLEST_EVENT < limit, (
+            "neither more messages nor more bytes, and not nothing"
         )
         assert "relay.past_a_subscriber" in made.stack.logs("relay-1")
         assert private_node.ctl("eval", "rabbit_alarm:get_alarms().").strip() == "[]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +27,7 @@ from common.codec import dumps, loads
 from common.settings import Section, parse_duration
 from common.store.engine import Store
 from ingress.oauth.exchange import REFRESH_PREFIX
+from ops.broker import PrivateNode
 from ops.stack import WORKERS
 from tests.acceptance.leads import places
 from tests.acceptance.world import ALLOW, PASSWORD, QUICK, RECORDER, Admin, Place, World, webhook_body, world
@@ -42,6 +44,8 @@ SECONDS = 90.0
 MARK = "canary-of-syncaroo-"
 GUESS = "canary-guessed-password"
 FOREIGN_CODE = "canary-of-a-foreign-code"
+BROKER_PASSWORD = "canary-broker-password-1Bc"
+DATABASE_PASSWORD = "canary-database-password-2Ef"
 SETTINGS = {
     "LOG_LEVEL": "debug",
     "ADMIN_TOKEN": "canary-admin-token-7Jq",
@@ -62,10 +66,13 @@ OIDC = {
 
 
 async def test_no_secret_is_anywhere_in_clear(
-    tmp_path: Path, vhosts: Vhosts, urls: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, private_node: PrivateNode, urls: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with places(tmp_path, vhosts, urls) as pair, asyncio.TaskGroup() as both:
-        runs = [both.create_task(_run(place)) for place in pair.values()]
+    async with (
+        places(tmp_path, Vhosts(private_node.broker()), urls) as pair,
+        asyncio.TaskGroup() as both,
+    ):
+        runs = [both.create_task(_run(_with_passwords(place, private_node))) for place in pair.values()]
     for canaries, where, environment in (run.result() for run in runs):
         where["settings"] = _reprs({**environment, **OIDC}, monkeypatch)
         assert found(canaries, where) == []
@@ -76,7 +83,7 @@ async def test_no_secret_is_anywhere_in_clear(
 CONTROLS = {
     "log of ingress-1": b"connect.code_received",
     "log of token-1": b"grant.",
-    "log of fetch-1": b"process.started",
+    **{f"log of {role}-1": b"process.started" for role in ("fetch", "reconcile", "relay")},
     "queues": b"sealedCode",
     "events": b"listing.changed",
     "dead letters": b"unknown_attempt",
@@ -87,6 +94,18 @@ CONTROLS = {
     "settings": b"StoreSettings",
 }
 """What must be found, and where."""
+
+
+def _with_passwords(place: Place, node: PrivateNode) -> Place:
+    """As a user of the broker's whose password is a canary; of the database's, where the server asks for none."""
+    amqp_url, vhost = URL(place.amqp_url), URL(place.amqp_url).path.removeprefix("/")
+    user = f"of-{vhost}"
+    node.ctl("add_user", user, BROKER_PASSWORD)
+    node.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    found = replace(place, amqp_url=str(amqp_url.with_user(user).with_password(BROKER_PASSWORD)))
+    if place.postgresql_url is None or URL(place.postgresql_url).password:
+        return found
+    return replace(found, postgresql_url=str(URL(place.postgresql_url).with_password(DATABASE_PASSWORD)))
 
 
 async def _run(place: Place) -> tuple[dict[str, str], dict[str, bytes], Mapping[str, str]]:
@@ -138,7 +157,6 @@ def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
     names = ("ADMIN_TOKEN", "SYNCAROO_CLIENT_SECRET", "WEBHOOK_HASH_KEY", "SECRET_KEYS", "INVENTORY_TOKEN")
     collector_key = environment["OTEL_EXPORTER_OTLP_HEADERS"].partition("=")[2]
     first, second = environment["PLATFORM_CLIENT_SECRET"].split(",")
-    password = URL(environment["AMQP_URL"]).password or ""
     return {
         **{name: environment[name] for name in names},
         "OIDC_CLIENT_SECRET": OIDC["OIDC_CLIENT_SECRET"],
@@ -151,7 +169,8 @@ def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
         "a code of somebody": FOREIGN_CODE,
         "access tokens of ours": ACCESS_PREFIX + str(CONNECTION),
         "refresh tokens of ours": REFRESH_PREFIX + "0",
-        **({"AMQP_URL": password} if len(password) >= 8 else {}),  # `guest` is no canary
+        "AMQP_URL": BROKER_PASSWORD,
+        "DATABASE_URL": URL(environment["DATABASE_URL"]).password or DATABASE_PASSWORD,
     }
 
 

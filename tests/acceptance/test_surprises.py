@@ -9,7 +9,7 @@ the way to Syncaroo's tokens are `test_grant`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from typing import Any
 import psutil  # type: ignore[import-untyped, unused-ignore]  # it ships no types
 import pytest
 import pytest_asyncio
+from sqlalchemy import select
 
+from common.clock import monotonic_seconds
 from common.codec import loads
 from common.errors import GatewayError
+from common.store.engine import Store
 from ops.stack import WORKERS
+from schemas.tables import TargetRow, table_of
 from tests.acceptance.leads import (
     DATABASES,
     SECOND_CONNECTION,
@@ -41,17 +45,15 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
+_target = table_of(TargetRow)
+
 MODES = ("stop", "raise")
 SECONDS = 30.0
 """A deadline, with patience, for a busy machine; two gateways are played side by side."""
 STANDS = 0.3
-"""Seconds that a process stands still, unless it is to be longer."""
-STANDS_LONGER: Mapping[str, float] = {
-    "fetch.published": 17.0,  # its leases run out, and another fetches what it had claimed
-    "relay.read": 17.0,  # it has no pulse, and another leads
-    "reconcile.in_transaction": 6.0,  # SQLite's lock: all others hear that the store is away
-}
+"""Seconds that a process stands still, where nobody is to notice."""
 WITH_ANOTHER = ("fetch.published", "relay.read")
+"""Points at which it stands until another one of its role has taken over."""
 PARKED: Mapping[str, str] = {
     "unusable_webhook": "`Changes` tells no target now and then",
     "refused": "a 403 leads to `fetch.giving_up_commits`",
@@ -189,14 +191,78 @@ async def _go_through(
 
 async def _stand_still(made: World, name: str, point: str, there: Path) -> None:
     await until(lambda: _is_still(made, name), what=f"{name} to stand still")
+    before = Before(await _owners(made), _waits(made), monotonic_seconds())
+    is_noticed = NOTICED.get(point, _a_moment_passed)
     others = await made.stack.start(POINTS[point].role) if point in WITH_ANOTHER else []
-    await asyncio.sleep(STANDS_LONGER.get(point, STANDS))
+    await until(
+        lambda: is_noticed(made, before, others), SECONDS, what=f"the others to notice that {name} stands still"
+    )
     assert _is_still(made, name)
     assert not _went_on(there)
     made.stack.resume(name)
     await until(lambda: _went_on(there), what=f"{name} to go on", pace=0.02)
     for other in others:
         assert await made.stack.terminate(other) == 0
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was when the process came to stand still."""
+
+    owners: set[str]
+    """Who had claimed something."""
+    waits: int
+    """How often anybody had said that the store is away."""
+    moment: float
+
+
+async def _a_moment_passed(made: World, before: Before, others: Sequence[str]) -> bool:
+    """Nobody is to notice."""
+    return monotonic_seconds() - before.moment >= STANDS
+
+
+async def _another_fetched(made: World, before: Before, others: Sequence[str]) -> bool:
+    """Its leases ran out, and what it had claimed is another's, or answered."""
+    return bool(before.owners) and not before.owners & await _owners(made)
+
+
+async def _another_leads(made: World, before: Before, others: Sequence[str]) -> bool:
+    """It has no pulse."""
+    return "relay" in [line["role"] for line in _said(made, others) if line.get("event") == "leader.elected"]
+
+
+async def _the_store_is_away(made: World, before: Before, others: Sequence[str]) -> bool:
+    """It has SQLite's lock; PostgreSQL locks rows alone."""
+    is_sqlite = made.stack.environment["DATABASE_URL"].startswith("sqlite")
+    return _waits(made) > before.waits if is_sqlite else await _a_moment_passed(made, before, others)
+
+
+NOTICED: Mapping[str, Callable[[World, Before, Sequence[str]], Awaitable[bool]]] = {
+    "fetch.published": _another_fetched,
+    "relay.read": _another_leads,
+    "reconcile.in_transaction": _the_store_is_away,
+}
+"""How others notice that a process stands still; it stands until then."""
+
+
+async def _owners(made: World) -> set[str]:
+    """Who has claimed something."""
+    store = Store(made.stack.environment["DATABASE_URL"])
+    try:
+        async with store.reading() as transaction:
+            rows = await transaction.rows(select(_target.c.lease_owner).where(_target.c.lease_owner.is_not(None)))
+    finally:
+        await store.close()
+    return {row.lease_owner for row in rows}
+
+
+def _waits(made: World) -> int:
+    """How often anybody said that the store is away."""
+    return sum(str(line.get("event")).endswith(".waiting") for line in _said(made, made.stack.names()))
+
+
+def _said(made: World, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    return [_read(line) for name in names for line in made.stack.logs(name).splitlines()]
 
 
 def _went_on(there: Path) -> bool:

@@ -230,10 +230,30 @@ class Place:
 
 
 def selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
-    """The values of these parameters in the tests of the module that are to run."""
-    items = (item for item in request.session.items if item.path == request.path)
-    params = [getattr(item, "callspec", None) for item in items if item.get_closest_marker("skip") is None]
-    return {str(one.params[name]) for one in params if one is not None for name in names if name in one.params}
+    """The values of these parameters in the tests of the module that are to run, on databases that can be had."""
+    params = [parameters(item) for item in request.session.items if item.path == request.path]
+    values = {str(one[name]) for one in params for name in names if name in one}
+    without = set(filter(needs_postgresql, values))
+    return values - without if without and not has_postgresql(request) else values
+
+
+def parameters(item: pytest.Item) -> Mapping[str, Any]:
+    """What a test is parametrised with, by name."""
+    return getattr(getattr(item, "callspec", None), "params", {})
+
+
+def needs_postgresql(value: Any) -> bool:
+    """Whether a test with this parameter, which begins with the database, is played there."""
+    return str(value).partition(" ")[0] == "postgresql"
+
+
+def has_postgresql(request: pytest.FixtureRequest) -> bool:
+    """Whether it can be had; asks for it."""
+    try:
+        request.getfixturevalue("postgresql")
+    except pytest.skip.Exception:
+        return False
+    return True
 
 
 @asynccontextmanager

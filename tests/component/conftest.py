@@ -9,15 +9,24 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 
 from common.store.engine import Store
 from tests.fixtures.database import KINDS, migrate
 from tests.fixtures.disk import filled, small_disk
-from tests.fixtures.postgresql import binaries, database, execute, private_server, run, spare_user
+from tests.fixtures.postgresql import database, execute, private_server, run, spare_user
 
 Fill = Callable[[Store], AbstractContextManager[None]]
 """How the disk under a store is filled, until the end of the block."""
+
+
+async def lock_waiters(store: Store) -> int:
+    """How many wait for a lock: sessions of the database on PostgreSQL, tasks that share this store on SQLite."""
+    if store._lock is not None:
+        return len(store._lock._tasks._waiters or ())
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with store.reading() as transaction:
+        return int((await transaction.execute(text(waiting))).scalar_one())
 
 
 @pytest.fixture
@@ -36,10 +45,27 @@ async def other(database_url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
+@pytest.fixture
+async def hasty(database_url: str) -> AsyncIterator[Store]:
+    """A process that waits for locks for a moment, not for seconds."""
+    opened = Store(database_url)
+    engine = opened._engine.sync_engine
+    if opened.postgres:
+        event.listen(engine, "begin", lambda one: one.exec_driver_sql("SET LOCAL lock_timeout = '200ms'"))
+    else:
+        event.listen(engine, "connect", lambda one, _record: one.execute("PRAGMA busy_timeout=200"))
+    yield opened
+    await opened.close()
+
+
 @pytest.fixture(params=KINDS)
 def _disk_of_its_own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Fill]]:
     """`DATABASE_URL` of a database that has the schema, and how its disk is filled."""
-    with _sqlite(tmp_path) if request.param == "sqlite" else _postgresql() as (url, fill):
+    if request.param == "sqlite":
+        made = _sqlite(tmp_path)
+    else:
+        made = _postgresql(request.getfixturevalue("postgresql_binaries"))
+    with made as (url, fill):
         migrate(url)
         yield url, fill
 
@@ -72,11 +98,9 @@ def _no_more_pages(store: Store) -> Iterator[None]:
 
 
 @contextmanager
-def _postgresql() -> Iterator[tuple[str, Fill]]:
-    """A server of our own keeps its tables, but not its log, on a file system that is filled."""
-    if binaries() is None:
-        pytest.skip("no PostgreSQL binaries, and the disk of another server is not ours to fill")
-    with small_disk(megabytes=24) as folder, private_server() as server:
+def _postgresql(programs: Path) -> Iterator[tuple[str, Fill]]:
+    """A server of our own, as another's disk is not ours to fill; its tables, but not its log, are on a small one."""
+    with small_disk(megabytes=24) as folder, private_server(programs) as server:
         shutil.chown(folder, spare_user() or os.geteuid())
         run(execute(server, f"CREATE TABLESPACE small LOCATION '{folder}'"))
         run(execute(server, "ALTER ROLE postgres SET default_tablespace = small"))

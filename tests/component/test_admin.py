@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from common.store.parked import Parked, park
 from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds
 from schemas.tables import CodeRow, EventRow, GrantRow, InventoryRow, ListingRow, TargetRow, UserRow, table_of
 from tests.component.gateway_parts import LOCATIONS, Gateway, authorize, running
+
+_target = table_of(TargetRow)
 
 TABLE = [
     ("GET", "users"), ("PUT", "users/1"), ("GET", "users/1"), ("DELETE", "users/1"), ("GET", "users/1/locations"),
@@ -158,8 +161,11 @@ async def test_resync_makes_every_known_target_wanted(gateway: Gateway) -> None:
     url = "https://api.syncaroo.com/v1/locations/1/resources/7"
     async with gateway.store.transaction() as transaction:
         await want(transaction, [Wanted(99, url, PlatformIds(), "webhook")])
+        await transaction.execute(update(_target).values(answered=_target.c.wanted))
     assert (await gateway.admin("POST", "connections/99/resync"))[0] == 202
-    assert {row.reason for row in await gateway.rows(TargetRow) if row.url != url} == {"hand"}
+    rows = await gateway.rows(TargetRow)
+    assert {row.reason for row in rows if row.wanted > row.answered} == {"hand"}
+    assert {row.url for row in rows if row.wanted > row.answered} >= {url, url.rpartition("/")[0]}
     assert (await gateway.admin("POST", "connections/98/resync"))[0] == 404
     await gateway.admin("DELETE", "connections/99")
     assert (await gateway.admin("POST", "connections/99/resync"))[0] == 409

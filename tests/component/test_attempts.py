@@ -17,6 +17,7 @@ from common.store.targets import Wanted, want
 from schemas.messages import PlatformIds, Reason
 from schemas.tables import AttemptRow, TargetRow, table_of
 from tests.component.target_parts import authorise
+from tests.fixtures.database import ON_POSTGRESQL
 from tests.waiting import within
 from workers.fetch.claim import Claim
 from workers.fetch.store.claims import ClaimStore
@@ -187,10 +188,9 @@ async def test_who_settles_marks_and_renews_at_once_never_waits_in_a_circle(fetc
     assert len(await fetching.attempts()) == 16
 
 
+@ON_POSTGRESQL
 async def test_a_row_that_somebody_holds_holds_up_its_own_answer_alone(fetching: Fetching, other: Store) -> None:
     """Nor does who settles hold others meanwhile: reconcile may hold that one and want one of these."""
-    if not other.postgres:
-        pytest.skip("one writer at a time")
     held, wanted, third = await _claimed(fetching, 3)
     target = table_of(TargetRow)
     async with other.transaction() as transaction:

@@ -79,6 +79,7 @@ async def test_a_bug_in_claiming_that_passes_is_survived(store: Store, monkeypat
     await until(lambda: len(fetcher.claims) == 3)
     stop.set()
     await running
+    assert next(times) > 1, "the bug was met, and it was asked again"
 
 
 async def test_a_bug_in_renewing_leases_ends_no_later_renewal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from common.store import targets as target_store
 from common.store.engine import Store
@@ -18,7 +18,9 @@ from common.store.targets import Wanted, want, want_known
 from common.store.turns import PUT_OFF
 from schemas.messages import PlatformIds
 from schemas.tables import FeedRow, TargetRow, table_of
+from tests.component.conftest import lock_waiters
 from tests.component.target_parts import NOW, Process, authorise, process, wish_all
+from tests.fixtures.database import ON_POSTGRESQL
 from tests.waiting import until
 from workers.fetch.store.claims import LATE
 
@@ -251,10 +253,9 @@ async def test_a_resync_that_was_cut_off_goes_on(store: Store, monkeypatch: pyte
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
+@ON_POSTGRESQL
 async def test_a_batch_and_renewed_leases_never_wait_in_a_circle(store: Store, other: Store) -> None:
     """Whoever locks several targets does so in one order."""
-    if not store.postgres:
-        pytest.skip("one writer at a time")
     urls = items(A, 10)
     await wish_all(store, A, urls)
     mine = process(other)
@@ -262,21 +263,14 @@ async def test_a_batch_and_renewed_leases_never_wait_in_a_circle(store: Store, o
     async with asyncio.TaskGroup() as tasks, store.transaction() as holder:
         await holder.execute(_target.select().where(_target.c.url == urls[5]).with_for_update())
         tasks.create_task(wish_all(store, A, urls))
-        await until(lambda: waiting(store, 1), what="the batch waits in the middle of its targets")
+        await until(lambda: _waiters(store, 1), what="the batch waits in the middle of its targets")
         tasks.create_task(mine.renew(claims[::-1]))
-        await until(lambda: waiting(store, 2), what="the renewal waits")
+        await until(lambda: _waiters(store, 2), what="the renewal waits")
     assert all(row.wanted > row.started for row in await rows(store))
 
 
-async def waiting(store: Store, count: int) -> bool:
-    """Whether so many sessions of this database wait for a lock."""
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with store.reading() as transaction:
-        found = await transaction.row(query)
-        assert found is not None
-        return bool(found[0] == count)
+async def _waiters(store: Store, count: int) -> bool:
+    return await lock_waiters(store) == count
 
 
 async def test_marks_of_several_processes_give_every_turn_once(store: Store, other: Store) -> None:

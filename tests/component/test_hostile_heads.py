@@ -12,10 +12,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from common import listen
 from ingress import limits
 from tests.component.served import Served, hang_up
 from tests.hostile import CHUNKED, LAST, Webhooks, statuses_of
 from tests.ingress_app import CONNECTION, KEY
+from tests.waiting import within
 
 WEBHOOKS = Webhooks.of(CONNECTION, KEY)
 GOOD = WEBHOOKS.request()
@@ -69,8 +71,14 @@ def requests(draw: st.DrawFn) -> bytes:
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
+    for name in ("SILENT_SECONDS", "KEEPALIVE_SECONDS", "SWEEP_SECONDS"):
+        monkeypatch.setattr(listen, name, 0.1)
+    stop = asyncio.Event()
     async with Served() as made:
+        sweeping = asyncio.create_task(made.listener.close_silent(stop))
         yield made
+        stop.set()
+        await sweeping
 
 
 @given(sent=st.lists(requests(), min_size=1, max_size=3).map(b"".join))
@@ -86,12 +94,13 @@ async def test_whatever_is_sent_is_no_500_and_what_is_published_was_answered(ser
 
 
 async def answers(port: int, sent: bytes) -> bytes:
-    """All that comes back until the end, or until nothing has come for a while."""
+    """All that comes back until the server ends the connection, as it does when nothing more comes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     got = b""
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        while piece := await asyncio.wait_for(reader.read(65_536), 0.4):
-            got += piece
+    async with within(30):
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(65_536):
+                got += piece
     await hang_up(writer)
     return got

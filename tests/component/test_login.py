@@ -30,6 +30,7 @@ from ingress.parameters import BadInput
 from ingress.passwords import Passwords
 from schemas.tables import UserRow, table_of
 from tests.component.gateway_parts import KEYS, Clock, Gateway, Visitor, authorize, first_form, running
+from tests.fixtures.database import ON_SQLITE
 
 
 @pytest.fixture
@@ -37,9 +38,6 @@ async def gateway(database_url: str) -> AsyncIterator[Gateway]:
     async with running(database_url) as gateway:
         await gateway.add_user()
         yield gateway
-
-
-ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def cookie(gateway: Visitor) -> str:

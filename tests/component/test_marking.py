@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import text
 
 from common.broker.consumer import Delivery
 from common.broker.outgoing import Outgoing
@@ -17,6 +16,8 @@ from common.store.engine import Store
 from common.urls import AllowedHosts
 from schemas.messages import ListingUnmapped, PlatformIds, WebhookReceived
 from schemas.tables import TargetRow, table_of
+from tests.component.conftest import lock_waiters
+from tests.fixtures.database import ON_POSTGRESQL
 from tests.waiting import until
 from workers.fetch.handler import MarkHandler
 from workers.fetch.store.marks import MarkStore
@@ -61,10 +62,10 @@ async def test_only_a_webhook_after_unmapped_counts_as_a_later_one(
     assert (target.asked > unmapped.number) is mapped_again
 
 
+@ON_POSTGRESQL
 async def test_a_webhook_that_waits_for_a_claim_counts_as_later_than_it(database_url: str, store: Store) -> None:
-    """Else the claim's answer, which does not know of the webhook, would be taken for the answer to it."""
-    if not store.postgres:
-        pytest.skip("transactions run one after another there")
+    """Else the claim's answer, which does not know of the webhook, would be taken for the answer to it. On SQLite
+    transactions run one after another."""
     table, other = table_of(TargetRow), Store(database_url)
     webhook = decode(delivery(None).body, WebhookReceived)
     await MarkStore(store).mark([webhook])
@@ -72,7 +73,7 @@ async def test_a_webhook_that_waits_for_a_claim_counts_as_later_than_it(database
         async with other.transaction() as claim:
             await claim.rows(table.select().with_for_update())
             marking = asyncio.create_task(MarkStore(store).mark([webhook]))
-            await until(lambda: _somebody_waits(store), what="the webhook waits for the claim")
+            await until(lambda: lock_waiters(store), what="the webhook waits for the claim")
             started = await claim.number()
             await claim.execute(table.update().values(started=started))
         await marking
@@ -82,9 +83,3 @@ async def test_a_webhook_that_waits_for_a_claim_counts_as_later_than_it(database
         target = await transaction.row(table.select())
     assert target is not None
     assert target.wanted == target.asked > target.started == started
-
-
-async def _somebody_waits(store: Store) -> bool:
-    waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-    async with store.reading() as transaction:
-        return await transaction.row(waiting) is not None

@@ -30,10 +30,9 @@ from tests.component.gateway_parts import (
     query_of,
     running,
 )
+from tests.fixtures.database import ON_SQLITE
 
 AT_ONCE = 30
-ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""For what never reaches a database, or reads from it at most."""
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ from ingress.platform.client import PlatformInventory, platform_inventory
 from ops.stack import Stack, environment
 from schemas.tables import InventoryRow
 from tests.component.gateway_parts import Gateway, authorize, running
+from tests.fixtures.database import ON_SQLITE
 
 TOKEN = "token-of-the-inventory"
 KEPT = {"1": {"ID": "1", "name": "Kept", "status": "active"}}
 LIVE = {"2": {"ID": "2", "name": "Live", "status": "draft", "resources": []}}
-ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -15,12 +15,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from common.codec import loads
 from ingress.documents.handler import DocumentsHandler
 from ingress.documents.place import EXAMPLE
+from ops.broker import NotHere
+from ops.broker.install import install
 from ops.schema_history import WITHDRAWN
 from schemas.catalogue import DOCUMENTS, rendered
 from schemas.events import GrantChanged
 from tests.unit.test_schema_documents import gateway, path_of
-
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
 TODAY = GrantChanged.SCHEMA_VERSION
 GRANT = f"grant.changed/{TODAY}.json"
@@ -68,8 +68,20 @@ class Checkout:
         self.grant.write_text(today)
 
 
+@pytest.fixture(scope="module")
+def _git() -> None:
+    """Installed when we may."""
+    try:
+        if shutil.which("git") is None:
+            install("git", os.environ, print)
+    except NotHere as error:
+        pytest.skip(f"needs git, and {error}")
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Checkout:
+def checkout(
+    _git: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Checkout:
     """With today's schemas, and no commit yet."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)

@@ -17,23 +17,26 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, select, text, update
+from structlog.testing import capture_logs
 
 from common.errors import Permanent, SettingsError, StoreUnavailable
 from common.store import engine
 from common.store.engine import Store, Transaction
 from common.store.leader import FROZEN_SECONDS, PULSE_SECONDS, Leadership
 from common.store.parked import Parked, list_parked, park
-from common.store.schema import current_revision, head_revision, wait_for_store
+from common.store.schema import current_revision, head_revision, revisions, wait_for_store
 from common.store.targets import Wanted, want
 from ops.migrating import alembic_config, upgrade
 from schemas.messages import PlatformIds
-from schemas.tables import FactRow, SQLModel, UserRow, table_of
-from tests.component.conftest import Fill
+from schemas.tables import FactRow, SQLModel, TargetRow, UserRow, table_of
+from tests.component.conftest import Fill, lock_waiters
+from tests.fixtures.database import ON_POSTGRESQL, ON_SQLITE
 from tests.waiting import until, within
 
 FACTS = {"SYNCAROO_BASE_URL": "https://app.syncaroo.com", "EVENT_SOURCE": "https://yourapp.com"}
 
 _fact = table_of(FactRow)
+_target = table_of(TargetRow)
 _user = table_of(UserRow)
 
 
@@ -90,10 +93,9 @@ asyncio.run(main())
 """
 
 
+@ON_SQLITE
 async def test_no_update_gets_lost_between_processes(store: Store, database_url: str) -> None:
-    """D1: two processes."""
-    if store.postgres:
-        pytest.skip("its rows are locked in the server, whoever asks")
+    """D1: two processes. PostgreSQL locks rows in the server, whoever asks."""
     await put(store, "n", "0")
     ended = await asyncio.gather(*(_python(_WRITER, database_url) for _ in range(2)))
     assert ended == [0, 0]
@@ -105,12 +107,11 @@ async def _python(program: str, *arguments: str) -> int:
     return await process.wait()
 
 
+@ON_SQLITE
 async def test_a_writer_that_ignores_our_lock_gets_nothing_between_read_and_write(
     store: Store, database_url: str
 ) -> None:
     """D1: BEGIN IMMEDIATE locks before the first SELECT, also against programs that are not ours."""
-    if store.postgres:
-        pytest.skip("rows are locked there")
     await put(store, "n", "0")
     with closing(sqlite3.connect(database_url.partition("///")[2], isolation_level=None, timeout=0)) as foreign:
         async with store.transaction() as transaction:
@@ -227,6 +228,8 @@ async def test_what_no_database_holds_is_final(store: Store, connection_id: int,
 
     if "\0" in location_id and not store.postgres:
         await mark()
+        async with store.reading() as transaction:
+            assert [row.location_id for row in await transaction.rows(select(_target))] == [location_id]
         return
     with pytest.raises(Permanent, match="unstorable"):
         await mark()
@@ -267,7 +270,7 @@ async def test_waiting_for_a_transaction_can_be_cancelled(store: Store) -> None:
     async with store.transaction() as transaction:
         await transaction.execute(update(_fact).values(value="5"))
         waiting = asyncio.create_task(add_one(store))
-        await until(lambda: asyncio.sleep(0.05, True))
+        await until(lambda: lock_waiters(store), what="the other to wait for the lock")
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     await add_one(store)
@@ -287,6 +290,7 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(disk: 
             await transaction.execute(_fact.insert().values(name="first", value="1"))
             await transaction.execute(_fact.insert().values(name="second", value=large))
 
+    await put(store, "before", "1")  # the table has a page that is not full: the first row is taken
     with fill(store), pytest.raises(StoreUnavailable):
         await write()
     assert await get(store, "first") is None
@@ -294,10 +298,9 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(disk: 
     assert await get(store, "first") == "1"
 
 
+@ON_SQLITE
 async def test_a_locked_store_is_unavailable_in_bounded_time(store: Store, database_url: str) -> None:
     """T-DB-BUSY: somebody else's lock, which ours knows nothing of."""
-    if store.postgres:
-        pytest.skip("rows are locked there, for 10 s at most")
     await put(store, "n", "0")
     with closing(sqlite3.connect(database_url.partition("///")[2], isolation_level=None)) as foreign:
         foreign.execute("BEGIN EXCLUSIVE")
@@ -309,10 +312,25 @@ async def test_a_locked_store_is_unavailable_in_bounded_time(store: Store, datab
     await add_one(store)
 
 
+@ON_POSTGRESQL
+async def test_a_locked_row_is_unavailable_in_bounded_time(store: Store, hasty: Store) -> None:
+    """T-DB-BUSY: what another connection holds is waited for so long and no longer; by `hasty` for less."""
+    await put(store, "n", "0")
+    async with store.transaction() as foreign:
+        row = await foreign.row(text("SHOW lock_timeout"))
+        assert row is not None
+        assert row[0] == "10s"
+        await foreign.execute(update(_fact).values(value="5"))
+        assert await get(hasty, "n") == "0", "reading waits for no writer"
+        with pytest.raises(StoreUnavailable):
+            await add_one(hasty)
+    await add_one(hasty)
+    assert await get(store, "n") == "6"
+
+
+@ON_POSTGRESQL
 async def test_a_connection_killed_in_a_transaction_is_unavailable_and_rolled_back(store: Store, other: Store) -> None:
     """T-DB-DOWN: `pg_terminate_backend`; the next transaction works again."""
-    if not store.postgres:
-        pytest.skip("SQLite has no server")
 
     async def be_killed() -> None:
         async with store.transaction() as transaction:
@@ -333,10 +351,9 @@ async def _terminate(by: Store, victim: Transaction) -> None:
         await transaction.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": row[0]})
 
 
+@ON_POSTGRESQL
 async def test_pooled_connections_that_died_meanwhile_do_not_show(store: Store, other: Store) -> None:
     """A restarted server costs nobody a transaction, save who asks before its end is heard."""
-    if not store.postgres:
-        pytest.skip("SQLite has no server")
     await put(store, "a", "1")
     pool: Any = store._engine.sync_engine.pool
     [pooled] = pool._pool._queue._queue
@@ -347,12 +364,11 @@ async def test_pooled_connections_that_died_meanwhile_do_not_show(store: Store, 
     assert await get(store, "a") == "1"
 
 
+@ON_POSTGRESQL
 async def test_a_connection_that_has_rested_is_asked_before_it_is_used(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network may have dropped it without a word."""
-    if not store.postgres:
-        pytest.skip("SQLite has no server")
     await put(store, "a", "1")
     pool: Any = store._engine.sync_engine.pool
     [pooled] = pool._pool._queue._queue
@@ -379,10 +395,9 @@ async def test_a_schema_that_is_not_there_yet_is_unavailable(store: Store) -> No
                     await begun.execute(text(statement))
 
 
+@ON_POSTGRESQL
 async def test_a_plan_from_before_a_migration_passes(store: Store, other: Store) -> None:
-    """A rolling upgrade: the schema changes under connections that are in use."""
-    if not store.postgres:
-        pytest.skip("SQLite looks at the schema each time")
+    """A rolling upgrade: the schema changes under connections that are in use. SQLite looks at it each time."""
 
     async def read() -> int:
         async with store.transaction() as begun:
@@ -439,9 +454,8 @@ async def test_one_leads_and_the_next_takes_over(store: Store, other: Store) -> 
     await second.release()
 
 
+@ON_POSTGRESQL
 async def test_a_leader_whose_session_was_killed_loses_the_lead(store: Store, other: Store) -> None:
-    if not store.postgres:
-        pytest.skip("a file's lock dies with its process")
     first, second = Leadership(store, "relay"), Leadership(other, "relay")
     assert await first.held()
     async with other.transaction() as transaction:
@@ -555,11 +569,20 @@ async def test_a_newer_schema_is_refused(store: Store) -> None:
         await wait_for_store(store, FACTS)
 
 
-async def test_an_older_schema_is_waited_for(empty_database_url: str) -> None:
-    """`gateway setup` may come later than the workers."""
+@pytest.mark.parametrize(
+    ("revision", "reason"), [(None, "no tables"), (revisions()[-2], "older")], ids=["none", "older"]
+)
+async def test_an_older_schema_is_waited_for(empty_database_url: str, revision: str | None, reason: str) -> None:
+    """`gateway setup` may come later than the workers; before it there is another one's schema, or none."""
     store = Store(empty_database_url)
-    waiting = asyncio.create_task(wait_for_store(store, FACTS))
-    await until(lambda: asyncio.sleep(0.3, True))
+    if revision is not None:
+        async with store.transaction() as transaction:
+            await transaction.execute_sync(_alembic(command.upgrade, revision))
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(wait_for_store(store, FACTS))
+        await until(lambda: logs or waiting.done(), what="it to say that it waits")
+    assert [line["event"] for line in logs] == ["store.waiting"]
+    assert reason in logs[0]["reason"]
     assert not waiting.done()
     await upgrade(empty_database_url)
     async with within(10):

@@ -7,14 +7,17 @@ import json
 import re
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 
 import pytest
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from common.straight import STRAIGHT
 from ingress.webhook import handler
 from tests.component.served import Served, hang_up
 from tests.ingress_app import bearer, webhook
+from tests.waiting import until
 
 GOOD = json.dumps(webhook()).encode()
 ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -128,12 +131,20 @@ async def test_requests_that_wait_on_one_connection_are_answered_in_their_order(
     await hang_up(writer)
 
 
-async def test_a_body_that_comes_later_is_waited_for(served: Served) -> None:
+async def test_a_body_that_comes_later_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = bytearray()
+    take = RequestHandler.data_received
+
+    def taken(self: RequestHandler, data: bytes) -> None:
+        read.extend(data)
+        take(self, data)
+
+    monkeypatch.setattr(RequestHandler, "data_received", taken)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     sent = request()
-    for part in (sent[:-300], sent[-300:-10], sent[-10:]):
-        writer.write(part)
-        await asyncio.sleep(0.02)
+    for start, end in pairwise((0, len(sent) - 300, len(sent) - 10, len(sent))):
+        writer.write(sent[start:end])
+        await until(lambda end=end: len(read) == end)  # type: ignore[misc]  # mypy infers no lambda with a default
     assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (GOOD[:100], GOOD[100:])) + b"0\r\n\r\n"
     length = f"Content-Length: {len(GOOD)}".encode()

@@ -70,11 +70,11 @@ async def test_a_process_that_crashes_is_started_again_by_the_engine(world: Worl
     [before] = await world.project.containers(role)
     async with world.load():
         with world.tell.step(f"the process in {role} dies by SIGKILL"):
-            since = len(world.events)
             with suppress(ComposeFailed):  # the container may be gone before the command has ended
                 await world.project.compose("exec", "-T", role, "python", "-c", SIGNAL, "SIGKILL")
             again = await until(lambda: _restarted(world, before), 30, f"{role} to be started again", pace=0.5)
             assert again.id == before.id
+            since = len(world.events)
             await world.told(since)
     await world.healthy()
     await world.settled(f"after the crash of {role}, the ledger adds up")

@@ -19,7 +19,7 @@ from ops.broker.broker import on_vhost, without_password
 from ops.broker.node import scripts
 from ops.broker.probe import let_in
 from ops.children import free_port
-from tests.waiting import until
+from tests.waiting import until, within
 
 PLUGINS = ("rabbitmq_management",)
 
@@ -251,11 +251,20 @@ async def test_a_starved_node_blocks_publishers(private_node: PrivateNode, priva
         channel = await connection.channel()
         await asyncio.to_thread(private_node.starve)
         try:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1):
-                    await channel.default_exchange.publish(aio_pika.Message(b"x"), "nowhere", mandatory=False)
+            publish = channel.default_exchange.publish(aio_pika.Message(b"x"), "nowhere", mandatory=False)
+            publishing = asyncio.create_task(publish)
+            await until(lambda: _is_blocked(private_node, private_vhost), what="the broker to stop reading", pace=1)
+            assert not publishing.done()
         finally:
             await asyncio.to_thread(private_node.feed)
+        async with within(10):
+            await publishing
+
+
+async def _is_blocked(node: PrivateNode, vhost: Vhost) -> bool:
+    """Whether a connection to this virtual host has published under an alarm: nothing more is read from it."""
+    connections = await asyncio.to_thread(node.ctl, "list_connections", "vhost", "state")
+    return [vhost.name, "blocked"] in [line.split() for line in connections.splitlines()]
 
 
 async def test_no_node_outlives_a_killed_parent() -> None:
@@ -298,13 +307,10 @@ def test_another_rabbitmq_s_scripts_can_be_chosen(monkeypatch: pytest.MonkeyPatc
     assert scripts() == tmp_path
 
 
-def test_the_package_s_own_scripts_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RABBITMQ_SBIN", raising=False)
-    try:
-        directory = scripts()
-    except NotHere:
-        pytest.skip("no RabbitMQ package on this machine")
-    assert str(directory) != "/usr/sbin", "those change the user and leave the broker behind"
+@pytest.mark.usefixtures("_node")
+def test_the_package_s_own_scripts_are_used() -> None:
+    """Of the RabbitMQ that `_node` runs, which it has installed if it had to."""
+    assert str(scripts()) != "/usr/sbin", "those change the user and leave the broker behind"
 
 
 def _lives(pid: int) -> bool:

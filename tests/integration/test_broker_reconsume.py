@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelPreconditionFailed
 
 from common.broker.consumer import BATCH_BYTES, Consumer, Delivery, stage_consumer
 from common.broker.deliveries import Taken
@@ -33,13 +35,13 @@ async def send(run: Bench, name: str, stage: Any = "reconcile") -> None:
 class AcksTwice(Consumer):
     """The second ack of a message is what the broker closes a channel for, with 406."""
 
-    acked_twice = False
+    lost: AbstractChannel | None = None
 
     async def _process(self, batch: list[Taken]) -> None:
         first = batch[0]
         await super()._process(batch)
-        if not self.acked_twice:
-            self.acked_twice = True
+        if self.lost is None:
+            self.lost = first.channel
             await first.channel.basic_ack(first.delivery_tag)
 
 
@@ -47,8 +49,13 @@ async def test_consuming_resumes_after_the_broker_closed_the_channel(vhost: Vhos
     """T-RECONSUME, B3, P13: a 406, as an ack that comes too late brings it."""
     async with bench(vhost.url) as run:
         recorder = Recorder()
-        run.run(AcksTwice(vhost.url, "syncaroo.reconcile", "reconcile", recorder, run.publisher, SLOW))
-        for name in ("first", "second", "third"):
+        consumer = AcksTwice(vhost.url, "syncaroo.reconcile", "reconcile", recorder, run.publisher, SLOW)
+        run.run(consumer)
+        await send(run, "first")
+        lost = await until(lambda: consumer.lost)
+        await until(lambda: lost.is_closed, what="the broker closes the channel")
+        assert isinstance(lost.closing.exception(), ChannelPreconditionFailed)
+        for name in ("second", "third"):
             await send(run, name)
             await until(lambda name=name: name in seen(recorder), what=name)
 

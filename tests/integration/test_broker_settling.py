@@ -42,15 +42,28 @@ async def test_what_is_in_hand_is_not_acked_with_what_came_later(vhost: Vhost) -
 
 
 async def test_what_a_stop_finishes_does_not_come_again(vhost: Vhost) -> None:
+    names = [f"{number}" for number in range(600)]
     async with bench(vhost.url) as made:
-        await asyncio.gather(*(send(made, f"{number}") for number in range(600)))
-        handler = Recorder()
-        made.consume(handler, batch=200)
-        await until(lambda: len(seen(handler)) >= 200)
-        made.stop.set()
+        await asyncio.gather(*(send(made, name) for name in names))
+        handler, rest = Recorder(), Recorder()
+
+        async def stop_in_the_middle(deliveries: Sequence[Delivery]) -> None:
+            await handler(deliveries)
+            if len(handler.attempts) >= 200:
+                made.stop.set()
+
+        made.consume(stop_in_the_middle, batch=50)
+        await until(made.stop.is_set)
         await made.end()
-        done = len(seen(handler))
-        await until(lambda: _is_waiting(made, 600 - done), what="what was not begun, and nothing else")
+        done = seen(handler)
+        assert 0 < len(done) < len(names)
+        await until(lambda: _is_waiting(made, len(names) - len(done)), what="what was not begun, and nothing else")
+    async with bench(vhost.url) as again:
+        again.consume(rest, batch=50)
+        await until(lambda: len(rest.attempts) >= len(names) - len(done))
+        again.stop.set()
+        await again.end()
+    assert sorted(done + seen(rest)) == sorted(names), "each came once, to the one or to the other"
 
 
 @pytest.mark.parametrize("what", ["connection", "channel"])

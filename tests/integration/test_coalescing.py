@@ -50,6 +50,7 @@ async def test_a_webhook_that_comes_during_the_fetch_is_answered_by_another(
         held.let_go.set()
 
         await until(lambda: _told(run) == "new", what="the change that the webhooks told of")
+        await until(run.at_rest)
         assert run.api.calls == [ROOM, ROOM]
         assert not await run.parked()
         assert {data["state"] for data in run.replayed().values()} == {"new"}

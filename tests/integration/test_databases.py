@@ -1,10 +1,12 @@
 """tests.fixtures.database: every test has a database to itself, with the schema; a private server can be had."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.fixtures.postgresql import binaries, database, private_server, run
+from tests.fixtures.postgresql import database, private_server, run
 
 
 async def _first(url: str, *statements: str) -> object:
@@ -31,9 +33,7 @@ async def test_an_empty_one_has_no_schema(empty_database_url: str) -> None:
     assert await _first(empty_database_url, f"SELECT count(*) FROM {kind} WHERE {name} = 'listing'") == 0
 
 
-def test_a_private_server_runs_even_as_root() -> None:
-    if binaries() is None:
-        pytest.skip("no PostgreSQL binaries")
-    with private_server() as server, database(server, "x") as url:
+def test_a_private_server_runs_even_as_root(postgresql_binaries: Path) -> None:
+    with private_server(postgresql_binaries) as server, database(server, "x") as url:
         assert run(_first(url, "SHOW fsync")) == "off"
         assert "5432" not in url

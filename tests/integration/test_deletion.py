@@ -9,7 +9,7 @@ import pytest
 from ingress.admin.store.held import HeldStore
 from ops.broker import Vhost
 from schemas.messages import ResyncWanted
-from schemas.tables import SuspectRow, TargetRow
+from schemas.tables import SuspectRow
 from tests.pipeline import Pipeline, pipeline
 from tests.waiting import until
 from tests.wire import misread, published_schemas
@@ -32,16 +32,12 @@ def exist(run: Pipeline, paths: list[str]) -> None:
 
 async def at_rest(run: Pipeline) -> None:
     """Everything wanted is answered, and what was told before is applied: a room that is new since has its event."""
-
-    async def nothing_due() -> bool:
-        return all(row.wanted <= row.answered for row in await run.rows(TargetRow))
-
-    await until(nothing_due, timeout=LONG, what="nothing is due")
+    await until(run.at_rest, timeout=LONG)
     marker = f"/v1/locations/marker-{len(run.events)}"
     run.api.pages[marker] = {"ID": marker.rsplit("/", 1)[-1]}
     await run.webhook(marker)
     await until(lambda: any(one["data"]["itemId"] in marker for one in run.events[-3:]), timeout=LONG)
-    await until(nothing_due, timeout=LONG)
+    await until(run.at_rest, timeout=LONG)
 
 
 async def live_rooms(run: Pipeline) -> set[str]:

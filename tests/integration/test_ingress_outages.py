@@ -58,6 +58,12 @@ class Outage:
         async with self._store.transaction() as transaction:
             await want(transaction, wanted)
 
+    async def leave(self, connection_id: int) -> None:
+        """As an ingress that has died left one whose webhooks it had refused."""
+        async with self._store.transaction() as transaction:
+            row = {"connection_id": connection_id, "since": await transaction.now()}
+            await transaction.execute(table_of(RefusedRow).insert().values(row))
+
     async def beat_was(self, ago: timedelta) -> None:
         async with self._store.transaction() as transaction:
             await transaction.execute(update(table_of(BeatRow)).values(at=datetime.now(UTC) - ago))
@@ -90,8 +96,10 @@ async def test_who_starts_after_a_long_absence_has_everyone_resynced(outage: Out
     await outage.know(1, 2, 3)
     (first,) = await outage.stack.start("ingress")
     await until(lambda: outage.rows(BeatRow), 20, what="a heartbeat")
+    await outage.leave(98)
+    await until(lambda: _are_written_down(outage), 20, what="what was left, and was decided before, is resynced")
     assert await outage.stack.kill(first) == -9
-    assert await _resyncs(vhost.url) == [], "a first start asks for nothing"
+    assert await _resyncs(vhost.url) == [98], "a first start asks for nothing"
 
     await outage.beat_was(timedelta(minutes=2))
     names = await outage.stack.start("ingress", 2)

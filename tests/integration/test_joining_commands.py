@@ -18,12 +18,11 @@ from ops.broker import Vhost
 from ops.children import free_port
 from ops.stack import Finished, Stack, environment
 from schemas.tables import EventRow, ListingRow, table_of
+from tests.fixtures.database import ON_SQLITE
 from tests.integration.test_snapshots import expected, gone, listing
 from tests.pipeline import Pipeline, pipeline
 from tests.waiting import until
 
-ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""What is said is the same on both; the stores are tested on both."""
 TEAM = "my-team.listings"
 SHORT: dict[str, Any] = {"x-max-length": 3, "x-overflow": "reject-publish"}
 

@@ -75,11 +75,7 @@ async def test_an_api_that_lags_its_own_webhook_is_looked_at_once_more(vhost: Vh
         run.api.pages |= {ROOM: {"ID": "7", "capacity": 11}, others: [{"ID": "8"}]}
         await until(lambda: len(run.events) == 3, what="what the API showed late")
         assert {one["data"]["itemId"] for one in run.events[1:]} == {"7", "8"}
-
-        async def at_rest() -> bool:
-            return not any(row.recheck_at for row in await run.rows(TargetRow))
-
-        await until(at_rest, what="no third look")
+        await until(run.at_rest, what="no third look")
         assert sorted(run.api.calls) == sorted([ROOM, ROOM, ROOM, others, others])
 
 
@@ -173,6 +169,7 @@ async def test_what_a_resync_finds_is_read_with_what_lies_under_it(vhost: Vhost,
         await run.send(ResyncWanted(connection_id=99, reason="hand"))
         await until(lambda: len(run.events) == 4)
         assert set(await run.bodies()) == {ROOM, f"{ROOM}/rates/1", f"{ROOMS}/8", f"{ROOMS}/8/rates/2"}
+        await until(run.at_rest)
         assert sorted(run.api.calls) == [ROOMS, ROOMS, f"{ROOM}/rates", f"{ROOMS}/8/rates"], "once each"
 
 
@@ -190,7 +187,8 @@ async def test_unmapped_holds_against_a_resync_until_a_later_webhook(vhost: Vhos
         await until(lambda: len(run.api.calls) >= calls + 2, what="the resync of the item and its collection")
         await run.webhook(ROOM)
         await until(lambda: len(run.events) == 3)
-        assert (run.events[2]["data"]["change"], run.events[2]["data"]["version"]) == ("created", 3)
+        data = run.events[2]["data"]
+        assert (data["change"], data["version"], data["reason"]) == ("created", 3, "webhook")
 
 
 async def test_everything_known_is_read_again_each_interval(vhost: Vhost, database_url: str) -> None:
@@ -216,6 +214,7 @@ async def test_pages_are_walked_to_the_end_with_links_as_they_were_given(vhost: 
         run.api.pages[link] = {"data": [{"ID": 2}], "pages": {"count": 2, "current": 2, "next": ""}}
         await run.webhook(ROOMS)
         await until(lambda: len(run.events) == 2)
+        await until(run.at_rest)
         assert run.api.calls == [ROOMS, link]
 
 
@@ -264,6 +263,7 @@ async def test_a_refused_token_is_renewed_once_and_the_new_one_used(vhost: Vhost
         await until(lambda: run.api.calls)
         await authorise(run, "access-2", version=2)
         await until(lambda: run.events)
+        await until(run.at_rest)
         assert len(run.api.calls) == 2
         assert [row.attempts for row in await run.rows(TargetRow)] == [0]
 

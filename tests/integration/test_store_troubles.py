@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import text
 
 from common.brake import NO_BRAKE
@@ -17,6 +16,7 @@ from common.store.engine import Store
 from ops.broker import Vhost
 from schemas.tables import EventRow, ListingRow, table_of
 from tests.answers import page
+from tests.fixtures.database import ON_POSTGRESQL
 from tests.integration.test_broker_traps import bench
 from tests.waiting import until
 from workers.reconcile.handler import ReconcileHandler
@@ -40,12 +40,11 @@ class CountedHandler:
         """No relay is there to be woken."""
 
 
+@ON_POSTGRESQL
 async def test_a_message_outlives_the_connections_that_are_killed_under_it(vhost: Vhost, database_url: str) -> None:
     """T-DB-DOWN: `pg_terminate_backend` in the middle of a transaction, again and again: rolled back, tried again at
     leisure, counted as no attempt of the message's own, written once when the store lets it."""
     store, other = Store(database_url), Store(database_url)
-    if not store.postgres:
-        pytest.skip("SQLite has no server")
     handler = CountedHandler(store)
     async with bench(vhost.url) as made:
         made.consume(handler)

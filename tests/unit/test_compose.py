@@ -152,9 +152,8 @@ def test_each_is_checked(service: dict[str, Any]) -> None:
         assert check["test"][-2:] == ["/app/ops/alive.py", service["environment"]["OPS_PORT"]]
 
 
+@pytest.mark.parametrize("service", OURS, indirect=True)
 def test_each_of_ours_is_nobody(service: dict[str, Any]) -> None:
-    if service["name"] not in OURS:
-        return
     assert re.fullmatch(r"[1-9][0-9]{4}:[1-9][0-9]{4}", service["user"])
     assert service["image"] == "syncaroo-gateway"
     assert not service.get("cap_add")

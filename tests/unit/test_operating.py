@@ -73,7 +73,10 @@ async def test_every_expression_asks_for_what_there_is(metrics: list[Metric]) ->
 
 async def test_every_label_value_that_is_asked_for_may_come(metrics: list[Metric]) -> None:
     buckets = {one.name: one.buckets for one in metrics if one.buckets}
-    for name, bound in re.findall(r'(\w+)_bucket\{le="([^"]+)"', " ".join(expressions())):
+    text = " ".join(expressions())
+    asked = re.findall(r'(\w+)_bucket\{le="([^"]+)"', text)
+    assert len(asked) == len(re.findall(r"\ble=", text)) > 0, "none is written in another way"
+    for name, bound in asked:
         assert bound in buckets[name]
 
 
