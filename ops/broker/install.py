@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -60,9 +61,16 @@ def _apt(package: str, sudo: list[str], say: Say) -> None:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """Of our processes on this machine: what the first puts back the second would still need."""
-    folder = os.open(_POLICY.parent, os.O_RDONLY)
+    folder, deadline = os.open(_POLICY.parent, os.O_RDONLY), time.monotonic() + _LIMIT
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NotHere("another installation does not end") from None
+                time.sleep(0.5)
         yield
     finally:
         os.close(folder)

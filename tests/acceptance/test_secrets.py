@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,9 @@ OIDC = {
 async def test_no_secret_is_anywhere_in_clear(
     tmp_path: Path, private_node: PrivateNode, urls: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with (
-        places(tmp_path, Vhosts(private_node.broker()), urls) as pair,
-        asyncio.TaskGroup() as both,
-    ):
-        runs = [both.create_task(_run(_with_passwords(place, private_node))) for place in pair.values()]
+    with closing(Vhosts(private_node.broker())) as pool:
+        async with places(tmp_path, pool, urls) as pair, asyncio.TaskGroup() as both:
+            runs = [both.create_task(_run(_with_passwords(place, private_node))) for place in pair.values()]
     for canaries, where, environment in (run.result() for run in runs):
         where["settings"] = _reprs({**environment, **OIDC}, monkeypatch)
         assert found(canaries, where) == []
@@ -170,7 +169,7 @@ def _of_settings(environment: Mapping[str, str]) -> dict[str, str]:
         "access tokens of ours": ACCESS_PREFIX + str(CONNECTION),
         "refresh tokens of ours": REFRESH_PREFIX + "0",
         "AMQP_URL": BROKER_PASSWORD,
-        "DATABASE_URL": URL(environment["DATABASE_URL"]).password or DATABASE_PASSWORD,
+        **({"DATABASE_URL": password} if (password := URL(environment["DATABASE_URL"]).password) else {}),
     }
 
 

@@ -191,7 +191,8 @@ async def _go_through(
 
 async def _stand_still(made: World, name: str, point: str, there: Path) -> None:
     await until(lambda: _is_still(made, name), what=f"{name} to stand still")
-    before = Before(await _owners(made), _waits(made), monotonic_seconds())
+    said = {one: len(made.stack.logs(one)) for one in made.stack.names()}
+    before = Before(await _owners(made), said, monotonic_seconds())
     is_noticed = NOTICED.get(point, _a_moment_passed)
     others = await made.stack.start(POINTS[point].role) if point in WITH_ANOTHER else []
     await until(
@@ -211,8 +212,8 @@ class Before:
 
     owners: set[str]
     """Who had claimed something."""
-    waits: int
-    """How often anybody had said that the store is away."""
+    said: Mapping[str, int]
+    """The length of each process's log."""
     moment: float
 
 
@@ -228,13 +229,17 @@ async def _another_fetched(made: World, before: Before, others: Sequence[str]) -
 
 async def _another_leads(made: World, before: Before, others: Sequence[str]) -> bool:
     """It has no pulse."""
-    return "relay" in [line["role"] for line in _said(made, others) if line.get("event") == "leader.elected"]
+    elected = [line for name in others for line in _said(made, name) if line.get("event") == "leader.elected"]
+    return "relay" in [line["role"] for line in elected]
 
 
 async def _the_store_is_away(made: World, before: Before, others: Sequence[str]) -> bool:
     """It has SQLite's lock; PostgreSQL locks rows alone."""
-    is_sqlite = made.stack.environment["DATABASE_URL"].startswith("sqlite")
-    return _waits(made) > before.waits if is_sqlite else await _a_moment_passed(made, before, others)
+    if not made.stack.environment["DATABASE_URL"].startswith("sqlite"):
+        return await _a_moment_passed(made, before, others)
+    names = {*before.said, *made.stack.names()}  # of those that were there, nobody may have anything to write
+    reasons = [line.get("reason") for name in names for line in _said(made, name, before.said.get(name, 0))]
+    return "store: locked by another process" in reasons
 
 
 NOTICED: Mapping[str, Callable[[World, Before, Sequence[str]], Awaitable[bool]]] = {
@@ -256,13 +261,9 @@ async def _owners(made: World) -> set[str]:
     return {row.lease_owner for row in rows}
 
 
-def _waits(made: World) -> int:
-    """How often anybody said that the store is away."""
-    return sum(str(line.get("event")).endswith(".waiting") for line in _said(made, made.stack.names()))
-
-
-def _said(made: World, names: Sequence[str]) -> list[Mapping[str, Any]]:
-    return [_read(line) for name in names for line in made.stack.logs(name).splitlines()]
+def _said(made: World, name: str, begun: int = 0) -> list[Mapping[str, Any]]:
+    """From that character of its log on."""
+    return [_read(line) for line in made.stack.logs(name)[begun:].splitlines()]
 
 
 def _went_on(there: Path) -> bool:

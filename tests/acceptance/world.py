@@ -231,7 +231,8 @@ class Place:
 
 def selected(request: pytest.FixtureRequest, *names: str) -> set[str]:
     """The values of these parameters in the tests of the module that are to run, on databases that can be had."""
-    params = [parameters(item) for item in request.session.items if item.path == request.path]
+    items = [item for item in request.session.items if item.path == request.path]
+    params = [parameters(item) for item in items if item.get_closest_marker("skip") is None]
     values = {str(one[name]) for one in params for name in names if name in one}
     without = set(filter(needs_postgresql, values))
     return values - without if without and not has_postgresql(request) else values

@@ -413,12 +413,12 @@ async def test_it_lives_until_it_is_told_to_be_quiet(start: Start) -> None:
         return len((await stand.driver.records()).changes)
 
     def is_alive() -> bool:
-        return any("._live" in repr(task.get_coro()) for task in asyncio.all_tasks() if not task.cancelling())
+        return any("._live" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
     await until(changes)
     assert is_alive()
     await stand.driver.quiet()
-    assert not is_alive()
+    await until(lambda: not is_alive())
 
 
 # the process

@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from common.broker.consumer import Delivery
-from common.errors import Permanent, Retryable
+from common.errors import Permanent, Retryable, Unavailable
 from tests.component.token_parts import Bench, Worker, bench
 
 
@@ -145,6 +145,22 @@ async def test_a_code_waits_for_whoever_is_talking_to_syncaroo(bench: Bench) -> 
     assert bench.requests == ["issued", "issued"]
     assert (await bench.grant()).rt_version == 3
     bench.assert_one_at_a_time()
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+async def test_a_code_is_left_to_others_at_the_end(bench: Bench, is_leased: bool) -> None:
+    """T-TERM-BUSY: there would be no time to keep its pair, whether the lease was still waited for or came late."""
+    await bench.authorise(due=False)
+    if is_leased:
+        await bench.change(lease_owner="another", lease_until=timedelta(hours=1))
+    attempt_id, code = await bench.begin(), bench.issue_code()
+    worker = bench.worker()
+    worker.stop.set()
+    with pytest.raises(Unavailable):
+        await worker.handler([bench.code_received(attempt_id, code)])
+    assert bench.requests == []
+    assert (await bench.grant()).lease_owner == ("another" if is_leased else None)
+    assert await bench.attempt(attempt_id) == ("pending", None)
 
 
 async def test_a_code_does_not_wait_for_a_back_off(bench: Bench) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
@@ -380,8 +380,32 @@ async def test_a_store_that_is_slow_is_not_waited_for_with_a_pair_in_hand(
             await transaction.rows(table_of(GrantRow).select().with_for_update())
             worker.client.let_go.set()
             await until(lambda: bench.spool.messages, what="the pair on the broker")
+    await renewed(bench, 2)
+    row = await bench.grant()
+    assert row.expires_at - datetime.now(UTC) > timedelta(minutes=5), "it is used as long as it lives"
     await worker.handler(bench.spool.deliveries())
-    assert (await bench.grant()).rt_version == 2
+    assert await bench.grant() == row
+    assert await bench.holds_live_pair()
+
+
+async def test_a_commit_that_is_slow_is_left_to_others_at_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pair is on the broker."""
+    monkeypatch.setattr(keeping, "COMMIT_SECONDS", 0.1)
+    await bench.authorise()
+    worker = bench.worker()
+    worker.client.let_go.clear()
+    async with bench.running(worker):
+        await worker.client.asked.wait()
+        async with bench.store.transaction() as transaction:
+            await transaction.rows(table_of(GrantRow).select().with_for_update())
+            worker.client.let_go.set()
+            await until(lambda: bench.spool.messages, what="the pair on the broker")
+            async with within(10):
+                await worker.keeper.close()
+    assert (await bench.grant()).rt_version == 1
+    await worker.handler(bench.spool.deliveries())
     assert await bench.holds_live_pair()
 
 

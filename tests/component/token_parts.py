@@ -123,6 +123,8 @@ class Worker:
     keeper: PairKeeper
     refresher: Refresher
     handler: TokenHandler
+    stop: asyncio.Event
+    """Of the handler."""
 
 
 @dataclass
@@ -152,8 +154,9 @@ class Bench:
         retry = RetryPolicy(delays, timedelta(hours=72))
         pace = more.pop("pace", QUICK)
         refresher = Refresher(grants, client, keeper, cipher, retry, pace=pace, **more)
-        handler = TokenHandler(grants, client, keeper, cipher, retry, lease_wait=0.3)
-        return Worker(grants, client, keeper, refresher, handler)
+        stop = asyncio.Event()
+        handler = TokenHandler(grants, client, keeper, cipher, retry, stop=stop, lease_wait=0.3)
+        return Worker(grants, client, keeper, refresher, handler, stop)
 
     @asynccontextmanager
     async def running(self, *workers: Worker) -> AsyncIterator[None]:

@@ -77,6 +77,11 @@ def told_here(claim: Any, *_: Any) -> bool:
     return bool(claim.url.endswith("/"))
 
 
+def with_pages(_claim: Any, status: int) -> bool:
+    """Of answers: those that something was published of."""
+    return status == 200
+
+
 def kept(claim: Any, walk: str | None, _number: int | None) -> bool:
     """Of calls over such a list: those before which the progress of the walk was kept."""
     return told_here(claim) and walk is not None
@@ -188,7 +193,7 @@ _TABLE = [
     Point("fetch.marked", "fetch", after(f"{MARKS}.mark")),
     Point("fetch.claimed", "fetch", after(f"{CLAIMS}.claim", claims)),
     Point("fetch.after_page_1", "fetch", before("workers.fetch.client:SyncarooApi.get", page_2)),
-    Point("fetch.published", "fetch", between_writes(f"{OUTCOMES}.answered")),
+    Point("fetch.published", "fetch", between_writes(f"{OUTCOMES}.answered", with_pages)),
     Point("fetch.walk_kept", "fetch", having(KEEP, 0.0, after(f"{OUTCOMES}.next_call", kept))),
     Point("fetch.numbered", "fetch", after(f"{OUTCOMES}.next_call", something)),
     Point("fetch.before_outcome_commits", "fetch", before_commit(f"{OUTCOMES}.answered")),

@@ -93,22 +93,43 @@ def before_commit(seam: str, when: Callable[..., bool] = always) -> Install:
     return install
 
 
-def between_writes(seam: str) -> Install:
-    """Reached when it is called, once no other task of this process writes to an SQLite store: a process that stands
-    still while it does holds up every other writer, and none can be told to go on without it."""
+def between_writes(seam: str, when: Callable[..., bool] = always) -> Install:
+    """As `before`, once nothing of this process holds a lock in the store: a process that stands still while it does
+    holds up others, and none can be told to go on without it."""
 
     def install(reach: Reach) -> None:
+        locks, is_reached = 0, False
+
         def wrap(original: Method) -> Method:
             async def wrapped(self: Any, *given: Any, **named: Any) -> Any:
-                lock = self._store._lock
-                while lock is not None and lock._tasks.locked():  # noqa: ASYNC110  # nobody tells when it is free
-                    await asyncio.sleep(0.001)
-                reach()
+                nonlocal is_reached
+                if when(*given):
+                    while locks and not is_reached:  # noqa: ASYNC110  # nobody tells when they are free
+                        await asyncio.sleep(0.001)
+                    is_reached = True
+                    reach()
                 return await original(self, *given, **named)
 
             return wrapped
 
+        def counted(begun: Any) -> Any:
+            @asynccontextmanager
+            async def held(self: Any, *given: Any) -> AsyncIterator[Any]:
+                nonlocal locks
+                has_begun = 0
+                try:
+                    async with begun(self, *given) as inner:
+                        has_begun = 1
+                        locks += 1
+                        yield inner
+                finally:
+                    locks -= has_begun
+
+            return held
+
         replace(seam, wrap)
+        replace("common.store.engine:Store.transaction", counted)
+        replace("common.store.engine:FileLock.held", counted)
 
     return install
 

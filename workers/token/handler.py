@@ -10,7 +10,7 @@ from common.broker.consumer import Delivery
 from common.broker.retry import RetryPolicy
 from common.clock import Monotonic, monotonic_seconds
 from common.crypto import TokenCipher
-from common.errors import Permanent, Retryable
+from common.errors import Permanent, Retryable, Unavailable
 from common.logs import get_logger
 from schemas.messages import CodeReceived, PairObtained
 from workers.token.keeping import PairKeeper, written
@@ -45,14 +45,17 @@ class TokenHandler:
         cipher: TokenCipher,
         retry: RetryPolicy,
         *,
+        stop: asyncio.Event | None = None,
         lease_wait: float = LEASE_WAIT_SECONDS,
         clock: Monotonic = monotonic_seconds,
     ) -> None:
+        """Once `stop` is set, no code is presented any more: others have it."""
         self._store = store
         self._client = client
         self._keeper = keeper
         self._cipher = cipher
         self._retry = retry
+        self._stop = stop or asyncio.Event()
         self._lease_wait = lease_wait
         self._clock = clock
         self._watch = Watch()
@@ -115,7 +118,11 @@ class TokenHandler:
         raise Retryable(f"code not exchanged: {detail}")
 
     async def _claimed(self, attempt_id: str) -> Claim | None:
-        """The lease, waited for a little; None when somebody else is talking to Syncaroo all the time."""
+        """The lease, waited for a little; None when somebody else is talking to Syncaroo all the time.
+
+        Raises:
+            Unavailable: this process is about to end.
+        """
         deadline = self._clock() + self._lease_wait
         while True:
             began = self._clock()
@@ -123,9 +130,11 @@ class TokenHandler:
             is_silent = self._watch.is_silent(look, began)
             claim = await self._store.claim_code(look, attempt_id) if is_silent else None
             if claim is not None:
-                if self._clock() - began <= LEASE.total_seconds() / 2:
+                if self._clock() - began <= LEASE.total_seconds() / 2 and not self._stop.is_set():
                     return claim
                 await self._store.release(claim)
+            if self._stop.is_set():
+                raise Unavailable("about to end")
             if self._clock() > deadline:
                 return None
             await asyncio.sleep(LEASE_POLL_SECONDS)

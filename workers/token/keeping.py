@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from common.broker.outgoing import Outgoing, outgoing
 from common.clock import Monotonic, monotonic_seconds
@@ -24,7 +24,7 @@ SHARD = 0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds between tries to write what must not get lost."""
 COMMIT_SECONDS = 3.0
-"""A store that takes longer counts as away, and the broker is tried: the store's own limits would outlast a stop."""
+"""While a store takes longer, the broker is tried: the store's own limits would outlast a stop."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -59,20 +59,42 @@ class PairKeeper:
         self._publisher = publisher
         self._cipher = cipher
         self._clock = clock
+        self._committing: set[asyncio.Task[bool]] = set()
+
+    async def close(self) -> None:
+        """What is still being committed is on the broker: it is left to others."""
+        for commit in self._committing:
+            commit.cancel()
+        await asyncio.gather(*self._committing, return_exceptions=True)
 
     async def keep(self, claim: Claim, obtained: Obtained, asked_at: float, attempt_id: str | None = None) -> None:
         """Commit the pair; while the store does not take it, publish it encrypted; both again until one holds.
+
+        A commit that is slow goes on beside: what it writes tells the lifetime, and the copy on the broker is obsolete.
 
         `asked_at`: this process's monotonic clock right before the request, from which the lifetime counts.
         """
         sealed = self._cipher.seal(pack(obtained.pair))
         message = PairObtained(rt_version=claim.rt_version, sealed_pair=sealed, attempt_id=attempt_id)
         pause = FIRST_PAUSE
-        while not await self._committed(message, obtained.lifetime, asked_at):
+        commit: asyncio.Task[bool] | None = None
+        while True:
+            commit = commit or self._begin(self._committed(message, obtained.lifetime, asked_at))
+            await asyncio.wait([commit], timeout=COMMIT_SECONDS)
+            if commit.done():
+                if commit.result():
+                    return
+                commit = None
             if await self._published(message):
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _begin(self, commit: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
+        task = asyncio.create_task(commit)
+        self._committing.add(task)
+        task.add_done_callback(self._committing.discard)
+        return task
 
     async def restore(self, message: PairObtained) -> None:
         """Commit a pair that came over the broker; its age is not known, so it is only used to get the next one.
@@ -92,16 +114,15 @@ class PairKeeper:
     async def _committed(self, message: PairObtained, lifetime: timedelta, asked_at: float) -> bool:
         left = lifetime - timedelta(seconds=self._clock() - asked_at)
         try:
-            async with asyncio.timeout(COMMIT_SECONDS):
-                kept = await self._store.keep(
-                    message.rt_version,
-                    message.sealed_pair,
-                    valid_for=left,
-                    refresh_in=refresh_after(left, random.random()),  # noqa: S311  # spreads load, guards nothing
-                    attempt_id=message.attempt_id,
-                )
-        except (StoreUnavailable, TimeoutError) as error:
-            log.error("grant.pair_not_stored", reason=str(error) or "slow", rt_version=message.rt_version)
+            kept = await self._store.keep(
+                message.rt_version,
+                message.sealed_pair,
+                valid_for=left,
+                refresh_in=refresh_after(left, random.random()),  # noqa: S311  # spreads load, guards nothing
+                attempt_id=message.attempt_id,
+            )
+        except StoreUnavailable as error:
+            log.error("grant.pair_not_stored", reason=str(error), rt_version=message.rt_version)
             return False
         except Exception:
             log.exception("grant.bug", rt_version=message.rt_version)

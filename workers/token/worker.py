@@ -91,7 +91,7 @@ def build(
         try:
             if not await done_before(stop, wait_for_store(store, facts_of(site, syncaroo), cipher)):
                 return
-            handler = TokenHandler(grants, client, keeper, cipher, retry)
+            handler = TokenHandler(grants, client, keeper, cipher, retry, stop=stop)
             refresher = Refresher(grants, client, keeper, cipher, retry, metrics=metrics)
             consumers = [
                 stage_consumer(
@@ -109,6 +109,7 @@ def build(
             stage.begins(store, publisher, consumers)
             await until_stopped(stop, *(one.run(stop) for one in consumers), refresher.run(stop))
         finally:
+            await keeper.close()
             await publisher.close()
             await store.close()
 
