@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -147,19 +149,33 @@ async def test_a_code_waits_for_whoever_is_talking_to_syncaroo(bench: Bench) -> 
     bench.assert_one_at_a_time()
 
 
-@pytest.mark.parametrize("is_leased", [False, True])
-async def test_a_code_is_left_to_others_at_the_end(bench: Bench, is_leased: bool) -> None:
-    """T-TERM-BUSY: there would be no time to keep its pair, whether the lease was still waited for or came late."""
+@pytest.mark.parametrize("told", ["before", "while it waits for the lease", "when it has the lease"])
+async def test_a_code_is_left_to_others_at_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """T-TERM-BUSY: there would be no time to keep its pair."""
     await bench.authorise(due=False)
-    if is_leased:
-        await bench.change(lease_owner="another", lease_until=timedelta(hours=1))
     attempt_id, code = await bench.begin(), bench.issue_code()
     worker = bench.worker()
-    worker.stop.set()
+    claim_code, look = worker.grants.claim_code, worker.grants.look
+
+    async def late(*given: Any) -> Any:
+        claim = await claim_code(*given)
+        worker.stop.set()
+        return claim
+
+    async def leased() -> Any:
+        worker.stop.set()
+        return replace(await look(), lease_owner="another")
+
+    if told == "before":
+        worker.stop.set()
+    elif told == "when it has the lease":
+        monkeypatch.setattr(worker.grants, "claim_code", late)
+    else:
+        monkeypatch.setattr(worker.grants, "look", leased)
     with pytest.raises(Unavailable):
         await worker.handler([bench.code_received(attempt_id, code)])
     assert bench.requests == []
-    assert (await bench.grant()).lease_owner == ("another" if is_leased else None)
+    assert (await bench.grant()).lease_owner is None
     assert await bench.attempt(attempt_id) == ("pending", None)
 
 

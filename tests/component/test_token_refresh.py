@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
 
 from common.errors import BrokerUnavailable, StoreUnavailable
+from common.store import engine
 from common.store.engine import Transaction
 from schemas.tables import GrantRow, table_of
 from tests.component.token_parts import Bench, Worker, bench
 from tests.waiting import until, within
 from workers.fetch.store.grants import GrantStore as Refused
 from workers.token import keeping
+from workers.token import store as token_store
 from workers.token.refresh import Pace
 from workers.token.rules import Look
 from workers.token.store import Claim, GrantStore
@@ -370,16 +373,8 @@ async def test_a_store_that_is_slow_is_not_waited_for_with_a_pair_in_hand(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T-RT-DBFAIL, T-TERM-BUSY: what the store does not take at once goes to the broker, also in the time of a stop."""
-    monkeypatch.setattr(keeping, "COMMIT_SECONDS", 0.1)
-    await bench.authorise()
-    worker = bench.worker()
-    worker.client.let_go.clear()
-    async with bench.running(worker):
-        await worker.client.asked.wait()
-        async with bench.store.transaction() as transaction:
-            await transaction.rows(table_of(GrantRow).select().with_for_update())
-            worker.client.let_go.set()
-            await until(lambda: bench.spool.messages, what="the pair on the broker")
+    async with committing(bench, monkeypatch) as worker:
+        pass
     await renewed(bench, 2)
     row = await bench.grant()
     assert row.expires_at - datetime.now(UTC) > timedelta(minutes=5), "it is used as long as it lives"
@@ -391,8 +386,21 @@ async def test_a_store_that_is_slow_is_not_waited_for_with_a_pair_in_hand(
 async def test_a_commit_that_is_slow_is_left_to_others_at_the_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pair is on the broker."""
+    """T-TERM-BUSY: the pair is on the broker."""
+    async with committing(bench, monkeypatch) as worker, within(5):
+        assert worker.keeper._committing
+        await worker.keeper.close()
+        assert not worker.keeper._committing
+    assert (await bench.grant()).rt_version == 1
+    await worker.handler(bench.spool.deliveries())
+    assert await bench.holds_live_pair()
+
+
+@asynccontextmanager
+async def committing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    """It has a pair on the broker, and commits it; somebody holds the row until the end of the block."""
     monkeypatch.setattr(keeping, "COMMIT_SECONDS", 0.1)
+    monkeypatch.setattr(engine, "LOCK_SECONDS", 60.0)
     await bench.authorise()
     worker = bench.worker()
     worker.client.let_go.clear()
@@ -402,11 +410,31 @@ async def test_a_commit_that_is_slow_is_left_to_others_at_the_end(
             await transaction.rows(table_of(GrantRow).select().with_for_update())
             worker.client.let_go.set()
             await until(lambda: bench.spool.messages, what="the pair on the broker")
-            async with within(10):
-                await worker.keeper.close()
-    assert (await bench.grant()).rt_version == 1
-    await worker.handler(bench.spool.deliveries())
+            yield worker
+
+
+async def test_a_commit_that_hangs_holds_up_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-RT-DBFAIL: one line to the store is dead, and the broker is away."""
+    monkeypatch.setattr(keeping, "COMMIT_SECONDS", 0.1)
+    await bench.authorise()
+    worker = bench.worker()
+    worker.grants.hangs, bench.spool.refusals = 1, 10**6
+    async with within(10):
+        await worker.refresher.refresh_if_due()
+    assert (await bench.grant()).rt_version == 2
     assert await bench.holds_live_pair()
+    await worker.keeper.close()
+
+
+async def test_a_lifetime_counts_from_the_request_however_long_the_row_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter((0.0, 7.0))
+    monkeypatch.setattr(token_store, "monotonic_seconds", lambda: next(moments))
+    await bench.authorise()
+    await bench.worker().refresher.refresh_if_due()
+    left = (await bench.grant()).expires_at - datetime.now(UTC)
+    assert timedelta(minutes=9) < left < timedelta(minutes=10) - timedelta(seconds=6)
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])

@@ -69,12 +69,17 @@ class Spool:
 class FlakyGrants(GrantStore):
     """The real store, which fails to keep a pair, or to lose one, so many times."""
 
+    hangs = 0
+    """How often keeping one does not end."""
     failures = 0
     failure: Exception = StoreUnavailable("store: as ordered")
     """How it fails to keep one."""
     verdict_failures = 0
 
     async def keep(self, *args: Any, **kwargs: Any) -> bool:
+        if self.hangs > 0:
+            self.hangs -= 1
+            await asyncio.Event().wait()
         if self.failures > 0:
             self.failures -= 1
             raise self.failure

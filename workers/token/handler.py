@@ -45,7 +45,7 @@ class TokenHandler:
         cipher: TokenCipher,
         retry: RetryPolicy,
         *,
-        stop: asyncio.Event | None = None,
+        stop: asyncio.Event,
         lease_wait: float = LEASE_WAIT_SECONDS,
         clock: Monotonic = monotonic_seconds,
     ) -> None:
@@ -55,7 +55,7 @@ class TokenHandler:
         self._keeper = keeper
         self._cipher = cipher
         self._retry = retry
-        self._stop = stop or asyncio.Event()
+        self._stop = stop
         self._lease_wait = lease_wait
         self._clock = clock
         self._watch = Watch()
@@ -124,7 +124,7 @@ class TokenHandler:
             Unavailable: this process is about to end.
         """
         deadline = self._clock() + self._lease_wait
-        while True:
+        while not self._stop.is_set():
             began = self._clock()
             look = await self._store.look()
             is_silent = self._watch.is_silent(look, began)
@@ -133,11 +133,10 @@ class TokenHandler:
                 if self._clock() - began <= LEASE.total_seconds() / 2 and not self._stop.is_set():
                     return claim
                 await self._store.release(claim)
-            if self._stop.is_set():
-                raise Unavailable("about to end")
             if self._clock() > deadline:
                 return None
             await asyncio.sleep(LEASE_POLL_SECONDS)
+        raise Unavailable("this process is about to end")
 
     async def _opened(self, message: CodeReceived) -> str | None:
         try:

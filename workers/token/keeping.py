@@ -62,7 +62,9 @@ class PairKeeper:
         self._committing: set[asyncio.Task[bool]] = set()
 
     async def close(self) -> None:
-        """What is still being committed is on the broker: it is left to others."""
+        """Nothing is committed any more, after a last moment for what is on its way; most of it is on the broker."""
+        if self._committing:
+            await asyncio.wait(self._committing, timeout=COMMIT_SECONDS)
         for commit in self._committing:
             commit.cancel()
         await asyncio.gather(*self._committing, return_exceptions=True)
@@ -77,15 +79,12 @@ class PairKeeper:
         sealed = self._cipher.seal(pack(obtained.pair))
         message = PairObtained(rt_version=claim.rt_version, sealed_pair=sealed, attempt_id=attempt_id)
         pause = FIRST_PAUSE
-        commit: asyncio.Task[bool] | None = None
+        commits: set[asyncio.Task[bool]] = set()
         while True:
-            commit = commit or self._begin(self._committed(message, obtained.lifetime, asked_at))
-            await asyncio.wait([commit], timeout=COMMIT_SECONDS)
-            if commit.done():
-                if commit.result():
-                    return
-                commit = None
-            if await self._published(message):
+            # One that hangs, as on a line that is dead, holds up no other: all of them succeed the same version.
+            commits.add(self._begin(self._committed(message, obtained.lifetime, asked_at)))
+            done, commits = await asyncio.wait(commits, timeout=COMMIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if any(commit.result() for commit in done) or await self._published(message):
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)

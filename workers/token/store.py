@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import select, update
 
+from common.clock import monotonic_seconds
 from common.ids import new_id
 from common.store.engine import Store, Transaction
 from common.store.events import append_events
@@ -125,20 +126,23 @@ class GrantStore:
     ) -> bool:
         """Store the pair that succeeds `rt_version`, whoever holds the lease and whatever the state.
 
-        False when that version has another successor already: the pair is obsolete.
+        `valid_for` and `refresh_in` count from the call, however long the row is waited for. False when that version
+        has another successor already: the pair is obsolete.
         """
+        called = monotonic_seconds()
         async with self._store.transaction() as transaction:
             before = await _locked(transaction)
             if before.rt_version != rt_version:
                 await _conclude(transaction, attempt_id, "failed", "another authorisation came first")
                 return False
+            now = before.now - timedelta(seconds=monotonic_seconds() - called)
             await _change(
                 transaction,
                 state="active",
                 sealed_pair=sealed_pair,
                 rt_version=rt_version + 1,
-                expires_at=before.now + valid_for,
-                refresh_at=before.now + refresh_in,
+                expires_at=now + valid_for,
+                refresh_at=now + refresh_in,
                 lease_owner=None,
                 lease_until=None,
                 intent=None,
