@@ -133,7 +133,7 @@ class TokenHandler:
                 if self._clock() - began <= LEASE.total_seconds() / 2 and not self._stop.is_set():
                     return claim
                 await self._store.release(claim)
-            if self._clock() > deadline:
+            if self._clock() > deadline and not self._stop.is_set():
                 return None
             await asyncio.sleep(LEASE_POLL_SECONDS)
         raise Unavailable("this process is about to end")

@@ -84,7 +84,8 @@ class PairKeeper:
             # One that hangs, as on a line that is dead, holds up no other: all of them succeed the same version.
             commits.add(self._begin(self._committed(message, obtained.lifetime, asked_at)))
             done, commits = await asyncio.wait(commits, timeout=COMMIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if any(commit.result() for commit in done) or await self._published(message):
+            held = any(not commit.cancelled() and commit.result() for commit in done)
+            if held or await self._published(message):
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
