@@ -21,8 +21,8 @@ STILL_SECONDS = 6.0
 """So long nothing more may happen: retries and second looks come within three."""
 MAY_PARK = "forbidden_host"
 """What is parked again when it is replayed: a webhook that leads to a stranger."""
-MAY_PARK_MEANWHILE = frozenset({MAY_PARK, "redirected", "not_json", "bad_shape", "page_refused"})
-"""What Syncaroo's lies lead to."""
+MAY_PARK_MEANWHILE = frozenset({MAY_PARK, "redirected", "not_json", "bad_shape", "page_refused", "not_found"})
+"""What Syncaroo's lies lead to; `not_found`: what is new is not shown for longer than all tries."""
 MAY_LOG = frozenset({
     *("grant.needs_authorisation", REFUSED),  # an answer that held tokens got lost
     "connect.code_not_published",  # the broker was away when a person authorised
