@@ -12,12 +12,23 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from common.store.engine import Store
+from common.store.leader import Leadership
 from tests.fixtures.database import KINDS, migrate
 from tests.fixtures.disk import filled, small_disk
 from tests.fixtures.postgresql import database, execute, private_server, run, spare_user
 
 Fill = Callable[[Store], AbstractContextManager[None]]
 """How the disk under a store is filled, until the end of the block."""
+
+
+class StandBy(Leadership):
+    """Counts how often it has asked whether it leads: who has twice has had its chance."""
+
+    asked = 0
+
+    async def held(self) -> bool:
+        self.asked += 1
+        return await super().held()
 
 
 async def lock_waiters(store: Store) -> int:

@@ -11,6 +11,7 @@ import pytest
 from common.store.engine import Store
 from common.store.leader import Leadership
 from schemas.tables import AttemptRow, EventRow, table_of
+from tests.component.conftest import StandBy
 from tests.waiting import until
 from workers.relay import pruning as timing
 from workers.relay.pruning import Pruning
@@ -114,16 +115,9 @@ async def test_one_relay_at_a_time_forgets_and_stops_when_it_is_told(
     other = Leadership(store, "history")
     assert await other.held()
     stop = asyncio.Event()
-    asked = 0
-
-    class Counting(Leadership):
-        async def held(self) -> bool:
-            nonlocal asked
-            asked += 1
-            return await super().held()
-
-    running = asyncio.create_task(Pruning(HistoryStore(store, KEEP), Counting(store, "history")).run(stop))
-    await until(lambda: asked >= 3)
+    standby = StandBy(store, "history")
+    running = asyncio.create_task(Pruning(HistoryStore(store, KEEP), standby).run(stop))
+    await until(lambda: standby.asked >= 3)
     assert len(await left(store)) == 3, "another one leads"
     await other.release()
 

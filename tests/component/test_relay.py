@@ -21,6 +21,7 @@ from common.store.events import append_events
 from common.store.leader import Leadership
 from schemas.events import ConnectionChanged, EventData, GrantChanged, ListingChanged
 from schemas.tables import ErasureRow, EventRow, table_of
+from tests.component.conftest import StandBy
 from tests.fixtures.database import ON_POSTGRESQL
 from tests.waiting import until, within
 from workers.relay import handler
@@ -357,20 +358,13 @@ async def test_a_poke_is_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_who_stands_by_publishes_nothing(store: Store, other: Store) -> None:
     """It has asked twice whether it leads, so it has had its chance."""
-    asked = 0
-
-    class Counting(Leadership):
-        async def held(self) -> bool:
-            nonlocal asked
-            asked += 1
-            return await super().held()
-
+    standby = StandBy(store, "relay")
     leading = Leadership(other, "relay")
     assert await leading.held()
     await add(store, confirmed(1))
     broadcast = FakeBroadcast()
-    async with relaying(EventStore(store), Counting(store, "relay"), broadcast):
-        await until(lambda: asked >= 3)
+    async with relaying(EventStore(store), standby, broadcast):
+        await until(lambda: standby.asked >= 3)
         assert await subjects(store) == ["1"]
         assert not broadcast.heard
         await leading.release()
